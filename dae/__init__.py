@@ -1,0 +1,1 @@
+"""The science of dae-sweep: data, corruption, model and training of denoising autoencoders."""

@@ -1,0 +1,85 @@
+"""What describes one training: the architecture's dials and the optimiser's.
+
+No torch here, so that a command line can refuse a bad value before the slow imports.
+"""
+
+import math
+from dataclasses import dataclass
+
+from dae.errors import UserError
+
+IMAGE_SIZE = 28
+"""Height and width of every dataset's images, in pixels (study, section 3.2)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """The dials of one architecture (study, Table 1).
+
+    Attributes:
+        depth: convolutions of one side; the decoder has as many transposed ones.
+        latent: height and width of the latent space.
+        latent_channels: channels of the latent space.
+        width: channels between stem and neck; unused at depth 1, which has no such layer.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    depth: int
+    latent: int
+    latent_channels: int = 4
+    width: int = 16
+
+    def __post_init__(self) -> None:
+        at_least(1, depth=self.depth, width=self.width, latent_channels=self.latent_channels)
+        if not 1 <= self.latent <= IMAGE_SIZE:
+            raise UserError(
+                f"latent size {self.latent} is out of range: a latent is 1 to {IMAGE_SIZE} pixels wide, "
+                f"the images being {IMAGE_SIZE}x{IMAGE_SIZE}. The study used 13, 8 and 5."
+            )
+
+    @property
+    def name(self) -> str:
+        """The name used in the study, e.g. ``DAE_5_13``."""
+        return f"DAE_{self.depth}_{self.latent}"
+
+    @property
+    def compression(self) -> float:
+        """Latent elements per image pixel, as in Table 1 (0.8622 is its 86.22 %)."""
+        return self.latent_channels * self.latent**2 / IMAGE_SIZE**2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The settings of Algorithm 1.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: images per step; the last partial batch of an epoch is dropped.
+        lr: Adam's learning rate.
+        alpha: standard deviation of the noise before clipping, in units of the pixel range.
+        seed: root of all random streams of this training.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    epochs: int = 15
+    batch_size: int = 128
+    lr: float = 1e-3
+    alpha: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        at_least(0, alpha=self.alpha, seed=self.seed)
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UserError(f"lr {self.lr} is out of range: a positive number is needed. The study's kind of training uses 1e-3.")
+
+
+def at_least(minimum: int, **values: float) -> None:
+    """Refuse any of the named values that is not a finite number of at least ``minimum``."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= minimum):
+            raise UserError(f"{name.replace('_', ' ')} {value} is out of range: it must be at least {minimum}.")

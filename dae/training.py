@@ -1,0 +1,221 @@
+"""Algorithm 1 of the study: train and validate each epoch, test once, resumable at every epoch boundary.
+
+Every random number comes from a stream of its own, derived from (seed, stream, epoch). So a training that was
+interrupted and resumed at an epoch boundary takes the same steps as one that never was: bit for bit on a CPU of one
+type with one version of torch.
+"""
+
+import math
+import time
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dae import engine
+from dae.config import ModelConfig, TrainConfig
+from dae.data import Dataset
+from dae.errors import UserError
+from dae.model import DenoisingAutoencoder, initialise
+from dae.noise import corrupt_test
+
+Array = npt.NDArray[np.float32]
+
+
+class Stream(IntEnum):
+    """What a random number is for."""
+
+    WEIGHTS = 0
+    ORDER = 1
+    TRAIN_NOISE = 2
+    VALIDATION_NOISE = 3
+
+
+class Diverged(Exception):
+    """A loss is not finite; training on is pointless."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochResult:
+    """Losses are mean squared errors per pixel; the training loss is the mean over the epoch's steps."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TestResult:
+    """How a model did on the noisy test set.
+
+    Attributes:
+        loss: squared error per pixel of each test image, shape (n,).
+        samples: reconstructions of the ten sample digits, shape (10, 28, 28).
+        class_means: mean reconstruction of each class, shape (10, 28, 28).
+        to_mean: mean squared difference of each reconstruction from the mean training image, shape (n,).
+    """
+
+    loss: Array
+    samples: Array
+    class_means: Array
+    to_mean: Array
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean squared error per pixel over the test set."""
+        return float(self.loss.mean(dtype=np.float64))
+
+
+class Images:
+    """A dataset made ready for one device and one noise level; shared by all trainings of a process."""
+
+    def __init__(self, dataset: Dataset, alpha: float, device: str) -> None:
+        self.dataset = dataset
+        self.alpha = alpha
+        self.train = _to_device(dataset.train, device)
+        self.validation = _to_device(dataset.validation, device)
+
+    @cached_property
+    def test(self) -> Array:
+        """Clean test images, shape (n, 28, 28), in [0, 1]."""
+        return self.dataset.unit(self.dataset.test)
+
+    @cached_property
+    def noisy_test(self) -> Array:
+        """The one noisy test set, shape (n, 28, 28)."""
+        return corrupt_test(self.test, self.alpha, self.dataset.name)
+
+    @cached_property
+    def mean(self) -> Array:
+        """Mean training image, shape (28, 28)."""
+        return self.dataset.unit(self.dataset.train.mean(axis=0))
+
+    @cached_property
+    def mean_image_loss(self) -> float:
+        """Validation loss of always answering the mean training image: what a model must beat."""
+        return float(np.square(self.dataset.unit(self.dataset.validation) - self.mean).mean(dtype=np.float64))
+
+    @cached_property
+    def sample_indices(self) -> npt.NDArray[np.intp]:
+        """The first test image of each class, shape (10,)."""
+        return np.array([np.flatnonzero(self.dataset.test_labels == label)[0] for label in range(10)])
+
+    def class_means(self, images: Array) -> Array:
+        """Mean by class of ``images``, which belong to the test set; shape (10, 28, 28)."""
+        labels = self.dataset.test_labels
+        return np.stack([images[labels == label].mean(axis=0) for label in range(10)])
+
+
+class Training:
+    """One model on its way through Algorithm 1.
+
+    Args:
+        model_config: the architecture.
+        config: the settings.
+        images: data and device.
+
+    Raises:
+        UserError: the training split does not fill one batch.
+    """
+
+    def __init__(self, model_config: ModelConfig, config: TrainConfig, images: Images) -> None:
+        if len(images.train) < config.batch_size:
+            raise UserError(
+                f"batch size {config.batch_size} is larger than the {len(images.train)} training images: "
+                "lower --batch-size or raise --train-fraction."
+            )
+        self.config = config
+        self.images = images
+        self.history: list[EpochResult] = []
+        model = DenoisingAutoencoder(model_config)
+        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), float(images.mean.mean()))
+        self._engine = engine.build(model, config, images.train, images.dataset.low, images.dataset.high)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all epochs are done."""
+        return len(self.history) >= self.config.epochs
+
+    def run_epoch(self) -> EpochResult:
+        """Train on every image once, then validate.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        start = time.perf_counter()
+        epoch, device = len(self.history) + 1, self.images.train.device.type
+        order = torch.randperm(len(self.images.train), generator=self._generator(Stream.ORDER, epoch, "cpu"))
+        whole = len(order) // self.config.batch_size * self.config.batch_size
+        train_noise = self._generator(Stream.TRAIN_NOISE, epoch, device)
+        train_loss = self._engine.train_epoch(order[:whole].to(device), train_noise)
+        val_noise = self._generator(Stream.VALIDATION_NOISE, epoch, device)
+        val_loss = self._engine.validate(self.images.validation, val_noise)
+        if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+            raise Diverged(f"epoch {epoch}: training loss {train_loss}, validation loss {val_loss}")
+        result = EpochResult(
+            epoch=epoch, train_loss=train_loss, val_loss=val_loss, seconds=time.perf_counter() - start
+        )
+        self.history.append(result)
+        return result
+
+    def test(self) -> TestResult:
+        """Denoise the noisy test set once."""
+        images = self.images
+        denoised = self._engine.denoise(torch.from_numpy(images.noisy_test).unsqueeze(1)).squeeze(1).numpy()
+        return TestResult(
+            loss=np.square(denoised - images.test).mean(axis=(1, 2)),
+            samples=denoised[images.sample_indices],
+            class_means=images.class_means(denoised),
+            to_mean=np.square(denoised - images.mean).mean(axis=(1, 2)),
+        )
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The plain module's parameters by name, contiguous, on the CPU."""
+        parameters = self._engine.model.state_dict().items()
+        return {name: value.detach().cpu().contiguous().clone() for name, value in parameters}
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs: tensors and plain numbers only."""
+        return {"engine": self._engine.state(), "history": [asdict(epoch) for epoch in self.history]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on after the last epoch of ``state``."""
+        self._engine.restore(state["engine"])
+        self.history = [EpochResult(**epoch) for epoch in state["history"]]
+
+    def _generator(self, stream: Stream, epoch: int, device: str) -> torch.Generator:
+        words = np.random.SeedSequence([self.config.seed, stream, epoch]).generate_state(2, np.uint32)
+        # 63 bits: torch takes seeds below 2^63 on every device.
+        return torch.Generator(device).manual_seed(int(words[0]) << 31 | int(words[1]) >> 1)
+
+
+def is_collapsed(history: list[EpochResult], mean_image_loss: float) -> bool:
+    """Whether the model ended no better than the mean training image would be."""
+    return bool(history) and history[-1].val_loss >= mean_image_loss
+
+
+def is_unconverged(history: list[EpochResult], threshold: float = 0.01) -> bool:
+    """Whether the validation loss still fell by over ``threshold`` an epoch, on average over the last three.
+
+    A training of one epoch has not shown that it converged, so it has not.
+    """
+    span = min(3, len(history) - 1)
+    if span < 1:
+        return True
+    fall = 1 - (history[-1].val_loss / history[-1 - span].val_loss) ** (1 / span)
+    return fall > threshold
+
+
+def psnr_db(loss: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error, for pixels in [0, 1]."""
+    return -10 * math.log10(loss)
+
+
+def _to_device(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+    # Arrays from Ray's object store are read-only, which torch warns about: nothing here writes to them.
+    return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)

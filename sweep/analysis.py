@@ -1,0 +1,308 @@
+"""What the records say: results by architecture, the arrays behind them, intervals and verdicts. No torch."""
+
+import io
+import math
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
+
+from dae.architecture import mac_count, parameter_count, receptive_field
+from dae.config import IMAGE_SIZE, ModelConfig
+from sweep.records import SAMPLES, CellFiles, Record, Status, Sweep, read_verified
+from sweep.store import Damaged
+
+LEVEL = 0.05
+"""Chance of one or more false verdicts within a family of comparisons; the intervals are of 1 - LEVEL."""
+
+Array = npt.NDArray[Any]
+
+
+# ---- results by architecture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one architecture reached, over its seeds. Losses are mean squared errors per pixel.
+
+    Attributes:
+        statuses: how far each seed has come.
+        records: the completed ones.
+    """
+
+    config: ModelConfig
+    statuses: Mapping[int, Status]
+    records: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        """The study's name of the architecture."""
+        return self.config.name
+
+    @cached_property
+    def losses(self) -> tuple[float, ...]:
+        """Test loss of each completed seed, in the order of ``records``."""
+        return tuple(record.test_loss for record in self.records if record.test_loss is not None)
+
+    @property
+    def mean(self) -> float | None:
+        """Test loss, mean over seeds; None where no seed is completed."""
+        return fmean(self.losses) if self.losses else None
+
+    @property
+    def sd(self) -> float | None:
+        """Standard deviation of the test loss over seeds, None below two of them."""
+        return stdev(self.losses) if len(self.losses) > 1 else None
+
+    @property
+    def psnr(self) -> float | None:
+        """PSNR of the mean test loss in dB, for a pixel range of 1."""
+        return None if self.mean is None else psnr(self.mean)
+
+    @property
+    def total(self) -> float | None:
+        """The study's loss: squared error summed over the pixels of an image (section 3.1)."""
+        return None if self.mean is None else self.mean * IMAGE_SIZE**2
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What a reader must know beside the numbers: holes, collapsed and unconverged seeds."""
+        holes = [str(status) for status in self.statuses.values() if status is not Status.COMPLETED]
+        flags = [flag for record in self.records for flag in flags_of(record)]
+        return tuple(
+            word if len(self.statuses) == 1 else f"{words.count(word)} of {len(self.statuses)} {word}"
+            for words in (holes, flags)
+            for word in dict.fromkeys(words)
+        )
+
+    @property
+    def layers(self) -> str:
+        """The layers in the words of the study's Table 1."""
+        return f"{self.config.depth} Conv2D + {self.config.depth} ConvTranspose2d"
+
+    @property
+    def field(self) -> int:
+        """Receptive field of a latent element in pixels."""
+        return receptive_field(self.config)
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return parameter_count(self.config)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image forward."""
+        return mac_count(self.config)
+
+
+def results(sweep: Sweep) -> list[Result]:
+    """The result of every architecture of the grid, also of those without a completed cell, in the grid's order."""
+    usable = {record.key: record for record in usable_records(sweep)}
+    found = []
+    for architecture in sweep.manifest.grid.architectures:
+        cells = [cell for cell in sweep.manifest.grid.cells if cell.architecture == architecture.architecture]
+        found.append(
+            Result(
+                config=sweep.manifest.settings.model(architecture),
+                statuses={cell.seed: sweep.status(cell) for cell in cells},
+                records=tuple(usable[cell.key] for cell in cells if cell.key in usable),
+            )
+        )
+    return found
+
+
+def usable_records(sweep: Sweep) -> list[Record]:
+    """Completed records that carry a test loss and a history, in the grid's order."""
+    return [record for record in sweep.completed if record.test_loss is not None and record.history]
+
+
+def flags_of(record: Record) -> list[str]:
+    """``collapsed`` and ``unconverged``, where the record says so."""
+    return [flag for flag in ("collapsed", "unconverged") if getattr(record, flag)]
+
+
+def loss_table(sweep: Sweep) -> list[list[str]]:
+    """Test losses as text, for a terminal: a heading row, then a row a depth and a column a latent size.
+
+    A cell is ``0.01009``, over several seeds ``0.01009 ± 0.00012 (3)`` (mean, standard deviation, seeds), with
+    marks behind it; a hole says why it is one and an architecture that the grid leaves out is empty.
+    """
+    grid = sweep.manifest.grid
+    texts = {(each.config.depth, each.config.latent): _loss_text(each) for each in results(sweep)}
+    heading = ["depth", *(f"latent {latent}" for latent in grid.latents)]
+    return [heading, *([str(depth), *(texts.get((depth, size), "") for size in grid.latents)] for depth in grid.depths)]
+
+
+def _loss_text(result: Result) -> str:
+    numbers = [] if result.mean is None else [f"{result.mean:.5f}"]
+    if result.sd is not None:
+        numbers.append(f"± {result.sd:.5f} ({len(result.losses)})")
+    return " ".join([*numbers, ", ".join(result.marks)]).strip()
+
+
+def psnr(loss: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error, for a pixel range of 1."""
+    return math.inf if loss == 0 else -10 * math.log10(loss)
+
+
+# ---- the arrays that cells leave behind
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The sweep's ten sample images, one of each class, and what averages they are held against."""
+
+    clean: Array
+    noisy: Array
+    labels: Array
+    mean_image: Array
+    class_means: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one completed cell made of the test set; losses and distances are per image, MSE per pixel."""
+
+    loss: Array
+    samples: Array
+    class_means: Array
+    to_mean: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """Everything readable; ``damaged`` gives the reason for what is not, by file."""
+
+    samples: Samples | None
+    outputs: Mapping[str, Outputs]
+    damaged: Mapping[str, str]
+
+
+_IMAGES = (10, IMAGE_SIZE, IMAGE_SIZE)
+_SAMPLE_SHAPES = {
+    "clean": _IMAGES,
+    "noisy": _IMAGES,
+    "labels": (10,),
+    "mean_image": _IMAGES[1:],
+    "class_means": _IMAGES,
+}
+_OUTPUT_SHAPES = {"loss": (None,), "samples": _IMAGES, "class_means": _IMAGES, "to_mean": (None,)}
+
+
+def load_arrays(sweep: Sweep) -> Arrays:
+    """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
+    samples, outputs, damaged = None, {}, {}
+    try:
+        samples = Samples(**_read_npz(sweep, SAMPLES, sweep.manifest.digests, _SAMPLE_SHAPES))
+    except Damaged as error:
+        damaged[SAMPLES] = str(error)
+    for record in usable_records(sweep):
+        name = CellFiles(record.key).test
+        try:
+            outputs[record.key] = _agreeing(Outputs(**_read_npz(sweep, name, record.digests, _OUTPUT_SHAPES)), record)
+        except Damaged as error:
+            damaged[name] = str(error)
+    return Arrays(samples, outputs, damaged)
+
+
+def _read_npz(
+    sweep: Sweep, name: str, digests: Mapping[str, str], shapes: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, Array]:
+    data = read_verified(sweep.store, name, digests)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in shapes}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise Damaged(f"{name} does not hold the arrays it should: {error}") from error
+    for key, shape in shapes.items():
+        found = arrays[key].shape
+        if len(found) != len(shape) or any(want not in (None, have) for want, have in zip(shape, found, strict=True)):
+            raise Damaged(f"{name}: {key} has shape {found}")
+        if 0 in found or not np.isfinite(arrays[key]).all():
+            raise Damaged(f"{name}: {key} is empty or not finite")
+    return arrays
+
+
+def _agreeing(outputs: Outputs, record: Record) -> Outputs:
+    mean = float(outputs.loss.mean(dtype=np.float64))
+    if record.test_loss is None or not math.isclose(mean, record.test_loss, rel_tol=1e-3):
+        raise Damaged(f"{CellFiles(record.key).test}: mean loss {mean:.5f}, but the record says {record.test_loss}")
+    return outputs
+
+
+# ---- intervals and verdicts
+
+
+class Verdict(StrEnum):
+    """What paired differences over seeds come to, after Holm's correction."""
+
+    SUPPORTED = "supported"
+    NOT_RESOLVED = "not resolved"
+    CONTRADICTED = "contradicted"
+    ONE_SEED = "one seed: no verdict"
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """A difference of losses that the claim says is positive, over ``seeds``.
+
+    Attributes:
+        difference: mean over seeds, MSE per pixel.
+        relative: the same as a part of the loss that is claimed to be lower; None where that has no meaning.
+        low, high: 95 % t interval of ``difference``, not corrected; None with one seed.
+        p: two-sided p value of the paired t test, not corrected; None with one seed.
+    """
+
+    difference: float
+    relative: float | None
+    seeds: tuple[int, ...]
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    verdict: Verdict = Verdict.ONE_SEED
+
+    @property
+    def holds(self) -> bool:
+        """Whether the sign is the claimed one."""
+        return self.difference > 0
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean's 95 % interval (low, high) and two-sided p value of a zero mean, by Student's t; two values at least."""
+    mean, degrees = fmean(values), len(values) - 1
+    error = stdev(values) / math.sqrt(len(values))
+    half = float(stdtrit(degrees, 1 - LEVEL / 2)) * error
+    if error == 0:
+        return mean, mean, 1.0 if mean == 0 else 0.0
+    return mean - half, mean + half, 2 * float(stdtr(degrees, -abs(mean) / error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def judge(effects: Iterable[Effect]) -> list[Effect]:
+    """The effects of one family with their verdicts; those of one seed stay without."""
+    effects = list(effects)
+    family = [effect.p for effect in effects if effect.p is not None]
+    adjusted = iter(holm(family))
+    return [effect if effect.p is None else _with_verdict(effect, next(adjusted)) for effect in effects]
+
+
+def _with_verdict(effect: Effect, adjusted_p: float) -> Effect:
+    if adjusted_p >= LEVEL:
+        return replace(effect, verdict=Verdict.NOT_RESOLVED)
+    return replace(effect, verdict=Verdict.SUPPORTED if effect.holds else Verdict.CONTRADICTED)

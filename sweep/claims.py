@@ -1,0 +1,227 @@
+"""The study's two claims (section 4.2) held against the records, pair by pair and on average. No torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import combinations, pairwise
+from statistics import fmean
+
+from dae.architecture import STEM_SIZE
+from sweep.analysis import Arrays, Effect, flags_of, judge, t_interval, usable_records
+from sweep.grid import Cell
+from sweep.records import Record, Sweep
+
+
+class Split(StrEnum):
+    """Which loss a comparison is made on; training and validation are those of the last epoch."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Factor(StrEnum):
+    """What a claim varies, the other being held fixed."""
+
+    LATENT = "latent"
+    DEPTH = "depth"
+
+    @property
+    def other(self) -> "Factor":
+        """The one that is held fixed."""
+        return Factor.DEPTH if self is Factor.LATENT else Factor.LATENT
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contrast:
+    """A weighted sum of losses that a claim says is positive: a pair, an average of pairs, a difference of pairs.
+
+    Attributes:
+        higher, lower: what the claim says has the higher and the lower loss.
+        at: levels of the other factor that it covers.
+        cells: one cell of each architecture in it; of a pair, the one with the higher loss first.
+        adjacent: no level between the two is in the grid.
+        counted: False where the two are not comparable, the maps behind the stem being of different size.
+        effects: by split; empty where no seed has all the cells.
+        share: part of the test images on which ``higher`` has the higher loss, mean over seeds; pairs only.
+        caveats: collapsed and unconverged cells that this rests on.
+    """
+
+    higher: str
+    lower: str
+    at: tuple[int, ...]
+    cells: tuple[Cell, ...]
+    adjacent: bool = True
+    counted: bool = True
+    effects: Mapping[Split, Effect]
+    share: float | None = None
+    caveats: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What the records say of one claim.
+
+    Attributes:
+        pairs: every ordered pair of levels at each level of the other factor: one family for Holm's correction.
+        averages: every ordered pair of levels, averaged over the other factor: another family.
+        overall: mean over the adjacent pairs; None where there are none.
+    """
+
+    factor: Factor
+    pairs: tuple[Contrast, ...]
+    averages: tuple[Contrast, ...]
+    overall: Contrast | None
+
+    def judged(self, *, adjacent: bool = False) -> list[Contrast]:
+        """The pairs that are comparable and have their cells."""
+        return [pair for pair in self.pairs if pair.counted and pair.effects and (pair.adjacent or not adjacent)]
+
+
+class Comparer:
+    """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share."""
+
+    def __init__(self, sweep: Sweep, arrays: Arrays) -> None:
+        self._grid = sweep.manifest.grid
+        self._outputs = arrays.outputs
+        self._records: dict[str, dict[int, Record]] = {}
+        for record in usable_records(sweep):
+            self._records.setdefault(record.architecture, {})[record.seed] = record
+
+    def claim(self, factor: Factor) -> Claim:
+        """The claim on ``factor``: (*) smaller latent, higher loss, or (**) shallower, higher loss."""
+        pairs = _judged(self._pairs(factor))
+        usable = [pair for pair in pairs if pair.counted and pair.effects]
+        averages = [
+            self._average(higher, lower, [pair for pair in usable if (pair.higher, pair.lower) == (higher, lower)])
+            for higher, lower in dict.fromkeys((pair.higher, pair.lower) for pair in usable)
+        ]
+        adjacent = [pair for pair in usable if pair.adjacent]
+        overall = _judged([self._average("", "", adjacent)])[0] if adjacent else None
+        return Claim(factor=factor, pairs=pairs, averages=_judged(averages), overall=overall)
+
+    def interaction(self) -> tuple[Contrast, ...]:
+        """Whether a smaller latent costs a shallower model more (study, section 5.1); adjacent levels only."""
+        steps = {
+            (step.at[0], step.higher, step.lower): step
+            for step in self._pairs(Factor.LATENT)
+            if step.adjacent and step.counted
+        }
+        contrasts = []
+        for shallow, deep in pairwise(self._grid.depths):
+            for (depth, higher, lower), step in steps.items():
+                other = steps.get((deep, higher, lower))
+                if depth == shallow and other is not None:
+                    weights = _weights([step]) | {name: -weight for name, weight in _weights([other]).items()}
+                    cells = step.cells + other.cells
+                    contrasts.append(self._contrast(higher, lower, (shallow, deep), cells, weights, base={}))
+        return _judged(contrasts)
+
+    def _pairs(self, factor: Factor) -> list[Contrast]:
+        levels: dict[int, list[Cell]] = {}
+        for cell in self._grid.architectures:
+            levels.setdefault(getattr(cell, factor.other), []).append(cell)
+        contrasts = []
+        for at, cells in sorted(levels.items(), reverse=factor is Factor.DEPTH):
+            # The grid's order is from large to small latent and from shallow to deep.
+            worst_first = cells[::-1] if factor is Factor.LATENT else cells
+            for (i, worse), (j, better) in combinations(enumerate(worst_first), 2):
+                contrasts.append(self._pair(factor, at, worse, better, adjacent=j == i + 1))
+        return contrasts
+
+    def _pair(self, factor: Factor, at: int, worse: Cell, better: Cell, *, adjacent: bool) -> Contrast:
+        weights = {worse.architecture: 1.0, better.architecture: -1.0}
+        contrast = self._contrast(
+            f"{factor} {getattr(worse, factor)}",
+            f"{factor} {getattr(better, factor)}",
+            (at,),
+            (worse, better),
+            weights,
+            base={better.architecture: 1.0},
+        )
+        return replace(
+            contrast, adjacent=adjacent, counted=_comparable(worse, better), share=self._share(worse, better)
+        )
+
+    def _average(self, higher: str, lower: str, pairs: Sequence[Contrast]) -> Contrast:
+        at = tuple(dict.fromkeys(level for pair in pairs for level in pair.at))
+        cells = tuple(dict.fromkeys(cell for pair in pairs for cell in pair.cells))
+        return self._contrast(higher, lower, at, cells, _weights(pairs), base=_weights(pairs, lower_only=True))
+
+    def _contrast(
+        self,
+        higher: str,
+        lower: str,
+        at: tuple[int, ...],
+        cells: tuple[Cell, ...],
+        weights: Mapping[str, float],
+        base: Mapping[str, float],
+    ) -> Contrast:
+        by_seed = [self._records.get(name, {}) for name in weights]
+        seeds = tuple(sorted(set.intersection(*map(set, by_seed))))
+        rests_on = [self._records[name][seed] for name in weights for seed in seeds]
+        return Contrast(
+            higher=higher,
+            lower=lower,
+            at=at,
+            cells=cells,
+            effects={split: self._effect(split, weights, base, seeds) for split in Split} if seeds else {},
+            caveats=tuple(f"{flag} {record.key}" for record in rests_on for flag in flags_of(record)),
+        )
+
+    def _effect(
+        self, split: Split, weights: Mapping[str, float], base: Mapping[str, float], seeds: tuple[int, ...]
+    ) -> Effect:
+        differences = [self._combine(split, weights, seed) for seed in seeds]
+        reference = fmean(self._combine(split, base, seed) for seed in seeds)
+        difference = fmean(differences)
+        effect = Effect(difference, difference / reference if reference else None, seeds)
+        if len(seeds) == 1:
+            return effect
+        low, high, p = t_interval(differences)
+        return replace(effect, low=low, high=high, p=p)
+
+    def _combine(self, split: Split, weights: Mapping[str, float], seed: int) -> float:
+        return sum(weight * loss_of(self._records[name][seed], split) for name, weight in weights.items())
+
+    def _share(self, worse: Cell, better: Cell) -> float | None:
+        shares = []
+        for seed in self._grid.seeds:
+            one, other = (self._outputs.get(replace(cell, seed=seed).key) for cell in (worse, better))
+            if one is not None and other is not None and one.loss.shape == other.loss.shape:
+                shares.append(float((one.loss > other.loss).mean()))
+        return fmean(shares) if shares else None
+
+
+def loss_of(record: Record, split: Split) -> float:
+    """The loss of a usable record: on test, or on training or validation at the last epoch; MSE per pixel."""
+    if split is Split.TEST:
+        assert record.test_loss is not None
+        return record.test_loss
+    last = record.history[-1]
+    return last.train_loss if split is Split.TRAINING else last.val_loss
+
+
+def _weights(pairs: Sequence[Contrast], *, lower_only: bool = False) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for pair in pairs:
+        worse, better = (cell.architecture for cell in pair.cells)
+        signed = {better: 1.0} if lower_only else {worse: 1.0, better: -1.0}
+        for name, weight in signed.items():
+            weights[name] = weights.get(name, 0.0) + weight / len(pairs)
+    return weights
+
+
+def _comparable(worse: Cell, better: Cell) -> bool:
+    # Above the stem's size a model of depth 2 or more works on 28x28 maps: its cost jumps there, with the latent.
+    return 1 in (worse.depth, better.depth) or (worse.latent <= STEM_SIZE) == (better.latent <= STEM_SIZE)
+
+
+def _judged(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
+    """The contrasts as one family: Holm's correction within each split, over those that are comparable."""
+    effects: list[dict[Split, Effect]] = [dict(contrast.effects) for contrast in contrasts]
+    members = [own for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own]
+    for split in Split:
+        for own, effect in zip(members, judge(own[split] for own in members), strict=True):
+            own[split] = effect
+    return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))

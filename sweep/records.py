@@ -1,0 +1,262 @@
+"""What is known of a sweep and of each of its cells, and the names of the files that keep it. No torch, no Ray."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from sweep.grid import Cell, Grid, Settings
+from sweep.store import Damaged, Store, digest, dump_json, load_json
+
+SCHEMA = 1
+MANIFEST = "sweep.json"
+SAMPLES = "samples.npz"
+
+
+class Status(StrEnum):
+    """How far a cell has come."""
+
+    COMPLETED = "completed"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    """Said of a running cell that no live run holds; never written."""
+    MISSING = "missing"
+    """Said of a cell without a record; never written."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether another run leaves the cell alone."""
+        return self in {Status.COMPLETED, Status.DIVERGED}
+
+
+class CellFiles:
+    """Names of a cell's files below the sweep folder."""
+
+    def __init__(self, key: str) -> None:
+        folder = f"cells/{key}"
+        self.record = f"{folder}/record.json"
+        self.weights = f"{folder}/model.safetensors"
+        self.test = f"{folder}/test.npz"
+        self.checkpoint = f"{folder}/checkpoint.pt"
+        self.log = f"{folder}/log.txt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Epoch:
+    """One finished epoch. Losses are mean squared errors per pixel."""
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One trial's work on a cell; ``reason`` says how it ended, None while it runs."""
+
+    token: str
+    started_at: str
+    ended_at: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Everything known of one cell; ``record.json`` is this, field by field.
+
+    Losses are mean squared errors per pixel; ``test_psnr_db`` is 10 log10(1 / test_loss).
+    """
+
+    key: str
+    architecture: str
+    depth: int
+    latent: int
+    seed: int
+    status: Status
+    config: Mapping[str, Any]
+    parameters: int
+    macs: int
+    compression: float
+    dataset: Mapping[str, str]
+    schema: int = SCHEMA
+    collapsed: bool = False
+    unconverged: bool = False
+    history: tuple[Epoch, ...] = ()
+    test_loss: float | None = None
+    test_psnr_db: float | None = None
+    generation: int = 0
+    """How often the cell was begun anew; a W&B run belongs to one generation."""
+    attempts: tuple[Attempt, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    started_at: str | None = None
+    finished_at: str | None = None
+    error: str | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell this is the record of."""
+        return Cell(depth=self.depth, latent=self.latent, seed=self.seed)
+
+    @property
+    def test_sum(self) -> float | None:
+        """The study's loss: squared error summed over the pixels of an image (section 3.1)."""
+        return None if self.test_loss is None else self.test_loss * 28 * 28
+
+    def to_bytes(self) -> bytes:
+        """The content of ``record.json``."""
+        return dump_json(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The record that `to_bytes` wrote.
+
+        Raises:
+            Damaged: it is not such a record.
+            UserError: it has another schema.
+        """
+        document: dict[str, Any] = load_json(data, schema=SCHEMA)
+        try:
+            document["status"] = Status(document["status"])
+            document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
+            document["attempts"] = tuple(Attempt(**attempt) for attempt in document["attempts"])
+            known = {each.name for each in fields(cls)}
+            return cls(**{name: value for name, value in document.items() if name in known})
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"it is not a record: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manifest:
+    """What a sweep declares: ``sweep.json``.
+
+    Attributes:
+        dataset: name, fingerprint and number of training, validation and test images.
+        baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
+        digests: SHA-256 of the sweep's own files, by name.
+    """
+
+    name: str
+    id: str
+    created_at: str
+    grid: Grid
+    settings: Settings
+    dataset: Mapping[str, Any]
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, **values: Any) -> Self:
+        """A manifest with an identity of its own."""
+        return cls(id=uuid.uuid4().hex, created_at=now(), **values)
+
+    def to_bytes(self) -> bytes:
+        """The content of ``sweep.json``."""
+        return dump_json({"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]})
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """The manifest that `to_bytes` wrote.
+
+        Raises:
+            Damaged: it is not such a manifest.
+            UserError: it has another schema.
+        """
+        document: dict[str, Any] = load_json(data, schema=SCHEMA)
+        try:
+            document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
+            document["settings"] = Settings(**document["settings"])
+            known = {each.name for each in fields(cls)}
+            return cls(**{name: value for name, value in document.items() if name in known})
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"it is not a manifest: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep folder as it was found: its manifest, a record for every cell that has one, and what could not be read.
+
+    Attributes:
+        damaged: for each cell whose files cannot be trusted, the reason.
+    """
+
+    store: Store
+    manifest: Manifest
+    records: Mapping[str, Record]
+    damaged: Mapping[str, str]
+
+    def status(self, cell: Cell) -> Status:
+        """How far ``cell`` has come; a damaged one counts as missing."""
+        record = self.records.get(cell.key)
+        return Status.MISSING if record is None else record.status
+
+    @property
+    def completed(self) -> list[Record]:
+        """Records with a test loss, in the grid's order."""
+        found = (self.records.get(cell.key) for cell in self.manifest.grid.cells)
+        return [record for record in found if record is not None and record.status is Status.COMPLETED]
+
+
+def gather(store: Store) -> Sweep:
+    """Read a sweep folder. Cells that cannot be read are named in ``damaged``, never guessed.
+
+    Raises:
+        FileNotFoundError: there is no sweep in this folder.
+        Damaged: the manifest is not what was written.
+        UserError: it was written by another version of the program.
+    """
+    manifest = Manifest.from_bytes(store.read(MANIFEST))
+    is_live = store.locked()
+    records, damaged = {}, {}
+    for cell in manifest.grid.cells:
+        try:
+            record = read_record(store, cell)
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            damaged[cell.key] = f"record.json: {error}"
+            continue
+        if record.status is Status.RUNNING and not is_live:
+            record = replace(record, status=Status.INTERRUPTED)
+        records[cell.key] = record
+    return Sweep(store, manifest, records, damaged)
+
+
+def read_record(store: Store, cell: Cell) -> Record:
+    """The record of ``cell``.
+
+    Raises:
+        FileNotFoundError: it has none.
+        Damaged: it is not what was written, or belongs to another cell.
+    """
+    record = Record.from_bytes(store.read(CellFiles(cell.key).record))
+    if record.key != cell.key or record.cell != cell:
+        raise Damaged(f"it is the record of {record.key}")
+    if [epoch.epoch for epoch in record.history] != list(range(1, len(record.history) + 1)):
+        raise Damaged("its epochs are not 1, 2, 3, ...")
+    return record
+
+
+def read_verified(store: Store, name: str, digests: Mapping[str, str]) -> bytes:
+    """A file that a record or the manifest vouches for, by its path below the sweep folder.
+
+    Raises:
+        Damaged: it is not there, or not what was written.
+    """
+    try:
+        data = store.read(name)
+    except FileNotFoundError:
+        raise Damaged(f"{name} is not there") from None
+    if digests.get(name.rsplit("/", 1)[-1]) != digest(data):
+        raise Damaged(f"{name} does not match its digest")
+    return data
+
+
+def now() -> str:
+    """The time as records give it: UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,178 @@
+"""Where the bytes of a sweep live.
+
+A file is either wholly there or not there at all: it is written aside, flushed and moved into place.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from dae.errors import UserError
+
+LOCK_FILE = ".lock"
+
+
+class Damaged(Exception):
+    """A file is there but is not what was written."""
+
+
+class Held(Exception):
+    """Another live process holds the lock; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder whose files are read and written whole. Paths are relative, with ``/`` between parts."""
+
+    root: Path
+
+    def path(self, name: str) -> Path:
+        """The file's place on disk."""
+        return self.root / name
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        return self.path(name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file in one move; a crash leaves the old one or the new one."""
+        path = self.path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            with aside.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def delete(self, name: str) -> None:
+        """Remove the file if it is there."""
+        self.path(name).unlink(missing_ok=True)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        return self.path(name).is_file()
+
+    def folders(self, name: str = "") -> list[str]:
+        """Names of the folders in ``name``, sorted; hidden ones left out."""
+        folder = self.path(name)
+        if not folder.is_dir():
+            return []
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+    def sweep_up(self) -> None:
+        """Remove what writers that were killed half-way left aside. Only for the holder of the lock."""
+        for partial in self.root.rglob(".*.partial"):
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process; the kernel lets go when the process dies, however it dies.
+
+        Raises:
+            Held: another process holds it.
+        """
+        with self.path(LOCK_FILE).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise Held(file.read().strip() or "another process") from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def locked(self) -> bool:
+        """Whether a live process holds the folder."""
+        try:
+            with self.path(LOCK_FILE).open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+
+def open_store(storage: str | Path, name: str) -> Store:
+    """The store of sweep ``name`` in the folder ``storage``; nothing is created yet.
+
+    Raises:
+        UserError: the name could leave the storage folder, or the storage is not a local folder.
+    """
+    if not name or name in {".", ".."} or name.startswith((".", "-")) or any(c in '/\\:#?%*"<>|\0\n' for c in name):
+        raise UserError(
+            f"{name!r} cannot name a sweep: a name is one folder below the storage, without path separators, "
+            'none of :#?%*"<>| and no leading dot or dash. Try --name my-sweep.'
+        )
+    if "://" in str(storage):
+        raise UserError(f"storage {storage} is a URI: this version keeps sweeps in local or mounted folders.")
+    return Store(Path(storage).expanduser().absolute() / name)
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def seal(data: bytes) -> bytes:
+    """``data`` behind a line with its digest, for files that nothing else vouches for."""
+    return digest(data).encode() + b"\n" + data
+
+
+def unseal(data: bytes) -> bytes:
+    """What was sealed.
+
+    Raises:
+        Damaged: not one byte more or less, or other than was sealed.
+    """
+    seal_line, _, payload = data.partition(b"\n")
+    if seal_line != digest(payload).encode():
+        raise Damaged("its content does not match its digest")
+    return payload
+
+
+def dump_json(document: dict[str, object]) -> bytes:
+    """The document as readable JSON that carries its own digest."""
+    return _dump(document | {"sha256": digest(_dump(document))})
+
+
+def load_json(data: bytes, *, schema: int) -> dict[str, object]:
+    """The document that `dump_json` wrote.
+
+    Raises:
+        Damaged: truncated or changed since.
+        UserError: written by another version of the program.
+    """
+    try:
+        document = json.loads(data)
+        claimed = document.pop("sha256")
+    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise Damaged("it is not the JSON that was written") from error
+    if claimed != digest(_dump(document)):
+        raise Damaged("its content does not match its digest")
+    if document.get("schema") != schema:
+        raise UserError(
+            f"this sweep was written with schema {document.get('schema')}, this version reads schema {schema}: "
+            "use the version of dae-sweep that wrote it, or another --name."
+        )
+    return document
+
+
+def _dump(document: dict[str, object]) -> bytes:
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,0 +1,683 @@
+"""What `sweep.tracking` leaves on disk, read back with wandb's own reader. No server, no mocks of wandb."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sweep.grid import Grid, Settings
+from sweep.records import Epoch, Manifest, Record, Status
+from sweep.tracking import MODES, Tracker, resolve_mode
+
+KEY = "0123456789abcdef" * 2 + "fedcba98"
+MANIFEST = Manifest(
+    name="tiny",
+    id="f" * 32,
+    created_at="2026-01-01T00:00:00.000+00:00",
+    grid=Grid.product([1], [5, 8, 13], [0]),
+    settings=Settings(epochs=4),
+    dataset={"name": "mnist", "fingerprint": "abc"},
+)
+
+
+def epochs(count: int) -> tuple[Epoch, ...]:
+    return tuple(Epoch(epoch=e, train_loss=1 / e, val_loss=2 / e, seconds=0.5) for e in range(1, count + 1))
+
+
+def record(latent: int = 5, num_epochs: int = 0, status: Status = Status.RUNNING, generation: int = 0) -> Record:
+    cell = next(cell for cell in MANIFEST.grid.cells if cell.latent == latent)
+    return Record(
+        key=cell.key,
+        architecture=cell.architecture,
+        depth=cell.depth,
+        latent=cell.latent,
+        seed=cell.seed,
+        status=status,
+        config=MANIFEST.settings.config(cell),
+        parameters=100,
+        macs=2000,
+        compression=7.8,
+        dataset={"name": "mnist", "fingerprint": "abc"},
+        history=epochs(num_epochs),
+        test_loss=0.015 if status is Status.COMPLETED else None,
+        test_psnr_db=18.2 if status is Status.COMPLETED else None,
+        generation=generation,
+    )
+
+
+class Warnings(list[str]):
+    """Collects what a tracker warns of."""
+
+    def __call__(self, message: str) -> None:
+        self.append(message)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder and working folder, and no trace of W&B in the environment."""
+    for name in [name for name in os.environ if name.startswith("WANDB") or name == "NETRC"]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    sweep = tmp_path / "sweeps" / "tiny é #1"
+    sweep.mkdir(parents=True)
+    return sweep
+
+
+@pytest.fixture
+def warnings() -> Warnings:
+    return Warnings()
+
+
+@pytest.fixture
+def track(folder: Path, warnings: Warnings) -> Iterator[Callable[..., Tracker]]:
+    """Starts trackers; closes those that the test did not."""
+    trackers: list[Tracker] = []
+
+    def start(mode: str = "offline") -> Tracker:
+        trackers.append(Tracker(MANIFEST, folder, mode=mode, project="dae", warn=warnings))
+        return trackers[-1]
+
+    yield start
+    for tracker in trackers:
+        tracker.close()
+
+
+def run_cell(tracker: Tracker, latent: int = 5, num_epochs: int = 4, sample: bool = False) -> None:
+    """A cell from its first epoch to its end, as a driver reports it."""
+    tracker.started(record(latent))
+    for count in range(1, num_epochs + 1):
+        tracker.progressed(record(latent).key, epochs(count))
+    image = np.arange(28 * 84, dtype=np.uint8).reshape(28, 84) if sample else None
+    tracker.ended(record(latent, num_epochs, Status.COMPLETED), image)
+
+
+class Run:
+    """A run's file, read by wandb."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        environment = os.environ | {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
+        lines = subprocess.run(command, env=environment, capture_output=True, check=True).stdout.splitlines()
+        self.records = [json.loads(line) for line in lines]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [line[kind] for line in self.records if line["type"] == kind]
+
+    @property
+    def start(self) -> dict[str, Any]:
+        return self.of("run")[0]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [history["item"] for history in self.of("history")]
+
+    @property
+    def epochs(self) -> list[int]:
+        return [row["epoch"] for row in self.rows if "epoch" in row]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {name: value for summary in self.of("summary") for name, value in summary.get("update", {}).items()}
+
+    @property
+    def exit_codes(self) -> list[int]:
+        return [exit.get("exit_code", 0) for exit in self.of("exit")]
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob("*run-*/run-*.wandb"))
+
+
+def runs(folder: Path) -> dict[str, Run]:
+    """The runs of a sweep by name; fails where two have the same."""
+    found = [Run(file) for file in files(folder)]
+    by_name = {run.start["display_name"]: run for run in found}
+    assert len(by_name) == len(found)
+    return by_name
+
+
+def only_run(folder: Path) -> Run:
+    (file,) = files(folder)
+    return Run(file)
+
+
+def mark_synced(folder: Path) -> None:
+    """What `wandb sync` does in the end."""
+    for file in files(folder):
+        file.with_name(f"{file.name}.synced").touch()
+
+
+class Server(ThreadingHTTPServer):
+    """Answers as much of W&B's protocol as one run needs; what it takes from it is not what a W&B server would show."""
+
+    def __init__(self, has_epochs: int = 0) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.has_epochs = has_epochs
+        self.is_silent = threading.Event()
+        self.history: list[dict[str, Any]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+        project = {"id": "p", "name": "dae", "entity": {"id": "e", "name": "lab"}}
+        bucket: dict[str, Any] = {"id": "b", "name": variables.get("name"), "displayName": "", "config": "{}"}
+        if operation == "RunResumeStatus":
+            tail = json.dumps([json.dumps({"_step": self.has_epochs, "_runtime": 1})])
+            bucket |= {"summaryMetrics": "{}", "historyTail": tail, "eventsTail": "[]", "wandbConfig": '{"t": {}}'}
+            bucket |= {"historyLineCount": self.has_epochs, "logLineCount": 0, "eventsLineCount": 0, "tags": []}
+            return {"model": project | {"bucket": bucket if self.has_epochs else None}}
+        if operation == "UpsertBucket":
+            return {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
+        if operation == "CreateRunFiles":
+            urls = [{"name": name, "uploadUrl": f"{self.url}/{name}"} for name in variables["files"]]
+            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": urls}}
+        return {}
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.is_silent.is_set():
+            time.sleep(60)
+        if "query" in body:
+            self.reply({"data": self.server.answer(body["operationName"], body["variables"])})
+        else:
+            chunk = body.get("files", {}).get("wandb-history.jsonl", {})
+            self.server.history += map(json.loads, chunk.get("content", []))
+            self.reply({"exitcode": None, "limits": {}})
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.reply({})
+
+    def reply(self, document: dict[str, Any]) -> None:
+        content = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+    """Starts a server and points wandb to it."""
+    servers: list[Server] = []
+
+    def start(**options: Any) -> Server:
+        server = Server(**options)
+        server.daemon_threads = True
+        server.block_on_close = False
+        servers.append(server)
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def in_process(folder: Path, body: str, **environment: str) -> "subprocess.Popen[str]":
+    """A driver of its own, with the helpers of this file at hand."""
+    script = f"""
+import sys, time, os, signal
+from pathlib import Path
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
+from test_tracking import *
+folder = Path({str(folder)!r})
+{body}
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_every_epoch_of_every_cell_is_there_once(track, folder, warnings):
+    tracker = track()
+    for latent in (5, 8, 13):
+        tracker.started(record(latent))
+    for count in (1, 2, 2, 4):
+        for latent in (5, 8, 13):
+            tracker.progressed(record(latent).key, epochs(count))
+    for latent in (5, 8, 13):
+        tracker.ended(record(latent, 4, Status.COMPLETED), np.zeros((28, 28, 3), np.uint8))
+    tracker.close()
+
+    assert warnings == []
+    found = runs(folder)
+    assert sorted(found) == ["DAE_1_13-s0", "DAE_1_5-s0", "DAE_1_8-s0"]
+    for name, run in found.items():
+        assert run.epochs == [1, 2, 3, 4]
+        assert [row["_step"] for row in run.rows[:4]] == [1, 2, 3, 4]
+        assert [row["train/loss"] for row in run.rows[:4]] == [1, 1 / 2, 1 / 3, 1 / 4]
+        assert [row["val/loss"] for row in run.rows[:4]] == [2, 1, 2 / 3, 1 / 2]
+        assert run.start["run_group"] == "tiny"
+        assert run.start["job_type"] == "cell"
+        assert run.start["project"] == "dae"
+        assert len(run.start["run_id"]) == 16
+        config = run.start["config"]["update"]
+        expected = record(int(name.split("_")[2].split("-")[0])).config
+        assert {key: config[key] for key in expected} == expected
+        assert config["parameters"] == 100
+        assert config["macs"] == 2000
+        assert config["compression"] == 7.8
+        assert config["dataset_fingerprint"] == "abc"
+        assert run.summary["test/loss"] == 0.015
+        assert run.summary["test/psnr_db"] == 18.2
+        assert run.summary["status"] == "completed"
+        assert run.exit_codes == [0]
+        steps = {metric["name"]: metric.get("step_metric") for metric in run.of("metric")}
+        assert steps["train/loss"] == steps["val/loss"] == "epoch"
+
+
+def test_the_sample_is_the_image_that_was_given(track, folder):
+    tracker = track()
+    run_cell(tracker, sample=True)
+    tracker.close()
+    run = only_run(folder)
+    stored = np.asarray(Image.open(run.file.parent / "files" / run.summary["test/sample.path"]))
+    np.testing.assert_array_equal(stored, np.arange(28 * 84, dtype=np.uint8).reshape(28, 84))
+
+
+@pytest.mark.parametrize("status", [Status.DIVERGED, Status.FAILED])
+def test_a_cell_that_did_not_complete_ends_as_failed(track, folder, status):
+    tracker = track()
+    tracker.started(record())
+    tracker.ended(replace(record(5, 2, status), error="loss is nan"), None)
+    tracker.close()
+    run = only_run(folder)
+    assert run.epochs == [1, 2]
+    assert run.summary["status"] == status
+    assert run.summary["error"] == "loss is nan"
+    assert "test/loss" not in run.summary
+    assert run.exit_codes == [1]
+
+
+def test_a_cell_still_open_ends_as_killed_and_is_replaced_when_it_goes_on(track, folder):
+    tracker = track()
+    tracker.started(record())
+    tracker.progressed(record().key, epochs(2))
+    tracker.close()
+    assert only_run(folder).exit_codes == [255]
+
+    tracker = track()
+    tracker.started(record(num_epochs=2))
+    tracker.progressed(record().key, epochs(3))
+    tracker.ended(record(5, 4, Status.COMPLETED), None)
+    tracker.close()
+    run = only_run(folder)
+    assert run.epochs == [1, 2, 3, 4]
+    assert run.exit_codes == [0]
+
+
+def test_a_cell_that_fails_and_is_tried_again_has_one_run(track, folder):
+    tracker = track()
+    tracker.started(record())
+    tracker.ended(record(5, 2, Status.FAILED), None)
+    tracker.started(record(num_epochs=2))
+    tracker.ended(record(5, 4, Status.COMPLETED), None)
+    tracker.close()
+    assert only_run(folder).epochs == [1, 2, 3, 4]
+
+
+def test_a_cell_trained_from_scratch_has_a_run_of_its_own(track, folder):
+    tracker = track()
+    tracker.started(record(num_epochs=3))
+    tracker.started(record(generation=1))
+    tracker.ended(record(5, 1, Status.COMPLETED, generation=1), None)
+    tracker.close()
+    found = sorted((run.start["config"]["update"]["generation"], run.epochs) for run in map(Run, files(folder)))
+    assert found == [(0, [1, 2, 3]), (1, [1])]
+
+
+def test_only_later_epochs_follow_a_synced_run(track, folder):
+    tracker = track()
+    tracker.started(record(num_epochs=2))
+    tracker.close()
+    mark_synced(folder)
+    (synced,) = files(folder)
+    before = synced.read_bytes()
+
+    for _ in range(2):
+        tracker = track()
+        tracker.started(record(num_epochs=2))
+        tracker.ended(record(5, 4, Status.COMPLETED), None)
+        tracker.close()
+        (later,) = set(files(folder)) - {synced}
+        run = Run(later)
+        assert run.epochs == [3, 4]
+        assert run.start["resume"] is True
+        assert run.start["run_id"] == Run(synced).start["run_id"]
+    assert synced.read_bytes() == before
+
+
+def test_a_run_synced_before_its_end_is_written_again(track, folder):
+    tracker = track()
+    tracker.started(record(num_epochs=2))
+    tracker.close()
+    mark_synced(folder)
+    (file,) = files(folder)
+    os.utime(file, (time.time() + 10, time.time() + 10))
+    tracker = track()
+    tracker.ended(record(5, 4, Status.COMPLETED), None)
+    tracker.close()
+    run = only_run(folder)
+    assert run.epochs == [1, 2, 3, 4]
+    assert run.start["resume"] is True
+
+
+def test_the_report_holds_table_and_figures_and_replaces_the_one_before(track, folder, tmp_path):
+    figure = tmp_path / "loss.png"
+    Image.new("L", (8, 6), 7).save(figure)
+    for value in (0.02, 0.01):
+        tracker = track()
+        tracker.report(
+            [{"cell": "a", "loss": np.float32(value), "n": 1}, {"cell": "b", "loss": None, "note": Status.FAILED}],
+            [figure, tmp_path / "not there.png"],
+        )
+        tracker.close()
+    run = only_run(folder)
+    assert run.start["display_name"] == "tiny report"
+    assert run.start["job_type"] == "report"
+    assert run.start["run_group"] == "tiny"
+    table = json.loads((run.file.parent / "files" / run.summary["comparison.path"]).read_text())
+    assert table["columns"] == ["cell", "loss", "n", "note"]
+    assert table["data"] == [["a", pytest.approx(0.01), 1, None], ["b", None, None, "failed"]]
+    assert (run.file.parent / "files" / run.summary["figures/loss.path"]).is_file()
+    (artifact,) = run.of("artifact")
+    (entry,) = artifact["manifest"]["contents"]
+    assert Path(entry["local_path"]).is_file(), "wandb sync would not find the table"
+
+    mark_synced(folder)
+    tracker = track()
+    tracker.report([{"cell": "a"}], [])
+    tracker.close()
+    assert len(files(folder)) == 2
+    assert len({Run(file).start["run_id"] for file in files(folder)}) == 2
+
+
+def test_nothing_is_written_elsewhere_and_no_key_anywhere(track, folder, home, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    monkeypatch.setenv("WANDB_SERVICE", "3-1-unix-/nobody/listens")
+    before = dict(os.environ)
+    tracker = track()
+    run_cell(tracker, sample=True)
+    tracker.report([{"cell": "a"}], [])
+    tracker.close()
+    assert only_names(folder) == ["wandb"]
+    assert only_names(tmp_path) == ["home", "sweeps"]
+    assert only_names(home) == []
+    assert all(name.startswith("offline-run-") for name in only_names(folder / "wandb"))
+    assert_no_key(folder)
+    assert dict(os.environ) == before
+    assert capfd.readouterr() == ("", "")
+    assert tracker.location == str(folder / "wandb")
+
+
+def only_names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def assert_no_key(folder: Path) -> None:
+    contents = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert contents
+    assert not any(KEY.encode() in content for content in contents)
+
+
+def test_disabled_tracks_nothing(folder):
+    body = """
+tracker = Tracker(MANIFEST, folder, mode="disabled", project="dae", warn=print)
+run_cell(tracker)
+tracker.report([{"cell": "a"}], [])
+tracker.close()
+assert tracker.mode == "disabled" and tracker.location is None
+assert "wandb" not in sys.modules
+"""
+    process = in_process(folder, body)
+    assert process.communicate(timeout=30) == ("", None)
+    assert process.returncode == 0
+    assert only_names(folder) == []
+
+
+def test_auto_goes_online_only_with_a_key(home, monkeypatch):
+    assert resolve_mode("auto") == "offline"
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    assert resolve_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert resolve_mode("auto") == "disabled"
+    assert resolve_mode("offline") == "offline"
+    with pytest.raises(ValueError, match=", ".join(MODES)):
+        resolve_mode("sometimes")
+
+
+def test_auto_finds_a_key_where_wandb_login_puts_it(home, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://wandb.example:8080")
+    (home / ".netrc").write_text(f"machine elsewhere.example\n  login user\n  password {KEY}\n")
+    (home / ".netrc").chmod(0o600)
+    assert resolve_mode("auto") == "offline"
+    (home / ".netrc").write_text(f"machine wandb.example:8080\n  login user\n  password {KEY}\n")
+    assert resolve_mode("auto") == "online"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_online_without_a_key_is_offline_with_one_warning(track, folder, warnings):
+    tracker = track("online")
+    run_cell(tracker, 5)
+    run_cell(tracker, 8)
+    tracker.close()
+    assert tracker.mode == "offline"
+    assert len(warnings) == 1
+    assert "API key" in warnings[0]
+    assert f"wandb sync {folder / 'wandb'}" in warnings[0]
+    assert [run.epochs for run in runs(folder).values()] == [[1, 2, 3, 4]] * 2
+
+
+def test_online_every_epoch_is_sent_once(serve, track, folder, warnings, capfd):
+    server = serve()
+    tracker = track("auto")
+    run_cell(tracker)
+    tracker.close()
+    assert warnings == []
+    assert tracker.mode == "online"
+    assert tracker.location == f"{server.url}/lab/dae"
+    assert [row["epoch"] for row in server.history] == [1, 2, 3, 4]
+    assert_no_key(folder)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_online_only_what_the_server_lacks_is_sent(serve, track):
+    server = serve(has_epochs=2)
+    tracker = track("online")
+    tracker.started(record(num_epochs=3))
+    tracker.ended(record(5, 4, Status.COMPLETED), None)
+    tracker.close()
+    assert [row["epoch"] for row in server.history] == [3, 4]
+
+
+@pytest.mark.slow
+def test_a_server_lost_in_the_middle_costs_the_upload_only(serve, track, folder, warnings, monkeypatch):
+    monkeypatch.setattr("sweep.tracking.UPLOAD_TIMEOUT_S", 2)
+    server = serve()
+    tracker = track("online")
+    tracker.started(record())
+    tracker.started(record(8))
+    tracker.progressed(record().key, epochs(2))
+    time.sleep(2)
+    server.is_silent.set()
+    tracker.ended(record(5, 4, Status.COMPLETED), None)
+    tracker.ended(record(8, 4, Status.COMPLETED), None)
+    tracker.close()
+    assert tracker.mode == "offline"
+    assert len(warnings) == 1
+    found = runs(folder)
+    assert [run.epochs for run in found.values()] == [[1, 2, 3, 4]] * 2
+    assert all(run.start["resume"] for run in found.values())
+    assert all(run.file.parent.name.startswith("offline-run-") for run in found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["refuses", "is silent"])
+def test_a_server_that(server, track, folder, warnings, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        monkeypatch.setattr("sweep.tracking.INIT_TIMEOUT_S", 3)
+        port = 9 if server == "refuses" else listener.getsockname()[1]
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        tracker = track("auto")
+        assert tracker.mode == "online"
+        begun = time.monotonic()
+        run_cell(tracker, 5, sample=True)
+        run_cell(tracker, 8)
+        assert time.monotonic() - begun < 0.5, "a call waited for the server"
+        tracker.close()
+    assert tracker.mode == "offline"
+    assert len(warnings) == 1
+    found = runs(folder)
+    assert [run.epochs for run in found.values()] == [[1, 2, 3, 4]] * 2
+    assert all(run.file.parent.name.startswith("offline-run-") for run in found.values())
+    assert_no_key(folder)
+
+
+@pytest.mark.slow
+def test_close_and_exit_do_not_wait_for_a_silent_server(folder):
+    body = """
+tracker = Tracker(MANIFEST, folder, mode="online", project="dae", warn=print)
+run_cell(tracker)
+time.sleep(2)
+begun = time.monotonic()
+tracker.close(timeout_s=1)
+assert time.monotonic() - begun < 3, time.monotonic() - begun
+"""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        begun = time.monotonic()
+        process = in_process(folder, body, WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
+        output, _ = process.communicate(timeout=30)
+        assert time.monotonic() - begun < 8
+    assert output == "W&B did not finish within 1 s: what it had not written yet is in the records only.\n"
+    assert process.returncode == 0
+
+
+STOP_CORE = """
+import wandb
+def signal_core(number):
+    os.kill(wandb.setup()._connection._proc._process.pid, number)
+tracker = Tracker(MANIFEST, folder, mode="offline", project="dae", warn=print)
+tracker.started(record())
+tracker.progressed(record().key, epochs(2))
+time.sleep(2)
+"""
+
+
+@pytest.mark.slow
+def test_close_and_exit_do_not_wait_for_a_service_that_hangs(folder):
+    body = """
+signal_core(signal.SIGSTOP)
+tracker.ended(record(5, 4, Status.COMPLETED), None)
+begun = time.monotonic()
+tracker.close(timeout_s=2)
+assert time.monotonic() - begun < 4, time.monotonic() - begun
+"""
+    begun = time.monotonic()
+    process = in_process(folder, STOP_CORE + body)
+    output, _ = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 10
+    assert output == "W&B did not finish within 2 s: what it had not written yet is in the records only.\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_service_that_dies_is_replaced(folder):
+    body = """
+signal_core(signal.SIGKILL)
+time.sleep(0.5)
+tracker.progressed(record().key, epochs(3))
+tracker.ended(record(5, 4, Status.COMPLETED), None)
+tracker.close()
+"""
+    process = in_process(folder, STOP_CORE + body)
+    assert process.communicate(timeout=30) == ("", None)
+    assert process.returncode == 0
+    assert only_run(folder).epochs == [1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_its_epochs_and_the_next_writes_each_once(track, folder):
+    body = """
+tracker = Tracker(MANIFEST, folder, mode="offline", project="dae", warn=print)
+tracker.started(record())
+tracker.progressed(record().key, epochs(3))
+time.sleep(3)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = in_process(folder, body)
+    assert process.communicate(timeout=30) == ("", None)
+    assert process.returncode == -signal.SIGKILL
+    assert only_run(folder).epochs == [1, 2, 3]
+
+    tracker = track()
+    tracker.started(record(num_epochs=2))  # the third epoch had no checkpoint
+    tracker.ended(record(5, 4, Status.COMPLETED), None)
+    tracker.close()
+    assert only_run(folder).epochs == [1, 2, 3, 4]
+
+
+def test_a_folder_that_cannot_be_written_ends_tracking_with_one_warning(track, folder, warnings):
+    (folder / "wandb").write_text("in the way")
+    tracker = track()
+    run_cell(tracker)
+    run_cell(tracker, 8)
+    tracker.close()
+    assert len(warnings) == 1
+    assert "FileExistsError" in warnings[0]
+    assert tracker.mode == "disabled"
+    assert tracker.location is None
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_noticed(folder):
+    body = """
+import resource
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+tracker = Tracker(MANIFEST, folder, mode="offline", project="dae", warn=print)
+run_cell(tracker, num_epochs=40)
+tracker.close()
+"""
+    process = in_process(folder, body)
+    output, _ = process.communicate(timeout=30)
+    assert output.count("is the disk full?") == output.count("\n") == 1
+    assert process.returncode == 0
