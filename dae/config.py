@@ -12,6 +12,12 @@ IMAGE_SIZE = 28
 """Height and width of every dataset's images, in pixels (study, section 3.2)."""
 
 
+EMBEDDED = "mnist-5k"
+"""The dataset that needs neither files nor network."""
+
+DATASETS = ("mnist", "fashion-mnist", "kmnist", EMBEDDED)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """The dials of one architecture (study, Table 1).
@@ -75,7 +81,22 @@ class TrainConfig:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size)
         at_least(0, alpha=self.alpha, seed=self.seed)
         if not (math.isfinite(self.lr) and self.lr > 0):
-            raise UserError(f"lr {self.lr} is out of range: a positive number is needed. The study's kind of training uses 1e-3.")
+            raise UserError(f"lr {self.lr} is out of range: it must be a positive number, such as 1e-3.")
+
+
+def check_dataset(name: str) -> None:
+    """Refuse an unknown dataset.
+
+    Raises:
+        UserError: the name is not one of `DATASETS`.
+    """
+    if name not in DATASETS:
+        raise UserError(f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}.")
+
+
+def default_batch_size(dataset: str) -> int:
+    """128, and 32 on the small embedded set so that its 15 epochs are 1,500 steps and not 375."""
+    return 32 if dataset == EMBEDDED else 128
 
 
 def at_least(minimum: int, **values: float) -> None:

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from dae.config import IMAGE_SIZE
+from dae.config import EMBEDDED, IMAGE_SIZE, check_dataset
 from dae.errors import UserError
 
 Images = npt.NDArray[np.uint8]
@@ -81,8 +82,6 @@ SOURCES = {
         ),
     ),
 }
-EMBEDDED = "mnist-5k"
-DATASETS = (*SOURCES, EMBEDDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +109,18 @@ class Dataset:
         return (images.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
 
 
-def default_batch_size(dataset: str) -> int:
-    """128, and 32 on the small embedded set so that its 15 epochs are 1,500 steps and not 375."""
-    return 32 if dataset == EMBEDDED else 128
-
-
 def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
     """Load a dataset by name, downloading it into ``data_dir`` if it is not there.
 
     Args:
-        name: one of `DATASETS`; ``mnist-5k`` needs neither files nor network.
+        name: one of `dae.config.DATASETS`; ``mnist-5k`` needs neither files nor network.
         data_dir: holds the four IDX files, raw or gzipped, itself or in ``raw`` or ``<Name>/raw``.
         train_fraction: share of the training split that is kept (a seeded choice).
 
     Raises:
         UserError: unknown name; files missing and not to be had; files that are not the dataset.
     """
-    check_name(name)
+    check_dataset(name)
     if name == EMBEDDED:
         images, labels = _read_embedded()
         test, rest = _stratified_split(labels, test_per_class=100)
@@ -150,16 +144,6 @@ def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
         low=int(train_images.min()),
         high=int(train_images.max()),
     )
-
-
-def check_name(name: str) -> None:
-    """Refuse an unknown dataset.
-
-    Raises:
-        UserError: the name is not one of `DATASETS`.
-    """
-    if name not in DATASETS:
-        raise UserError(f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}.")
 
 
 def _generator() -> np.random.Generator:
@@ -213,7 +197,9 @@ def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _corrupt(path, str(error)) from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}. Make it readable or give another --data-dir.") from error
+        raise UserError(
+            f"cannot read {path}: {error.strerror}. Make it readable or give another --data-dir."
+        ) from error
     _check_identity(name, index, path, content)
     return _parse_idx(path, content, count=60_000 if index < 2 else 10_000, is_image=index % 2 == 0)
 
@@ -226,7 +212,9 @@ def _check_identity(name: str, index: int, path: Path, content: bytes) -> None:
         if other == name and found != source.sha256[index]:
             raise _corrupt(path, f"its content is not that of {name}")
         if other != name and found == source.sha256[index]:
-            raise UserError(f"{path} is a file of {other}, not of {name}. Give --dataset {other} or another --data-dir.")
+            raise UserError(
+                f"{path} is a file of {other}, not of {name}. Give --dataset {other} or another --data-dir."
+            )
 
 
 def _parse_idx(path: Path, content: bytes, *, count: int, is_image: bool) -> npt.NDArray[np.uint8]:
@@ -269,6 +257,8 @@ def _download(name: str, data_dir: Path) -> Path:
         problem = f"{error.strerror}: {error.filename}"
     finally:
         (data_dir / f".{folder}.lock").unlink(missing_ok=True)
+    with suppress(OSError):
+        data_dir.rmdir()  # if it is empty
     raise UserError(
         f"the files of {name} are not in {data_dir} and could not be downloaded ({problem}).\n"
         f"Put {', '.join(FILES)} (raw or .gz) into {target} or name their folder with --data-dir,\n"

@@ -43,9 +43,7 @@ class Engine:
         self.low, self.scale = low, high - low
         self.train_images = train.view(len(train), -1)
         self.flat = _flatten(self.model, channels_last=self.device.type == "cpu")
-        self.optimizer = torch.optim.Adam(
-            [self.flat], lr=config.lr, fused=True, capturable=self.device.type == "cuda"
-        )
+        self.optimizer = torch.optim.Adam([self.flat], lr=config.lr, fused=True, capturable=self.device.type == "cuda")
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
         """One pass over the images in ``order``; the mean loss over the batches.
@@ -211,9 +209,7 @@ class CudaEngine(Engine):
                 super().restore(state)
 
 
-def build(
-    model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int
-) -> Engine:
+def build(model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int) -> Engine:
     """The engine for the device that ``train`` is on."""
     kind = CudaEngine if train.device.type == "cuda" else CpuEngine
     return kind(model, config, train, low, high)

@@ -63,5 +63,6 @@ def initialise(model: DenoisingAutoencoder, generator: torch.Generator, mean_pix
             assert layer.bias is not None
             layer.bias.zero_()
             last = layer
-    assert last is not None and last.bias is not None
+    assert last is not None
+    assert last.bias is not None
     last.bias.fill_(math.log(mean_pixel / (1 - mean_pixel)))

@@ -9,7 +9,6 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,9 +20,7 @@ from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.model import DenoisingAutoencoder, initialise
-from dae.noise import corrupt_test
-
-Array = npt.NDArray[np.float32]
+from dae.testset import Array, TestSet
 
 
 class Stream(IntEnum):
@@ -76,39 +73,9 @@ class Images:
 
     def __init__(self, dataset: Dataset, alpha: float, device: str) -> None:
         self.dataset = dataset
-        self.alpha = alpha
+        self.test_set = TestSet(dataset, alpha)
         self.train = _to_device(dataset.train, device)
         self.validation = _to_device(dataset.validation, device)
-
-    @cached_property
-    def test(self) -> Array:
-        """Clean test images, shape (n, 28, 28), in [0, 1]."""
-        return self.dataset.unit(self.dataset.test)
-
-    @cached_property
-    def noisy_test(self) -> Array:
-        """The one noisy test set, shape (n, 28, 28)."""
-        return corrupt_test(self.test, self.alpha, self.dataset.name)
-
-    @cached_property
-    def mean(self) -> Array:
-        """Mean training image, shape (28, 28)."""
-        return self.dataset.unit(self.dataset.train.mean(axis=0))
-
-    @cached_property
-    def mean_image_loss(self) -> float:
-        """Validation loss of always answering the mean training image: what a model must beat."""
-        return float(np.square(self.dataset.unit(self.dataset.validation) - self.mean).mean(dtype=np.float64))
-
-    @cached_property
-    def sample_indices(self) -> npt.NDArray[np.intp]:
-        """The first test image of each class, shape (10,)."""
-        return np.array([np.flatnonzero(self.dataset.test_labels == label)[0] for label in range(10)])
-
-    def class_means(self, images: Array) -> Array:
-        """Mean by class of ``images``, which belong to the test set; shape (10, 28, 28)."""
-        labels = self.dataset.test_labels
-        return np.stack([images[labels == label].mean(axis=0) for label in range(10)])
 
 
 class Training:
@@ -133,7 +100,7 @@ class Training:
         self.images = images
         self.history: list[EpochResult] = []
         model = DenoisingAutoencoder(model_config)
-        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), float(images.mean.mean()))
+        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), float(images.test_set.mean_image.mean()))
         self._engine = engine.build(model, config, images.train, images.dataset.low, images.dataset.high)
 
     @property
@@ -157,21 +124,19 @@ class Training:
         val_loss = self._engine.validate(self.images.validation, val_noise)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise Diverged(f"epoch {epoch}: training loss {train_loss}, validation loss {val_loss}")
-        result = EpochResult(
-            epoch=epoch, train_loss=train_loss, val_loss=val_loss, seconds=time.perf_counter() - start
-        )
+        result = EpochResult(epoch=epoch, train_loss=train_loss, val_loss=val_loss, seconds=time.perf_counter() - start)
         self.history.append(result)
         return result
 
     def test(self) -> TestResult:
         """Denoise the noisy test set once."""
-        images = self.images
-        denoised = self._engine.denoise(torch.from_numpy(images.noisy_test).unsqueeze(1)).squeeze(1).numpy()
+        test_set = self.images.test_set
+        denoised = self._engine.denoise(torch.from_numpy(test_set.noisy).unsqueeze(1)).squeeze(1).numpy()
         return TestResult(
-            loss=np.square(denoised - images.test).mean(axis=(1, 2)),
-            samples=denoised[images.sample_indices],
-            class_means=images.class_means(denoised),
-            to_mean=np.square(denoised - images.mean).mean(axis=(1, 2)),
+            loss=np.square(denoised - test_set.clean).mean(axis=(1, 2)),
+            samples=denoised[test_set.samples],
+            class_means=test_set.class_means(denoised),
+            to_mean=np.square(denoised - test_set.mean_image).mean(axis=(1, 2)),
         )
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -146,7 +146,8 @@ class Comparer:
     def _average(self, higher: str, lower: str, pairs: Sequence[Contrast]) -> Contrast:
         at = tuple(dict.fromkeys(level for pair in pairs for level in pair.at))
         cells = tuple(dict.fromkeys(cell for pair in pairs for cell in pair.cells))
-        return self._contrast(higher, lower, at, cells, _weights(pairs), base=_weights(pairs, lower_only=True))
+        average = self._contrast(higher, lower, at, cells, _weights(pairs), base=_weights(pairs, lower_only=True))
+        return replace(average, adjacent=all(pair.adjacent for pair in pairs))
 
     def _contrast(
         self,

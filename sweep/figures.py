@@ -97,7 +97,7 @@ def palette(latents: Iterable[int]) -> dict[int, str]:
 
 def corruption(samples: Samples) -> Figure:
     """Ten test images, clean above corrupted, shape (10, 28, 28) each (study, figure 3)."""
-    figure = Figure(figsize=(WIDTH, 2.15))
+    figure = Figure(figsize=(WIDTH, 1.9))
     for row, (name, images) in enumerate((("clean", samples.clean), ("corrupted", samples.noisy))):
         axes = figure.add_axes((0.085, 0.5 - 0.49 * row, 0.91, 0.48))
         _show(axes, _strip(images, columns=len(images), gap=2))
@@ -127,7 +127,9 @@ def curves(sweep: Sweep) -> Figure:
     grid, colours = sweep.manifest.grid, palette(sweep.manifest.grid.latents)
     columns = min(3, len(grid.depths))
     rows = -(-len(grid.depths) // columns)
-    figure = Figure(figsize=(WIDTH if columns > 1 else 7.4, 2.75 * rows + 0.75), layout="constrained")
+    legend_columns = _even_columns(len(grid.latents) + 3, limit=7)
+    legend_height = 0.2 * -(-(len(grid.latents) + 3) // legend_columns)
+    figure = Figure(figsize=(WIDTH, 2.75 * rows + 0.5 + legend_height), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(grid.depths) :]:
         axes.set_visible(False)
@@ -155,7 +157,7 @@ def curves(sweep: Sweep) -> Figure:
             Line2D([], [], color=FAINT, lw=1, ls=(0, (1, 2)), label="mean image"),
         ],
         loc="outside lower center",
-        ncols=_even_columns(len(grid.latents) + 3, limit=7 if columns > 1 else 5),
+        ncols=legend_columns,
         handlelength=2.2,
     )
     return figure
@@ -196,7 +198,7 @@ def loss_bars(sweep: Sweep, found: Sequence[Result]) -> Figure:
     without squashing the bars (study, figure 6).
     """
     grid, colours = sweep.manifest.grid, palette(sweep.manifest.grid.latents)
-    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.7 + 0.2 * -(-len(grid.latents) // 8)), layout="constrained")
     axes, whole = figure.subplots(1, 2, width_ratios=(5.4, 1))
     highest = max(max(result.losses, default=0) for result in found)
     step, bars = 0.84 / len(grid.latents), len(grid.depths) * len(grid.latents)

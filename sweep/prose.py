@@ -243,18 +243,25 @@ def gap(sweep: Sweep) -> str:
     )
 
 
-def interaction(contrasts: Sequence[Contrast]) -> list[str]:
-    """Whether a smaller latent costs a shallower model more, on the test loss (study, section 5.1)."""
+def interaction(contrasts: Sequence[Contrast], latents: Claim) -> list[str]:
+    """Whether a smaller latent costs a shallower model more, on the test loss (study, section 5.1).
+
+    ``latents`` is the claim (*), whose pairs give the two increases.
+    """
+    increases = {(each.at, each.higher, each.lower): each.effects.get(Split.TEST) for each in latents.pairs}
     lines = []
     for contrast in contrasts:
         if Split.TEST not in contrast.effects:
             continue
         effect = contrast.effects[Split.TEST]
         shallow, deep = contrast.at
+        one, other = (increases.get(((depth,), contrast.higher, contrast.lower)) for depth in (shallow, deep))
+        same_seeds = one is not None and other is not None and one.seeds == other.seeds == effect.seeds
+        both = f" ({effect_size(one)} against {effect_size(other)})" if one and other and same_seeds else ""
         small, large = contrast.higher.removeprefix("latent "), contrast.lower.removeprefix("latent ")
         lines.append(
             f"From latent {large} to {small}, the increase at depth {shallow} is {abs(effect.difference):.5f} "
-            f"{'larger' if effect.holds else 'smaller'} than at depth {deep}: the study's "
+            f"{'larger' if effect.holds else 'smaller'} than at depth {deep}{both}: the study's "
             f"sign {'holds' if effect.holds else 'fails'}"
             + (
                 f", 95\N{NO-BREAK SPACE}% interval {interval(effect)}: {effect.verdict}"

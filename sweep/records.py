@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from dae.architecture import mac_count, parameter_count
 from sweep.grid import Cell, Grid, Settings
 from sweep.store import Damaged, Store, digest, dump_json, load_json
 
@@ -97,6 +98,24 @@ class Record:
     started_at: str | None = None
     finished_at: str | None = None
     error: str | None = None
+
+    @classmethod
+    def new(cls, cell: Cell, settings: Settings, dataset: Mapping[str, str]) -> Self:
+        """The record of a cell that has just begun."""
+        model = settings.model(cell)
+        return cls(
+            key=cell.key,
+            architecture=cell.architecture,
+            depth=cell.depth,
+            latent=cell.latent,
+            seed=cell.seed,
+            status=Status.RUNNING,
+            config=settings.config(cell),
+            parameters=parameter_count(model),
+            macs=mac_count(model),
+            compression=model.compression,
+            dataset=dataset,
+        )
 
     @property
     def cell(self) -> Cell:

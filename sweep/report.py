@@ -104,7 +104,7 @@ def _page(sweep: Sweep, arrays: Arrays, unreadable: Sequence[str]) -> str:
         stem_note=prose.stem_note(sweep),
         convergence=prose.convergence(sweep),
         gap=prose.gap(sweep),
-        interaction=prose.interaction(comparer.interaction()),
+        interaction=prose.interaction(comparer.interaction(), claims[0]),
         average_image=prose.average_image(sweep, found, arrays),
         spreads=[(result.name, prose.spread_ratios(sweep, result, arrays)) for result in found],
         run=_run_facts(sweep),
@@ -125,7 +125,7 @@ def _architecture_row(result: Result) -> dict[str, Any]:
         (f"{result.parameters:,}", result.parameters),
         (f"{result.macs:,}", result.macs),
         ("" if mean is None else prose.mse(mean), mean),
-        ("" if sd is None else prose.mse(sd), sd),
+        ("" if sd is None else f"{sd:.6f}", sd),
         (f"{len(result.losses)} of {len(result.statuses)}", len(result.losses)),
         ("" if result.psnr is None else f"{result.psnr:.2f}", result.psnr),
         ("" if result.total is None else f"{result.total:.2f}", result.total),
@@ -136,16 +136,22 @@ def _architecture_row(result: Result) -> dict[str, Any]:
 
 def _claim(claim: Claim, sweep: Sweep) -> dict[str, Any]:
     name, statement = prose.CLAIMS[claim.factor]
-    pairs = [_contrast_row(pair, claim.factor, sweep) for pair in claim.pairs]
+    # Over a single level an average is the pair itself.
+    averages = claim.averages if any(len(average.at) > 1 for average in claim.averages) else ()
     return {
         "name": name,
         "statement": statement,
         "other": str(claim.factor.other),
         "splits": [(str(split), prose.on_split(claim, split)) for split in Split] if claim.pairs else [],
-        "averages": [_contrast_row(average, claim.factor, sweep) for average in claim.averages],
-        "adjacent": [row for row, pair in zip(pairs, claim.pairs, strict=True) if pair.adjacent],
-        "distant": [row for row, pair in zip(pairs, claim.pairs, strict=True) if not pair.adjacent],
+        "averages": _near_and_far(averages, claim.factor, sweep),
+        "pairs": _near_and_far(claim.pairs, claim.factor, sweep),
     }
+
+
+def _near_and_far(contrasts: Sequence[Contrast], factor: Factor, sweep: Sweep) -> tuple[list[Any], list[Any]]:
+    """Rows of the contrasts of adjacent levels, and of the others."""
+    near = [_contrast_row(each, factor, sweep) for each in contrasts if each.adjacent]
+    return near, [_contrast_row(each, factor, sweep) for each in contrasts if not each.adjacent]
 
 
 def _contrast_row(contrast: Contrast, factor: Factor, sweep: Sweep) -> dict[str, Any]:
@@ -248,7 +254,7 @@ def _run_facts(sweep: Sweep) -> list[tuple[str, str]]:
         ("seeds", ", ".join(map(str, grid.seeds))),
         *((name.replace("_", " "), getattr(settings, name)) for name in settings.__slots__ if name != "dataset"),
         *((f"dataset: {name}", value) for name, value in manifest.dataset.items()),
-        *((f"{name} used", value) for name, value in _environments(sweep).items()),
+        *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
         ("first cell started", min((each.started_at for each in records if each.started_at), default="")),
         ("last cell finished", max((each.finished_at for each in records if each.finished_at), default="")),
         ("training time", f"{prose.duration(seconds)}, summed over the epochs of all cells"),

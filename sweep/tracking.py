@@ -4,23 +4,24 @@ The records are the truth, W&B is a copy of them: whatever happens here costs at
 exactly once. An offline run that was cut off is removed and written again from the history; one that was synced is
 left alone, and the next one with its id holds the later epochs.
 
-Seen with wandb 0.31 on offline files and on servers that refuse or do not answer. Not seen, because only a W&B server
-can show it: what it makes of a run whose first epochs were uploaded online and whose whole history is then synced
-under the same id (the numbers are the same, and the run is written with ``resume="allow"``), and of a run synced in
-two parts.
+Runs are written with ``resume="allow"``: whatever W&B has of a run already is the same numbers at the same steps.
+Seen with wandb 0.31: the files, and what is sent to a server that answers, refuses, falls silent or is lost half-way.
+Not seen, because only W&B shows it: what it makes of a run that was uploaded in part and is then synced as a whole.
 """
 
 import hashlib
 import json
+import logging
 import os
 import queue
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,6 @@ class Tracker:
 
     Every call returns at once; one daemon thread does the work. When it fails online, the rest of the sweep is tracked
     offline and ``warn`` is called once; when it fails offline too, tracking ends and ``warn`` is called once more.
-
-    Attributes:
-        mode: ``online``, ``offline`` or ``disabled``; it changes when tracking fails.
     """
 
     def __init__(
@@ -76,7 +74,7 @@ class Tracker:
 
     @property
     def mode(self) -> str:
-        """How the sweep is tracked now."""
+        """How the sweep is tracked now: ``online``, ``offline`` or ``disabled``."""
         return self._writer.mode
 
     @property
@@ -155,7 +153,6 @@ class _Cell:
     """A cell whose W&B run is not finished: what it should hold, and how far it does."""
 
     record: Record
-    history: tuple[Epoch, ...]
     run: Any = None
     logged: int = 0
 
@@ -211,12 +208,12 @@ class _Writer:
         return None
 
     def _degrade(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+        reason = f"{type(error).__name__} {error}".strip().splitlines()[0]
         if self.mode == "online":
             self.mode, self.location = "offline", str(self._folder / "wandb")
             self._warn(
-                f"W&B cannot be reached ({reason}). The sweep goes on and is tracked offline: "
-                f"upload it later with `wandb sync {self.location}`."
+                f"W&B failed online ({reason}). The sweep goes on and is tracked offline: "
+                f"upload it later with `wandb sync {shlex.quote(self.location)}`."
             )
         elif self._may_restart:
             self._may_restart = False
@@ -230,19 +227,18 @@ class _Writer:
             self._finish(cell, INTERRUPTED_EXIT_CODE)
             cell = None
         if cell is None:
-            cell = self._cells[record.key] = _Cell(record, record.history)
+            cell = self._cells[record.key] = _Cell(record)
+        cell.record = record
         self._catch_up(cell)
 
     def progressed(self, key: str, history: tuple[Epoch, ...]) -> None:
         if (cell := self._cells.get(key)) is not None:
-            cell.history = history
+            cell.record = replace(cell.record, history=history)
             self._catch_up(cell)
 
     def ended(self, record: Record, sample: np.ndarray | None) -> None:
         self.started(record)
         cell = self._cells[record.key]
-        cell.record, cell.history = record, record.history
-        self._catch_up(cell)
         if sample is not None:
             image = _wandb().Image(sample, caption=record.key)
             # A step of its own: what is logged to a committed step is dropped.
@@ -281,7 +277,7 @@ class _Writer:
         """Log the epochs that the run does not have yet."""
         if cell.run is None:
             self._open_cell(cell)
-        for epoch in cell.history:
+        for epoch in cell.record.history:
             if epoch.epoch > cell.logged:
                 row = {"epoch": epoch.epoch, "train/loss": epoch.train_loss, "val/loss": epoch.val_loss}
                 # Without a commit it would reach the file only together with the next epoch.
@@ -291,11 +287,10 @@ class _Writer:
 
     def _open_cell(self, cell: _Cell) -> None:
         run_id = self._run_id(cell.record.key, cell.record.generation)
-        cell.logged = max(map(_last_epoch, filter(_is_synced, self._fragments(run_id))), default=0)
+        # Online the server itself says what it has, and wandb drops the steps before.
+        synced = filter(_is_synced, self._fragments(run_id)) if self.mode == "offline" else ()
+        cell.logged = max(map(_last_epoch, synced), default=0)
         cell.run = self._open(run_id, cell.record.key, "cell", _cell_config(cell.record))
-        if self.mode == "online":
-            # The server knows better than our files what it has; the next step is 0 if it has nothing.
-            cell.logged = max(cell.run.step - 1, 0)
         for name in ("train/loss", "val/loss", "epoch_seconds"):
             cell.run.define_metric(name, step_metric="epoch")
 
@@ -307,16 +302,15 @@ class _Writer:
 
     def _open(self, run_id: str, name: str, job_type: str, config: dict[str, Any]) -> Any:
         """A new run, in place of what was written of it and not synced."""
-        earlier = self._fragments(run_id)
-        is_online = self.mode == "online"
-        has_more = is_online or any(map(_may_be_uploaded, earlier))
-        for file in earlier:
+        for file in self._fragments(run_id):
             if not _is_synced(file):
                 shutil.rmtree(file.parent)
         # wandb would silently write to the system's temporary folder instead.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
         wandb = _wandb()
-        wandb.setup(wandb.Settings(silent=True))
+        wandb.setup()
+        # Its debug.log would put a traceback on the terminal for every line that a full disk refuses.
+        logging.getLogger("wandb").setLevel(logging.CRITICAL + 1)
         run = wandb.init(
             reinit="create_new",
             mode=self.mode,
@@ -326,11 +320,11 @@ class _Writer:
             job_type=job_type,
             name=name,
             id=run_id,
-            resume="allow" if has_more else None,
+            resume="allow",
             config=config,
             settings=_settings(),
         )
-        if is_online and run.project_url:
+        if self.mode == "online" and run.project_url:
             self.location = str(run.project_url)
         return run
 

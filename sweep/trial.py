@@ -1,6 +1,6 @@
 """One trial's work on one cell: begin or continue it, leave every finished epoch on disk, finish it.
 
-Knows no Ray: what schedules a trial calls `begin`, then `advance` until the record is final.
+Knows no Ray: what schedules a trial calls `advance` until the record is no longer running.
 """
 
 import io
@@ -21,7 +21,6 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from dae.architecture import mac_count, parameter_count
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell, Settings
 from sweep.records import Attempt, CellFiles, Epoch, Record, Status, now, read_record
@@ -37,14 +36,13 @@ class Job:
     """What all trials of a run share; small enough to travel to every worker.
 
     Attributes:
-        run_token: identity of the run that started the trial.
+        device: ``cpu`` or ``cuda``.
         git_commit: of the program, as the driver found it.
     """
 
     store: Store
     settings: Settings
     device: str
-    run_token: str
     git_commit: str | None
 
 
@@ -64,52 +62,13 @@ class Trial:
         self.files = CellFiles(cell.key)
         self.token = uuid.uuid4().hex
         self.record: Record
-        self._training: Training
-
-    def begin(self) -> Record:
-        """Take the cell over: its training stands after the last epoch that is on disk.
-
-        Raises:
-            UserError: the training cannot be set up.
-        """
-        with self._logging():
-            previous = self._previous()
-            self._training = self._new_training()
-            state = self._checkpoint()
-            is_continued = state is not None
-            if state is not None:
-                self._training.restore(state["training"])
-                generation = int(state["generation"])
-            else:
-                generation = previous.generation + 1 if previous is not None and previous.history else 0
-            attempt = Attempt(token=self.token, started_at=now())
-            settings, cell = self.job.settings, self.cell
-            self.record = Record(
-                key=cell.key,
-                architecture=cell.architecture,
-                depth=cell.depth,
-                latent=cell.latent,
-                seed=cell.seed,
-                status=Status.RUNNING,
-                config=settings.config(cell),
-                parameters=parameter_count(settings.model(cell)),
-                macs=mac_count(settings.model(cell)),
-                compression=settings.model(cell).compression,
-                dataset={"name": self.images.dataset.name, "fingerprint": self.images.dataset.fingerprint},
-                history=self._history(),
-                generation=generation,
-                attempts=(*(_closed(previous.attempts) if previous is not None else ()), attempt),
-                environment=_environment(self.job.device, self.job.git_commit),
-                started_at=previous.started_at if is_continued and previous is not None else attempt.started_at,
-            )
-            self.job.store.write(self.files.record, self.record.to_bytes())
-            print(f"{now()} {cell.key} begins after epoch {len(self.record.history)} on {self.job.device}")
-        return self.record
+        self._training: Training | None = None
 
     def advance(self, at_least_s: float) -> Record:
         """Train on for ``at_least_s`` seconds, rounded up to whole epochs, or to the end.
 
-        An error does not escape: it ends the cell as diverged or failed, and stands in its record and log.
+        The first call takes the cell over and continues after the last epoch that is on disk. An error does not
+        escape: it ends the cell as diverged or failed, and stands in its record and log.
 
         Raises:
             Superseded: a newer attempt has begun.
@@ -117,18 +76,20 @@ class Trial:
         start = time.perf_counter()
         with self._logging():
             try:
+                if self._training is None:
+                    self._training = self._begin()
                 while not self._training.is_finished:
                     epoch = self._training.run_epoch()
-                    print(
-                        f"{now()} {self.cell.key} epoch {epoch.epoch}: training loss {epoch.train_loss:.6f}, "
+                    _say(
+                        f"epoch {epoch.epoch}: training loss {epoch.train_loss:.6f}, "
                         f"validation loss {epoch.val_loss:.6f}, {epoch.seconds:.2f} s"
                     )
                     if self._training.is_finished:
                         break
-                    self._save_epoch()
+                    self._save_epoch(self._training)
                     if time.perf_counter() - start >= at_least_s:
                         return self.record
-                self._complete()
+                self._complete(self._training)
             except Superseded:
                 raise
             except Diverged as error:
@@ -138,15 +99,35 @@ class Trial:
                 self._end(Status.FAILED, f"{type(error).__name__}: {error}")
         return self.record
 
+    def _begin(self) -> Training:
+        previous, state = self._previous(), self._checkpoint()
+        history = () if state is None else tuple(Epoch(**epoch) for epoch in state["training"]["history"])
+        if state is not None:
+            generation = int(state["generation"])
+        else:
+            generation = previous.generation + 1 if previous is not None and previous.history else 0
+        attempt = Attempt(token=self.token, started_at=now())
+        job, cell, dataset = self.job, self.cell, self.images.dataset
+        self.record = replace(
+            Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint}),
+            history=history,
+            generation=generation,
+            attempts=(*(_closed(previous.attempts) if previous is not None else ()), attempt),
+            environment=_environment(job.device, job.git_commit),
+            started_at=previous.started_at if history and previous is not None else attempt.started_at,
+        )
+        job.store.write(self.files.record, self.record.to_bytes())
+        _say(f"{cell.key} begins after epoch {len(history)} on {job.device}")
+        training = Training(job.settings.model(cell), job.settings.training(cell), self.images)
+        if state is not None:
+            training.restore(state["training"])
+        return training
+
     @property
     def images_per_s(self) -> float:
         """Training images a second over the last epoch."""
-        last = self._training.history[-1].seconds if self._training.history else 0
+        last = self.record.history[-1].seconds if self.record.history else 0
         return len(self.images.train) / last if last else 0.0
-
-    def _new_training(self) -> Training:
-        settings = self.job.settings
-        return Training(settings.model(self.cell), settings.training(self.cell), self.images)
 
     def _previous(self) -> Record | None:
         try:
@@ -154,7 +135,7 @@ class Trial:
         except FileNotFoundError:
             return None
         except Damaged as error:
-            print(f"{now()} the record is damaged ({error})")
+            _say(f"the record is damaged: {error}")
             return None
 
     def _checkpoint(self) -> dict[str, Any] | None:
@@ -164,45 +145,41 @@ class Trial:
             state: dict[str, Any] = torch.load(io.BytesIO(unseal(sealed)), weights_only=True)
         except FileNotFoundError:
             return None
-        except Damaged as error:
-            print(f"{now()} the checkpoint is damaged ({error}): the cell is trained from the start")
+        except Exception as error:  # damaged, or written by another version: either way it is not to be used
+            _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
         if state["identity"] != self._identity():
-            print(f"{now()} the checkpoint belongs to another configuration: the cell is trained from the start")
+            _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state
 
     def _identity(self) -> dict[str, Any]:
         return self.job.settings.config(self.cell) | {"fingerprint": self.images.dataset.fingerprint}
 
-    def _history(self) -> tuple[Epoch, ...]:
-        return tuple(Epoch(**asdict(epoch)) for epoch in self._training.history)
-
-    def _save_epoch(self) -> None:
+    def _save_epoch(self, training: Training) -> None:
         state = {
             "identity": self._identity(),
             "generation": self.record.generation,
-            "training": self._training.state(),
+            "training": training.state(),
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self._check_token()
         self.job.store.write(self.files.checkpoint, seal(buffer.getvalue()))
-        self._write(replace(self.record, history=self._history()))
+        self._write(replace(self.record, history=_history(training)))
 
-    def _complete(self) -> None:
-        result, mean_image_loss = self._training.test(), self.images.mean_image_loss
+    def _complete(self, training: Training) -> None:
+        result, mean_image_loss = training.test(), self.images.test_set.mean_image_validation_loss
         arrays = io.BytesIO()
         np.savez(arrays, **asdict(result))
         contents = {
             self.files.test: arrays.getvalue(),
-            self.files.weights: safetensors.torch.save(self._training.weights()),
+            self.files.weights: safetensors.torch.save(training.weights()),
         }
         self._check_token()
         for name, content in contents.items():
             self.job.store.write(name, content)
-        history = self._training.history
-        loss = result.mean_loss
+        history, loss = training.history, result.mean_loss
         self._end(
             Status.COMPLETED,
             None,
@@ -221,7 +198,7 @@ class Trial:
                 self.record,
                 status=status,
                 error=error,
-                history=self._history(),
+                history=_history(self._training) if self._training is not None else self.record.history,
                 attempts=(*self.record.attempts[:-1], attempt),
                 finished_at=now(),
                 **results,
@@ -248,6 +225,14 @@ class Trial:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
             yield
+
+
+def _say(message: str) -> None:
+    print(f"{now()} {message}")
+
+
+def _history(training: Training) -> tuple[Epoch, ...]:
+    return tuple(Epoch(**asdict(epoch)) for epoch in training.history)
 
 
 def _closed(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
@@ -287,6 +272,6 @@ def git_commit() -> str | None:
     try:
         if not git("ls-files", "--", Path(__file__).name):
             return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "..") else "")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,0 +1,64 @@
+"""The noisy test set all models are judged on, and what it looks like without any model. NumPy only."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from dae.data import Dataset
+from dae.noise import corrupt_test
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """A dataset's test images at one noise level. Images have shape (n, 28, 28) and values in [0, 1]."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    dataset: Dataset
+    alpha: float
+
+    @cached_property
+    def clean(self) -> Array:
+        """The images as they are."""
+        return self.dataset.unit(self.dataset.test)
+
+    @cached_property
+    def noisy(self) -> Array:
+        """The images under the dataset's one fixed draw of noise."""
+        return corrupt_test(self.clean, self.alpha, self.dataset.name)
+
+    @cached_property
+    def mean_image(self) -> Array:
+        """Mean training image, shape (28, 28)."""
+        return self.dataset.unit(self.dataset.train.mean(axis=0))
+
+    @cached_property
+    def samples(self) -> npt.NDArray[np.intp]:
+        """Indices of the first test image of each class, shape (10,)."""
+        return np.array([np.flatnonzero(self.dataset.test_labels == label)[0] for label in range(10)])
+
+    def class_means(self, images: Array) -> Array:
+        """Mean by class of ``images``, one for each test image; shape (10, 28, 28)."""
+        labels = self.dataset.test_labels
+        return np.stack([images[labels == label].mean(axis=0) for label in range(10)])
+
+    def baselines(self) -> dict[str, float]:
+        """Test MSE of doing nothing (``identity``) and of always answering the mean image (``mean_image``)."""
+        return {
+            "identity": mean_square(self.noisy - self.clean),
+            "mean_image": mean_square(self.clean - self.mean_image),
+        }
+
+    @cached_property
+    def mean_image_validation_loss(self) -> float:
+        """Validation MSE of always answering the mean image: what a model must beat."""
+        return mean_square(self.dataset.unit(self.dataset.validation) - self.mean_image)
+
+
+def mean_square(difference: Array) -> float:
+    """Mean of the squares, accumulated in double precision."""
+    return float(np.square(difference).mean(dtype=np.float64))

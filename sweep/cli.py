@@ -1,0 +1,342 @@
+"""The command line: parse, build dataclasses, call, print."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dae.architecture import mac_count, parameter_count, receptive_field
+from dae.config import check_dataset, default_batch_size
+from dae.errors import UserError
+from sweep import __version__
+from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings
+from sweep.records import MANIFEST, Status, Sweep, gather
+from sweep.signals import Interrupted, Signals
+from sweep.store import Damaged, Store, open_store
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Numbers(click.ParamType):
+    """A list of whole numbers: ``1,3,5``, ``1..9``, or both: ``0,2..4``."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        numbers: list[int] = []
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            first, dots, last = part.partition("..")
+            try:
+                numbers += range(int(first), int(last) + 1) if dots else [int(first)]
+            except ValueError:
+                self.fail(f"{part!r} is not a whole number; a list looks like 1,3,5 or 1..9.", param, ctx)
+        return tuple(numbers)
+
+
+class Commands(click.Group):
+    """Turns what can go wrong into a sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command: 2 is a request that cannot be carried out, 130 and 143 are signals, 1 is all else."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as interrupt:
+            click.echo(f"\n{interrupt}: every finished epoch is kept; the same command continues.", err=True)
+            ctx.exit(interrupt.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            if isinstance(error, UserError):
+                click.echo(f"Error: {error}", err=True)
+                ctx.exit(2)
+            click.echo(f"Error: {type(error).__name__}: {error}\nRun it with --debug to see where.", err=True)
+            ctx.exit(1)
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def options(*several: Decorator) -> Decorator:
+    """Decorate with all of them, in the order in which help shows them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(several):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def _remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.meta["debug"] = value
+
+
+debug_option = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show Python's traceback of an error."
+)
+storage_option = click.option(
+    "--storage", default="sweeps", show_default=True, metavar="DIR", help="Folder that holds the sweeps."
+)
+which_sweep = options(
+    click.option("--name", metavar="NAME", help="Name of the sweep.  [default: the dataset's]"), storage_option
+)
+which_grid = options(
+    click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
+    click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
+    click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
+)
+which_data = click.option(
+    "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
+)
+which_settings = options(
+    click.option("--train-fraction", type=float, default=1.0, show_default=True, help="Share of the training split."),
+    click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
+    click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k]"),
+    click.option("--lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate."),
+    click.option("--alpha", type=float, default=0.5, show_default=True, help="Noise, as a share of the pixel range."),
+    click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
+    click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Sweeps of denoising autoencoders: what do depth and latent size change?"""
+
+
+@main.command()
+@which_sweep
+@which_data
+@click.option("--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are.")
+@which_grid
+@which_settings
+@click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all of this machine]")
+@click.option("--trials-per-gpu", type=int, help="Trials that share a GPU; each asks for 1/k of it.  [default: 3]")
+@click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all of this machine]")
+@click.option(
+    "--wandb",
+    "wandb_mode",
+    type=click.Choice(["auto", "online", "offline", "disabled"]),
+    default="auto",
+    show_default=True,
+    help="auto: online where a key is configured, else offline.",
+)
+@click.option("--project", default="dae-sweep", show_default=True, help="W&B project.")
+@click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
+@click.option("--no-report", is_flag=True, help="Train only.")
+@debug_option
+@click.pass_context
+def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> None:
+    """Train every depth with every latent size and seed, then report.
+
+    Completed cells are left alone, interrupted ones continue after their last finished epoch: to resume, to extend
+    or to repeat a sweep is the same command.
+    """
+    start = time.monotonic()
+    signals = Signals().install()
+    settings, grid = settings_of(given), Grid.product(given["depths"], given["latents"], given["seeds"])
+    store = open_store(given["storage"], given["name"] or given["dataset"])
+    from sweep import machine, runner
+
+    cpus = machine.cpu_count() if given["cpus"] is None else given["cpus"]
+    gpus = machine.gpu_count() if given["gpus"] is None else given["gpus"]
+    trials_per_gpu = given["trials_per_gpu"] or 3
+    for option, value, least in (("cpus", cpus, 1), ("gpus", gpus, 0), ("trials-per-gpu", trials_per_gpu, 1)):
+        if value < least:
+            raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
+    machine.check_gpus(gpus)
+
+    from rich.console import Console
+
+    from sweep.progress import Progress, duration
+
+    console = Console()
+    request = runner.Request(
+        store=store,
+        grid=grid,
+        settings=settings,
+        data_dir=Path(given["data_dir"]),
+        cpus=cpus,
+        gpus=gpus,
+        trials_per_gpu=trials_per_gpu,
+        wandb_mode=given["wandb_mode"],
+        project=given["project"],
+    )
+    outcome = runner.run(
+        request,
+        signals,
+        make_progress=lambda sweep, slots: Progress(
+            console, sweep.manifest.grid.cells, sweep.records, settings, slots, quiet=quiet
+        ),
+        warn=lambda message: click.echo(f"Warning: {message}.", err=True),
+        make_report=None if no_report else _report,
+    )
+    print_results(console, outcome.sweep)
+    console.print(f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}", highlight=False)
+    if outcome.stopped_because:
+        click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
+    if outcome.sweep.completed and not no_report:
+        click.echo(f"Report: {store.path('report/index.html')}")
+    if outcome.tracked_at:
+        click.echo(f"W&B runs: {outcome.tracked_at}")
+    if len(outcome.sweep.completed) < len(outcome.sweep.manifest.grid.cells):
+        ctx.exit(1)
+
+
+@main.command()
+@which_sweep
+@which_data
+@which_grid
+@which_settings
+@debug_option
+def plan(**given: Any) -> None:
+    """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
+    settings, grid = settings_of(given), Grid.product(given["depths"], given["latents"], given["seeds"])
+    store = open_store(given["storage"], given["name"] or given["dataset"])
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("name", no_wrap=True)
+    for heading in ("latent space", "compression", "layers", "parameters", "MACs/image", "sees"):
+        table.add_column(heading, justify="right")
+    for cell in grid.architectures:
+        model = settings.model(cell)
+        table.add_row(
+            cell.architecture,
+            f"({model.latent_channels}, {cell.latent}, {cell.latent})",
+            f"{model.compression:.2%}",
+            f"{cell.depth} + {cell.depth}",
+            f"{parameter_count(model):,}",
+            f"{mac_count(model):,}",
+            f"{receptive_field(model)} px",
+        )
+    Console().print(table)
+    found = _find(store)
+    status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
+    completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
+    to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
+    click.echo(
+        f"\n{len(grid.cells)} cells of {store.root.name}: {completed} completed, "
+        + (f"{ended} diverged, " if ended else "")
+        + f"{to_continue} to continue, {len(status) - completed - ended - to_continue} to train"
+    )
+
+
+@main.command()
+@storage_option
+@debug_option
+def status(storage: str) -> None:
+    """List the sweeps of a storage folder and the state of their cells."""
+    folder = Path(storage).expanduser()
+    names = [entry.parent.name for entry in sorted(folder.glob(f"*/{MANIFEST}"))]
+    if not names:
+        raise UserError(f"there is no sweep in {folder.absolute()}. Begin one with dae-sweep run, or give --storage.")
+    for name in names:
+        try:
+            sweep = gather(open_store(storage, name))
+        except (Damaged, UserError) as error:
+            click.echo(f"{name}: {MANIFEST} cannot be read: {error}")
+            continue
+        click.echo(f"{name}: {tally(sweep)}" + (", a run is at it" if sweep.store.locked() else ""))
+        epochs = sweep.manifest.settings.epochs
+        for cell in sweep.manifest.grid.cells:
+            record = sweep.records.get(cell.key)
+            state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
+            detail = ""
+            if record is not None:
+                detail = f"epoch {len(record.history)}/{epochs}"
+                detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
+                detail += "" if record.error is None else f"  {record.error}"
+            click.echo(f"  {cell.key:<16} {state:<12} {detail}".rstrip())
+
+
+@main.command()
+@which_sweep
+@click.option("--dataset", default="mnist", help="The sweep of this dataset, where no --name is given.")
+@debug_option
+@click.pass_context
+def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
+    """Rebuild the report of a sweep from its folder alone."""
+    store = open_store(storage, name or dataset)
+    try:
+        sweep = gather(store)
+    except FileNotFoundError:
+        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.") from None
+    except Damaged as error:
+        raise UserError(f"{store.path(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+    from sweep.report import NothingCompleted
+
+    try:
+        _report(sweep)
+    except NothingCompleted as nothing:
+        click.echo(f"Error: {nothing}", err=True)
+        ctx.exit(1)
+    click.echo(f"{tally(sweep)}\nReport: {store.path('report/index.html')}")
+
+
+def settings_of(given: dict[str, Any]) -> Settings:
+    """The settings among a command's options."""
+    check_dataset(given["dataset"])
+    if given["batch_size"] is None:
+        given["batch_size"] = default_batch_size(given["dataset"])
+    return Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
+
+
+def tally(sweep: Sweep) -> str:
+    """Such as ``7 of 9 completed, 1 diverged, 1 failed``."""
+    states = [sweep.status(cell) for cell in sweep.manifest.grid.cells]
+    others = [f"{states.count(each)} {each}" for each in Status if each is not Status.COMPLETED and each in states]
+    return ", ".join([f"{states.count(Status.COMPLETED)} of {len(states)} completed", *others])
+
+
+def print_results(console: "Console", sweep: Sweep) -> None:
+    """The test losses, a row a depth and a column a latent size."""
+    from rich.table import Table
+
+    from sweep.analysis import loss_table
+
+    heading, *rows = loss_table(sweep)
+    table = Table(title="test loss (MSE per pixel)", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for name in heading:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
+    from sweep import report as pages
+
+    pages.build(sweep)
+    rows: list[dict[str, object]] = [
+        {
+            "cell": record.key,
+            "depth": record.depth,
+            "latent": record.latent,
+            "seed": record.seed,
+            "test_loss": record.test_loss,
+            "test_psnr_db": record.test_psnr_db,
+            "parameters": record.parameters,
+            "macs": record.macs,
+        }
+        for record in sweep.completed
+    ]
+    return rows, sorted(sweep.store.path("report").glob("*.png"))
+
+
+def _find(store: Store) -> Sweep | None:
+    try:
+        return gather(store)
+    except (FileNotFoundError, Damaged):
+        return None

@@ -1,0 +1,59 @@
+"""Ctrl-C and SIGTERM, for a whole command."""
+
+import os
+import signal
+from types import FrameType
+from typing import Self
+
+HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """The user, or the system, asked the command to end; ``signal`` says how."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Signals:
+    """The first signal asks, the second one ends the process at once.
+
+    Outside `patient` the first one raises `Interrupted` where the program stands. Inside it only sets ``received``,
+    and the work looks at `asked` when it can stop without loss.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._is_patient = False
+
+    def install(self) -> Self:
+        """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
+        for number in HANDLED:
+            signal.signal(number, self._handle)
+        return self
+
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.received is not None
+
+    def raise_if_asked(self) -> None:
+        """Raise what was put off.
+
+        Raises:
+            Interrupted: a signal came.
+        """
+        self._is_patient = False
+        if self.received is not None:
+            raise Interrupted(self.received)
+
+    def be_patient(self) -> None:
+        """From now on the work looks at `asked` by itself."""
+        self._is_patient = True
+
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked():
+            os._exit(128 + number)  # Ray's processes die with this one
+        self.received = number
+        if not self._is_patient:
+            raise Interrupted(number)

@@ -1,0 +1,234 @@
+"""Trials on Ray Tune: the only module that knows it.
+
+One Tune trial is one cell. Tune schedules, places and restarts; records and checkpoints are the trials' own, so none
+of Tune's snapshots is relied on.
+"""
+
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+# Read when Ray is imported or its workers start.
+os.environ |= {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+import ray
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from dae.data import Dataset
+from dae.errors import UserError
+from sweep.grid import Cell
+from sweep.records import Record
+from sweep.trial import Job
+
+REPORT_EVERY_S = 0.5
+"""A trial reports once an epoch, but not more often than this."""
+
+MAX_RETRIES = 3
+"""How often a cell whose process or node died is continued by another one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """What a sweep may use in all, and how many trials share a GPU."""
+
+    cpus: int
+    gpus: int
+    trials_per_gpu: int
+
+    @property
+    def trial(self) -> dict[str, float]:
+        """What one trial asks of Ray. One thread a trial: a GPU trial needs a core only to feed it."""
+        if not self.gpus:
+            return {"cpu": 1}
+        return {"cpu": min(1.0, self.cpus / (self.gpus * self.trials_per_gpu)), "gpu": 1 / self.trials_per_gpu}
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at the same time."""
+        return self.gpus * self.trials_per_gpu or self.cpus
+
+
+class Listener(Protocol):
+    """Who wants to know how the trials are doing. Called from the driver's one thread."""
+
+    def started(self, key: str) -> None:
+        """A process has been given the cell."""
+
+    def progressed(self, record: Record, images_per_s: float) -> None:
+        """Epochs were finished; the record holds them all, and the end if it is one."""
+
+    def lost(self, key: str, reason: str, *, is_final: bool) -> None:
+        """The cell's process died; it is tried again unless ``is_final``."""
+
+
+class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
+    """A Tune trial: the config names a cell, each step reports its record."""
+
+    def setup(self, config: dict[str, Any], *, job: Job, dataset: Dataset) -> None:
+        """Once a process; the dataset arrives through the object store."""
+        import torch
+
+        from dae.training import Images
+
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
+        self._job = job
+        self._images = Images(dataset, job.settings.alpha, job.device)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """The same process takes on another cell."""
+        from sweep.trial import Trial
+
+        self._trial = Trial(self._job, Cell.from_key(new_config["key"]), self._images)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Some epochs more."""
+        record = self._trial.advance(REPORT_EVERY_S)
+        return {
+            "record": record.to_bytes(),
+            "images_per_s": self._trial.images_per_s,
+            "done": record.finished_at is not None,
+        }
+
+
+class _InThisProcess:
+    """Pickles to nothing: Tune saves its callbacks, and ours live and end with the driver."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]
+    """Tune's events in the words of a `Listener`."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
+    def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._listener.started(trial.config["key"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._listener.progressed(Record.from_bytes(result["record"]), result["images_per_s"])
+
+    def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._listener.lost(trial.config["key"], _reason(trial), is_final=False)
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._listener.lost(trial.config["key"], _reason(trial), is_final=True)
+
+
+def _reason(trial: TuneTrial) -> str:
+    text = Path(trial.error_file).read_text(errors="replace").strip() if trial.error_file else ""
+    return text.splitlines()[-1].strip() if text else "the process died"
+
+
+class _StopWhen(_InThisProcess, tune.Stopper):  # type: ignore[misc]
+    """Ends all trials once a condition of the driver holds."""
+
+    def __init__(self, condition: Callable[[], bool]) -> None:
+        self._condition = condition
+
+    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._condition()
+
+
+@contextmanager
+def local_cluster(resources: Resources, dataset_bytes: int):  # type: ignore[no-untyped-def]
+    """A Ray of this command's own, on loopback, gone when it ends."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray.init(
+        address="local",
+        num_cpus=max(resources.cpus, 1),
+        num_gpus=resources.gpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
+        _node_ip_address="127.0.0.1",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def run_trials(
+    cells: Sequence[Cell],
+    job: Job,
+    dataset: Dataset,
+    resources: Resources,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Train the cells, in this order, as many at a time as the resources allow; return when all have ended.
+
+    Raises:
+        UserError: the cluster has no node on which a trial fits.
+    """
+    _check_fit(resources.trial)
+    trainable = tune.with_resources(
+        tune.with_parameters(CellTrial, job=job, dataset=dataset), tune.PlacementGroupFactory([_upper(resources.trial)])
+    )
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=_ray_folder()) as folder:
+        tune.Tuner(
+            trainable,
+            param_space={"key": tune.grid_search([cell.key for cell in cells])},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True,
+                max_concurrent_trials=resources.slots,
+                search_alg=BasicVariantGenerator(max_concurrent=resources.slots),
+                trial_dirname_creator=lambda trial: trial.trial_id,
+            ),
+            run_config=tune.RunConfig(
+                name="trials",
+                storage_path=folder,
+                verbose=0,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are taken each epoch
+                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                stop=_StopWhen(should_stop),
+                callbacks=[_Forwarder(listener)],
+            ),
+        ).fit()
+
+
+def _upper(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name.upper(): amount for name, amount in resources.items()}
+
+
+def _check_fit(needed: Mapping[str, float]) -> None:
+    """Tune would wait forever for a trial that fits no node."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(all(node.get(name, 0) >= amount for name, amount in _upper(needed).items()) for node in nodes):
+        largest = {name: max(node.get(name, 0) for node in nodes) for name in _upper(needed)}
+        raise UserError(f"a trial needs {_upper(needed)}, but the largest node has {largest}.")
+
+
+def _ray_folder() -> Path:
+    return Path(ray._private.worker._global_node.get_session_dir_path())

@@ -1,0 +1,259 @@
+import csv
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic import STUDY_GRID, STUDY_LOSSES, make_sweep
+
+from sweep import figures, prose
+from sweep.analysis import load_arrays, results
+from sweep.claims import Comparer, Factor, Split
+from sweep.figures import palette
+from sweep.grid import Cell, Grid
+from sweep.records import SAMPLES, CellFiles, Status, Sweep, gather
+from sweep.report import NothingCompleted, build
+from sweep.store import Store
+
+HOLES = {"DAE_1_5-s0": Status.FAILED, "DAE_3_5-s0": Status.DIVERGED, "DAE_5_5-s0": Status.MISSING}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def text_of(page: str) -> str:
+    """The page without styles, scripts, images and tags."""
+    page = re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page)).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def gather_at(page: Path) -> Sweep:
+    return gather(Store(page.parent.parent))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of the text alone: a figure takes a good part of a second."""
+    monkeypatch.setattr(figures, "render", lambda draw: figures.Drawing(b"png", b"svg"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the reference."""
+    return build(gather(make_sweep(tmp_path_factory.mktemp("study"))))
+
+
+def test_the_files_of_a_report(study: Path) -> None:
+    drawn = [
+        f"{name}.{kind}"
+        for name in ("corruption", "curves", "denoised", "example", "test_loss")
+        for kind in ("png", "svg")
+    ]
+    assert sorted(path.name for path in study.parent.iterdir()) == sorted(
+        [*drawn, "history.csv", "index.html", "results.csv"]
+    )
+
+
+def test_the_page_is_self_contained(study: Path) -> None:
+    page = study.read_text()
+    references = re.findall(r"""(?:src|href|srcset|action|poster)\s*=\s*["']?([^"'\s>]{1,60})""", page)
+    assert references
+    assert all(reference.startswith("data:image/") for reference in references)
+    assert not re.search(r"https?://|@import|url\(", re.sub(r'src="data:[^"]*"', "", page))
+    assert len(page) < 3_000_000
+
+
+def test_the_summary_has_the_numbers(study: Path) -> None:
+    text = text_of(study.read_text())
+    assert "9 of 9 cells completed: 9 architectures, 1 seed." in text
+    assert "Lowest test loss: DAE_5_13 with MSE 0.01009 (PSNR 19.96 dB)" in text
+    assert "highest: DAE_1_5 with MSE 0.02012 (PSNR 16.96 dB); doing nothing gives 0.11630." in text
+    assert "the sign holds in 9 of 9 pairs" in text
+    assert "One seed is one seed." in text
+
+
+def test_table_1_has_the_studys_facts_and_the_results(study: Path) -> None:
+    text = text_of(study.read_text())
+    assert (
+        "DAE_5_13 (4, 13, 13) 86.22 % 5 Conv2D + 5 ConvTranspose2d 24 17,669 2,963,584 0.01009 1 of 1 19.96 7.91"
+        in text
+    )
+    assert "DAE_3_8 (4, 8, 8) 32.65 % 3 Conv2D + 3 ConvTranspose2d 18 9,797" in text
+
+
+def test_confounds_are_printed_beside_latent_effects(study: Path) -> None:
+    text = text_of(study.read_text())
+    assert "Depth 3, latent 13 / 8 / 5: receptive field 16 / 18 / 16 px, parameters 8,389 / 9,797 / 8,389" in text
+
+
+def test_the_same_records_give_the_same_bytes(study: Path) -> None:
+    before = {path.name: path.read_bytes() for path in study.parent.iterdir()}
+    build(gather_at(study))
+    assert {path.name: path.read_bytes() for path in study.parent.iterdir()} == before
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_planted_failure_is_said_to_fail(tmp_path: Path) -> None:
+    losses = STUDY_LOSSES | {(3, 8): 0.0108}
+    text = text_of(build(gather(make_sweep(tmp_path, losses=losses))).read_text())
+    assert "The sign holds in 8 of 9 pairs (5 of 6 adjacent)" in text
+    assert "It fails for DAE_3_8 over DAE_3_13, \N{MINUS SIGN}0.00015 (\N{MINUS SIGN}1.4 %)" in text
+
+
+def test_holes_are_marked(tmp_path: Path) -> None:
+    page = build(gather(make_sweep(tmp_path, statuses=HOLES)))
+    text = text_of(page.read_text())
+    assert "6 of 9 cells completed: 9 architectures, 1 seed (1 diverged, 1 failed, 1 missing)." in text
+    assert "12,800 0 of 1 failed DAE_3_13" in text
+    assert "Without a number: DAE_1_5, DAE_3_5, DAE_5_5." in text
+    assert "RuntimeError: made to fail" in text
+    svg = (page.parent / "test_loss.svg").read_text()
+    assert all(f"<!-- {word} -->" in svg for word in ("failed", "diverged", "missing"))
+    table = {row["key"]: row for row in rows(page.parent / "results.csv")}
+    assert [row["key"] for row in table.values()] == [cell.key for cell in STUDY_GRID.cells]
+    for key, status in HOLES.items():
+        assert table[key]["status"] == status
+        assert (table[key]["test_loss"], table[key]["test_psnr_db"], table[key]["test_sum"]) == ("", "", "")
+    assert table["DAE_5_5-s0"]["parameters"] == ""
+
+
+def test_the_tables_keep_the_names_and_numbers_of_records(study: Path) -> None:
+    results_csv = rows(study.parent / "results.csv")
+    names = {"key", "architecture", "depth", "latent", "seed", "status", "collapsed", "unconverged", "test_loss",
+            "test_psnr_db", "parameters", "macs", "compression", "started_at", "finished_at", "error",
+            "config.epochs", "config.lr", "dataset.fingerprint", "environment.torch"}  # fmt: skip
+    assert names <= set(results_csv[0])
+    record = gather_at(study).records["DAE_5_13-s0"]
+    (row,) = [row for row in results_csv if row["key"] == record.key]
+    assert float(row["test_loss"]) == record.test_loss
+    history = [row for row in rows(study.parent / "history.csv") if row["key"] == record.key]
+    assert [float(row["val_loss"]) for row in history] == [epoch.val_loss for epoch in record.history]
+    assert [int(row["epoch"]) for row in history] == list(range(1, 16))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_collapsed_and_unconverged_cells_are_said(tmp_path: Path) -> None:
+    flags = {"DAE_1_5-s0": "collapsed", "DAE_5_13-s0": "unconverged"}
+    text = text_of(build(gather(make_sweep(tmp_path, flags=flags))).read_text())
+    assert "doing nothing gives 0.11630. This rests on unconverged DAE_5_13-s0, collapsed DAE_1_5-s0." in text
+    assert "1 of 9 completed cells had not converged after 15 epochs" in text
+    assert "Collapsed, no better than predicting the mean image: DAE_1_5-s0." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_seeds_give_verdicts(tmp_path: Path) -> None:
+    grid = Grid.product((1, 3), (13, 5), (0, 1, 2))
+    text = text_of(build(gather(make_sweep(tmp_path, grid, seed_sd=1e-5))).read_text())
+    assert "One seed is one seed." not in text
+    assert "a step on average (supported); pair by pair: 2 supported." in text
+    assert "n = 3: supported" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_damaged_files_are_named_and_leave_holes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = make_sweep(tmp_path)
+    build(gather(store))
+    store.write(SAMPLES, b"not an archive")
+    store.write(CellFiles("DAE_1_5-s0").test, b"")
+    store.write(CellFiles("DAE_3_8-s0").record, b"{}")
+    with caplog.at_level(logging.WARNING):
+        page = build(gather(store))
+    text = text_of(page.read_text())
+    assert len(caplog.records) == 3
+    assert "samples.npz: does not match its digest" in text
+    assert "cells/DAE_1_5-s0/test.npz: does not match its digest" in text
+    assert "cells/DAE_3_8: " not in text
+    assert "cells/DAE_3_8-s0: record.json" in text
+    assert "The smallest latent" not in text
+    assert not (page.parent / "example.png").exists(), "a figure of arrays that are gone"
+    assert (page.parent / "denoised.png").exists()
+    table = {row["key"]: row for row in rows(page.parent / "results.csv")}
+    assert table["DAE_1_5-s0"]["test_loss"] == "0.02012", "the record itself is sound"
+    assert table["DAE_3_8-s0"]["status"] == "missing"
+
+
+@pytest.mark.parametrize(
+    "grid",
+    [
+        pytest.param(Grid.product((3,), (8,), (0,)), id="one cell"),
+        pytest.param(Grid.product((1, 2, 3, 4), (8,), (0,)), id="depths only"),
+        pytest.param(Grid.product((2,), (28, 14, 13, 5, 2, 1), (0, 1)), id="latents only"),
+        pytest.param(
+            Grid.of([*Grid.product((1, 3), (13,), (0,)).cells, *Grid.product((5,), (8, 5), (1, 2)).cells]), id="ragged"
+        ),
+    ],
+)
+def test_other_grids(grid: Grid, tmp_path: Path) -> None:
+    page = build(gather(make_sweep(tmp_path, grid)))
+    assert len(rows(page.parent / "results.csv")) == len(grid.cells)
+    assert f"{len(grid.cells)} of {prose.counted(len(grid.cells), 'cell')} completed" in text_of(page.read_text())
+
+
+def test_nothing_completed(tmp_path: Path) -> None:
+    grid = Grid.product((1,), (13, 8), (0,))
+    store = make_sweep(tmp_path, grid, statuses={"DAE_1_13-s0": Status.FAILED, "DAE_1_8-s0": Status.MISSING})
+    with pytest.raises(NothingCompleted, match=r"no completed cell to report \(1 failed, 1 missing\)"):
+        build(gather(store))
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_a_user_gave_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    grid = Grid.of([Cell(depth=1, latent=13, seed=0), Cell(depth=1, latent=8, seed=0)])
+    store = make_sweep(tmp_path, grid, name=evil, statuses={"DAE_1_8-s0": Status.FAILED}, errors={"DAE_1_8-s0": evil})
+    page = build(gather(store)).read_text()
+    assert evil not in page
+    assert page.count("&lt;script&gt;alert(1)") == 3, "title, heading and error"
+
+
+def test_a_painter_of_the_average_is_called_one(tmp_path: Path) -> None:
+    grid = Grid.product((1,), (13, 5), (0,))
+    sweep = gather(make_sweep(tmp_path, grid))
+    arrays = load_arrays(sweep)
+    result = results(sweep)[1]
+    painter = arrays.outputs["DAE_1_5-s0"]
+    np.copyto(painter.class_means, arrays.samples.mean_image)  # type: ignore[union-attr]
+    painter.to_mean[:] = 0
+    assert prose.spread_ratios(sweep, result, arrays) == (0.0, 0.0)
+    assert "comes close to painting the average" in prose.average_image(sweep, results(sweep), arrays)
+    clean = arrays.outputs["DAE_1_13-s0"]
+    np.copyto(clean.class_means, arrays.samples.class_means)  # type: ignore[union-attr]
+    clean.to_mean[:] = sweep.manifest.baselines["mean_image"]
+    assert prose.spread_ratios(sweep, results(sweep)[0], arrays) == pytest.approx((1.0, 1.0))
+
+
+def test_sentences_agree_with_the_contrasts(tmp_path: Path) -> None:
+    sweep = gather(make_sweep(tmp_path))
+    claim = Comparer(sweep, load_arrays(sweep)).claim(Factor.DEPTH)
+    assert prose.on_split(claim, Split.TEST).startswith("The sign holds in 9 of 9 pairs (6 of 6 adjacent)")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 28])
+def test_every_latent_has_a_colour_of_its_own(count: int) -> None:
+    colours = palette(range(1, count + 1))
+    assert len(set(colours.values())) == count
+    assert list(colours) == sorted(colours, reverse=True), "dark to light from the largest"
+
+
+def test_a_report_needs_no_torch_and_writes_nothing_elsewhere(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    store = make_sweep(tmp_path / "sweep", Grid.product((1,), (13, 5), (0,)))
+    program = (
+        "import sys; from pathlib import Path; from sweep.records import gather; from sweep.store import Store;"
+        "from sweep.report import build; build(gather(Store(Path(sys.argv[1]))));"
+        "print(sorted({'torch', 'ray', 'wandb', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(store.root)],
+        cwd=Path(__file__).parent.parent, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+    assert list(home.rglob("*")) == []
