@@ -154,7 +154,7 @@ def _fingerprint(*arrays: npt.NDArray[np.uint8]) -> str:
     content = hashlib.sha256()
     for array in arrays:
         content.update(f"{array.shape}".encode())
-        content.update(np.ascontiguousarray(array))
+        content.update(np.ascontiguousarray(array).data)
     return content.hexdigest()
 
 

@@ -80,14 +80,14 @@ class Engine:
     @torch.inference_mode()
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
         """The model's answers, shape (n, 1, 28, 28), on the device of ``noisy``."""
-        batches = noisy.split(EVALUATION_BATCH[self.device.type])
+        batches = torch.split(noisy, EVALUATION_BATCH[self.device.type])
         return torch.cat([self.forward(batch.to(self.device)).to(noisy.device) for batch in batches])
 
     @torch.inference_mode()
     def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
         """Mean loss on uint8 ``images`` (n, 28, 28), corrupted afresh from ``noise``."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in images.split(EVALUATION_BATCH[self.device.type]):
+        for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
             clean = self.unit(batch)
             noisy = corrupt(clean, self.config.alpha, noise)
             total += F.mse_loss(self.forward(noisy), clean, reduction="sum")
@@ -131,7 +131,7 @@ class CudaEngine(Engine):
     def __init__(
         self, model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int
     ) -> None:
-        self._stream = torch.cuda.Stream(train.device)
+        self._stream = torch.cuda.Stream(train.device)  # type: ignore[no-untyped-call]  # torch's
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         with self._own_stream():
             super().__init__(model, config, train, low, high)

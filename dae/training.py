@@ -172,7 +172,7 @@ def is_unconverged(history: list[EpochResult], threshold: float = 0.01) -> bool:
     span = min(3, len(history) - 1)
     if span < 1:
         return True
-    fall = 1 - (history[-1].val_loss / history[-1 - span].val_loss) ** (1 / span)
+    fall: float = 1 - (history[-1].val_loss / history[-1 - span].val_loss) ** (1 / span)
     return fall > threshold
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[int, ...]]):
     """A list of whole numbers: ``1,3,5``, ``1..9``, or both: ``0,2..4``."""
 
     name = "LIST"

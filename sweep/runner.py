@@ -1,7 +1,7 @@
 """From a request to a finished sweep: declare it, train what is missing, report."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -75,7 +75,7 @@ def run(
     *,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
-    make_report: Callable[[Sweep], tuple[list[Mapping[str, object]], list[Path]]] | None,
+    make_report: Callable[[Sweep], tuple[list[dict[str, object]], list[Path]]] | None,
 ) -> Outcome:
     """Train the cells of the request that are not completed yet, and report.
 

@@ -160,7 +160,7 @@ def load_json(data: bytes, *, schema: int) -> dict[str, object]:
         UserError: written by another version of the program.
     """
     try:
-        document = json.loads(data)
+        document: dict[str, object] = json.loads(data)
         claimed = document.pop("sha256")
     except (ValueError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged("it is not the JSON that was written") from error

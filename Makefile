@@ -1,0 +1,33 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+help:            ## Show this list
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
+
+setup: .venv/ready ## Make or update the environment in .venv
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
+	@touch $@
+
+sweep: .venv/ready ## The study on the embedded digits: 9 cells, then the report
+	$(BIN)/dae-sweep run --dataset mnist-5k
+
+test: .venv/ready ## All tests
+	$(BIN)/python -m pytest
+
+coverage: .venv/ready ## All tests, and what of dae and sweep they run
+	$(BIN)/python -m pytest --cov=dae --cov=sweep
+
+lint: .venv/ready ## Style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## What CI runs
+
+clean:           ## Remove the environment and caches; sweeps stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+
+.PHONY: help setup sweep test coverage lint check clean
