@@ -84,6 +84,12 @@ class Engine:
         return torch.cat([self.forward(batch.to(self.device)).to(noisy.device) for batch in batches])
 
     @torch.inference_mode()
+    def latent_activity(self, noisy: torch.Tensor) -> torch.Tensor:
+        """Share of the elements of each latent channel that are not 0, shape (latent_channels,), on the CPU."""
+        latent: torch.Tensor = self.model.encoder(noisy.to(self.device))
+        return (latent > 0).float().mean(dim=(0, 2, 3)).cpu()
+
+    @torch.inference_mode()
     def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
         """Mean loss on uint8 ``images`` (n, 28, 28), corrupted afresh from ``noise``."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -172,6 +178,11 @@ class CudaEngine(Engine):
         """As on any device."""
         with self._own_stream():
             return super().denoise(noisy)
+
+    def latent_activity(self, noisy: torch.Tensor) -> torch.Tensor:
+        """As on any device."""
+        with self._own_stream():
+            return super().latent_activity(noisy)
 
     def _capture(self) -> None:
         # Warming up moves the weights and the moments; they are put back, so that capture leaves no trace.

@@ -32,6 +32,10 @@ class Stream(IntEnum):
     VALIDATION_NOISE = 3
 
 
+LATENT_PROBE = 1000
+"""Test images that tell whether a latent channel is alive."""
+
+
 class Diverged(Exception):
     """A loss is not finite; training on is pointless."""
 
@@ -55,12 +59,20 @@ class TestResult:
         samples: reconstructions of the ten sample digits, shape (10, 28, 28).
         class_means: mean reconstruction of each class, shape (10, 28, 28).
         to_mean: mean squared difference of each reconstruction from the mean training image, shape (n,).
+        latent_activity: share of the elements of each latent channel that are not 0, shape (latent_channels,). The
+            ReLU of a channel may die early in training; the model has to do without it from then on.
     """
 
     loss: Array
     samples: Array
     class_means: Array
     to_mean: Array
+    latent_activity: Array
+
+    @property
+    def dead_latent_channels(self) -> int:
+        """Latent channels that are 0 whatever the image."""
+        return int((self.latent_activity == 0).sum())
 
     @property
     def mean_loss(self) -> float:
@@ -131,12 +143,14 @@ class Training:
     def test(self) -> TestResult:
         """Denoise the noisy test set once."""
         test_set = self.images.test_set
-        denoised = self._engine.denoise(torch.from_numpy(test_set.noisy).unsqueeze(1)).squeeze(1).numpy()
+        noisy = torch.from_numpy(test_set.noisy).unsqueeze(1)
+        denoised = self._engine.denoise(noisy).squeeze(1).numpy()
         return TestResult(
             loss=np.square(denoised - test_set.clean).mean(axis=(1, 2)),
             samples=denoised[test_set.samples],
             class_means=test_set.class_means(denoised),
             to_mean=np.square(denoised - test_set.mean_image).mean(axis=(1, 2)),
+            latent_activity=self._engine.latent_activity(noisy[:LATENT_PROBE]).numpy(),
         )
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -73,14 +73,26 @@ class Result:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What a reader must know beside the numbers: holes, collapsed and unconverged seeds."""
+        """What a reader must know beside the numbers: holes, collapsed and unconverged seeds, dead channels."""
         holes = [str(status) for status in self.statuses.values() if status is not Status.COMPLETED]
         flags = [flag for record in self.records for flag in flags_of(record)]
-        return tuple(
-            word if len(self.statuses) == 1 else f"{words.count(word)} of {len(self.statuses)} {word}"
-            for words in (holes, flags)
-            for word in dict.fromkeys(words)
+        return (
+            tuple(
+                word if len(self.statuses) == 1 else f"{words.count(word)} of {len(self.statuses)} {word}"
+                for words in (holes, flags)
+                for word in dict.fromkeys(words)
+            )
+            + self._dead_channels
         )
+
+    @property
+    def _dead_channels(self) -> tuple[str, ...]:
+        dead = [record.dead_latent_channels for record in self.records if record.dead_latent_channels]
+        if not dead:
+            return ()
+        if len(self.statuses) == 1:
+            return (f"{dead[0]} of {self.config.latent_channels} latent channels dead",)
+        return (f"{len(dead)} of {len(self.statuses)} with dead channels",)
 
     @property
     def layers(self) -> str:

@@ -180,6 +180,17 @@ def confounds(found: Sequence[Result]) -> list[str]:
         lines.append(
             f"Depth {depth}, latent {latents}: receptive field {fields} px, parameters {parameters}, MACs {macs}."
         )
+    dead = [
+        f"{record.key} ({record.dead_latent_channels} of {result.config.latent_channels})"
+        for result in found
+        for record in result.records
+        if record.dead_latent_channels
+    ]
+    if dead:
+        lines.append(
+            f"Latent channels that are 0 for every image, their ReLU having died in training: {listed(dead, limit=9)}. "
+            "These models work with a smaller latent than their shape says; whether a channel dies is up to the seed."
+        )
     return lines
 
 

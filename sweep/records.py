@@ -34,6 +34,17 @@ class Status(StrEnum):
         return self in {Status.COMPLETED, Status.DIVERGED}
 
 
+class Failure(StrEnum):
+    """What kind of thing made a cell fail."""
+
+    MEMORY = "memory"
+    """The device or the host ran out of it; another round with all of it to itself may do."""
+    PROGRAM = "program"
+    """An error in the code or the data; other cells will meet it too."""
+    LOST = "lost"
+    """Its process or node died, more often than is retried."""
+
+
 class CellFiles:
     """Names of a cell's files below the sweep folder."""
 
@@ -90,6 +101,8 @@ class Record:
     history: tuple[Epoch, ...] = ()
     test_loss: float | None = None
     test_psnr_db: float | None = None
+    dead_latent_channels: int | None = None
+    """Latent channels that are 0 whatever the image: the model works with a smaller latent than it was given."""
     generation: int = 0
     """How often the cell was begun anew; a W&B run belongs to one generation."""
     attempts: tuple[Attempt, ...] = ()
@@ -98,6 +111,7 @@ class Record:
     started_at: str | None = None
     finished_at: str | None = None
     error: str | None = None
+    failure: Failure | None = None
 
     @classmethod
     def new(cls, cell: Cell, settings: Settings, dataset: Mapping[str, str]) -> Self:
@@ -142,6 +156,7 @@ class Record:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["status"] = Status(document["status"])
+            document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
             document["attempts"] = tuple(Attempt(**attempt) for attempt in document["attempts"])
             known = {each.name for each in fields(cls)}

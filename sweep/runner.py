@@ -20,6 +20,7 @@ from sweep.records import (
     MANIFEST,
     SAMPLES,
     CellFiles,
+    Failure,
     Manifest,
     Record,
     Status,
@@ -138,9 +139,7 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     if not records:
         manifest = replace(manifest, settings=settings, dataset=_describe(dataset))
     for record in records.values():
-        _check_same("dataset fingerprint", record.dataset["fingerprint"], dataset.fingerprint, record.key)
-        for name, asked in settings.config(record.cell).items():
-            _check_same(name, record.config.get(name), asked, record.key)
+        _check_same(record, settings, dataset)
     test_set = TestSet(dataset, settings.alpha)
     try:
         read_verified(store, SAMPLES, manifest.digests)
@@ -171,15 +170,18 @@ def gather_records(store: Store, grid: Grid) -> dict[str, Record]:
     return records
 
 
-def _check_same(name: str, found: object, asked: object, key: str) -> None:
-    if found != asked:
-        option = "--" + name.replace("_", "-")
+def _check_same(record: Record, settings: Settings, dataset: Dataset) -> None:
+    """A sweep compares like with like: refuse to go on with other settings or other data."""
+    for name, asked in settings.config(record.cell).items():
+        if (found := record.config.get(name)) != asked:
+            raise UserError(
+                f"{record.key} was made with {name} {found}, this command asks for {asked}. Give another --name to "
+                f"begin a new sweep, or --{name.replace('_', '-')} {found} to go on with this one."
+            )
+    if (found := record.dataset["fingerprint"]) != dataset.fingerprint:
         raise UserError(
-            f"{key} was made with {name} {found}, this command asks for {asked}. A sweep compares like with like: "
-            f"give another --name to begin a new sweep, or {option} {found} to go on with this one."
-            if name != "dataset fingerprint"
-            else f"{key} was trained on other data ({found[:12]}) than is at hand ({asked[:12]}): "  # type: ignore[index]
-            "give another --name, or the --data-dir it was trained on."
+            f"{record.key} was trained on other data ({found[:12]}) than is at hand ({dataset.fingerprint[:12]}). "
+            "Give another --name, or the --data-dir it was trained on."
         )
 
 
@@ -242,16 +244,21 @@ def _train(
     from sweep.trial import Job, git_commit
 
     resources = tuning.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    job = Job(sweep.store, sweep.manifest.settings, "cuda" if request.gpus else "cpu", git_commit())
+    settings, commit = sweep.manifest.settings, git_commit()
+    device = "cuda" if request.gpus else "cpu"
     with tuning.local_cluster(resources, dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes):
         signals.install()
         with make_progress(sweep, resources.slots) as progress:
             desk = _Desk(sweep, progress, tracker)
             signals.be_patient()
-            tuning.run_trials(
-                todo, job, dataset, resources, desk, lambda: signals.asked() or desk.stop_because is not None
-            )
-            signals.raise_if_asked()
+            # Cells that ran out of memory beside others have one more round, with the device to themselves.
+            for round_resources in (resources, resources.alone):
+                job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
+                tuning.run_trials(todo, job, dataset, round_resources, desk, lambda: signals.asked() or desk.is_stopped)
+                signals.raise_if_asked()
+                todo, desk.out_of_memory = desk.out_of_memory, []
+                if not todo or desk.is_stopped:
+                    break
     return desk.stop_because
 
 
@@ -262,7 +269,12 @@ class _Desk:
         self._sweep, self._progress, self._tracker = sweep, progress, tracker
         self._tracked: set[str] = set()
         self._errors: dict[str, set[str]] = {}
+        self.out_of_memory: list[Cell] = []
         self.stop_because: str | None = None
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.stop_because is not None
 
     def started(self, key: str) -> None:
         self._progress.started(key)
@@ -276,7 +288,9 @@ class _Desk:
             self._tracker.progressed(record.key, record.history)
         else:
             self._tracker.ended(record, self._sample(record))
-        if record.status is Status.FAILED and record.error is not None:
+        if record.failure is Failure.MEMORY:
+            self.out_of_memory.append(record.cell)
+        if record.failure is Failure.PROGRAM and record.error is not None:
             cells = self._errors.setdefault(record.error, set())
             cells.add(record.key)
             if len(cells) >= SAME_ERROR_LIMIT:
@@ -294,7 +308,13 @@ class _Desk:
             record = Record.new(cell, manifest.settings, dataset)
         if record.status.is_final:  # its last word was written before the process died
             return
-        record = replace(record, status=Status.FAILED, error=f"its process was lost: {reason}", finished_at=now())
+        record = replace(
+            record,
+            status=Status.FAILED,
+            failure=Failure.LOST,
+            error=f"its process was lost: {reason}",
+            finished_at=now(),
+        )
         self._sweep.store.write(CellFiles(key).record, record.to_bytes())
         self._tracker.ended(record, None)
 

@@ -23,7 +23,7 @@ import torch
 
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell, Settings
-from sweep.records import Attempt, CellFiles, Epoch, Record, Status, now, read_record
+from sweep.records import Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record
 from sweep.store import Damaged, Store, digest, seal, unseal
 
 
@@ -37,12 +37,15 @@ class Job:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
+        memory_share: part of a GPU's memory that a trial may take; torch enforces it, so that a cell which is too
+            large fails by itself and not with its neighbours.
         git_commit: of the program, as the driver found it.
     """
 
     store: Store
     settings: Settings
     device: str
+    memory_share: float
     git_commit: str | None
 
 
@@ -60,9 +63,10 @@ class Trial:
         self.cell = cell
         self.images = images
         self.files = CellFiles(cell.key)
-        self.token = uuid.uuid4().hex
-        self.record: Record
+        dataset = images.dataset
+        self.record = Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint})
         self._training: Training | None = None
+        self._is_retry = False
 
     def advance(self, at_least_s: float) -> Record:
         """Train on for ``at_least_s`` seconds, rounded up to whole epochs, or to the end.
@@ -96,8 +100,21 @@ class Trial:
                 self._end(Status.DIVERGED, str(error))
             except Exception as error:  # whatever it is, it belongs into this cell's record
                 traceback.print_exc()
-                self._end(Status.FAILED, f"{type(error).__name__}: {error}")
+                self._fail(error)
         return self.record
+
+    def _fail(self, error: Exception) -> None:
+        """End the cell as failed, or leave it to the next `advance` to try once more from the last checkpoint."""
+        text = f"{type(error).__name__}: {error}"
+        if _is_out_of_memory(error):
+            advice = "lower --batch-size or --width" + (", or --trials-per-gpu" if self.job.device == "cuda" else "")
+            self._end(Status.FAILED, f"out of memory ({text}); {advice}", failure=Failure.MEMORY)
+        elif self._is_retry:
+            self._end(Status.FAILED, text, failure=Failure.PROGRAM)
+        else:
+            _say("tried once more")
+            self._is_retry, self._training = True, None
+            self._write(replace(self.record, attempts=_closed(self.record.attempts, text)))
 
     def _begin(self) -> Training:
         previous, state = self._previous(), self._checkpoint()
@@ -106,19 +123,20 @@ class Trial:
             generation = int(state["generation"])
         else:
             generation = previous.generation + 1 if previous is not None and previous.history else 0
+        self.token = uuid.uuid4().hex
         attempt = Attempt(token=self.token, started_at=now())
-        job, cell, dataset = self.job, self.cell, self.images.dataset
+        job = self.job
         self.record = replace(
-            Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint}),
+            self.record,
             history=history,
             generation=generation,
-            attempts=(*(_closed(previous.attempts) if previous is not None else ()), attempt),
+            attempts=(*(_closed(previous.attempts, "interrupted") if previous is not None else ()), attempt),
             environment=_environment(job.device, job.git_commit),
             started_at=previous.started_at if history and previous is not None else attempt.started_at,
         )
         job.store.write(self.files.record, self.record.to_bytes())
-        _say(f"{cell.key} begins after epoch {len(history)} on {job.device}")
-        training = Training(job.settings.model(cell), job.settings.training(cell), self.images)
+        _say(f"{self.cell.key} begins after epoch {len(history)} on {job.device}")
+        training = Training(job.settings.model(self.cell), job.settings.training(self.cell), self.images)
         if state is not None:
             training.restore(state["training"])
         return training
@@ -186,20 +204,20 @@ class Trial:
             collapsed=is_collapsed(history, mean_image_loss),
             unconverged=is_unconverged(history),
             test_loss=loss,
+            dead_latent_channels=result.dead_latent_channels,
             test_psnr_db=psnr_db(loss),
             digests={name.rsplit("/", 1)[-1]: digest(content) for name, content in contents.items()},
         )
         self.job.store.delete(self.files.checkpoint)
 
     def _end(self, status: Status, error: str | None, **results: Any) -> None:
-        attempt = replace(self.record.attempts[-1], ended_at=now(), reason=error or status.value)
         self._write(
             replace(
                 self.record,
                 status=status,
                 error=error,
                 history=_history(self._training) if self._training is not None else self.record.history,
-                attempts=(*self.record.attempts[:-1], attempt),
+                attempts=_closed(self.record.attempts, error or status.value),
                 finished_at=now(),
                 **results,
             )
@@ -235,11 +253,16 @@ def _history(training: Training) -> tuple[Epoch, ...]:
     return tuple(Epoch(**asdict(epoch)) for epoch in training.history)
 
 
-def _closed(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
-    """The attempts, the last one ended: who begins anew knows that nobody else is at it any more."""
+def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
+    """The attempts, the last one ended if it was not."""
     if attempts and attempts[-1].ended_at is None:
-        return (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason="interrupted"))
+        return (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=reason))
     return attempts
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @cache

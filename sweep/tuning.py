@@ -37,7 +37,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.grid import Cell
-from sweep.records import Record
+from sweep.records import Record, Status
 from sweep.trial import Job
 
 REPORT_EVERY_S = 0.5
@@ -54,18 +54,29 @@ class Resources:
     cpus: int
     gpus: int
     trials_per_gpu: int
+    cpus_per_trial: int = 1
 
     @property
     def trial(self) -> dict[str, float]:
         """What one trial asks of Ray. One thread a trial: a GPU trial needs a core only to feed it."""
         if not self.gpus:
-            return {"cpu": 1}
+            return {"cpu": self.cpus_per_trial}
         return {"cpu": min(1.0, self.cpus / (self.gpus * self.trials_per_gpu)), "gpu": 1 / self.trials_per_gpu}
+
+    @property
+    def memory_share(self) -> float:
+        """Part of a GPU's memory for one trial; each process's CUDA context takes some hundred MB beside it."""
+        return 0.9 / self.trials_per_gpu
+
+    @property
+    def alone(self) -> "Resources":
+        """The same machine, one trial at a time on each GPU, or on all cores."""
+        return Resources(cpus=self.cpus, gpus=self.gpus, trials_per_gpu=1, cpus_per_trial=self.cpus)
 
     @property
     def slots(self) -> int:
         """Trials that run at the same time."""
-        return self.gpus * self.trials_per_gpu or self.cpus
+        return self.gpus * self.trials_per_gpu or self.cpus // self.cpus_per_trial
 
 
 class Listener(Protocol):
@@ -90,6 +101,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
 
         from dae.training import Images
 
+        if job.device == "cuda":
+            torch.cuda.set_per_process_memory_fraction(job.memory_share)
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
         self._job = job
@@ -109,7 +122,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         return {
             "record": record.to_bytes(),
             "images_per_s": self._trial.images_per_s,
-            "done": record.finished_at is not None,
+            "done": record.status is not Status.RUNNING,
         }
 
 
@@ -161,7 +174,7 @@ class _StopWhen(_InThisProcess, tune.Stopper):  # type: ignore[misc]
 
 @contextmanager
 def local_cluster(resources: Resources, dataset_bytes: int):  # type: ignore[no-untyped-def]
-    """A Ray of this command's own, on loopback, gone when it ends."""
+    """A Ray of this command's own, closed to others by its token, gone when it ends."""
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray.init(
         address="local",
@@ -171,7 +184,6 @@ def local_cluster(resources: Resources, dataset_bytes: int):  # type: ignore[no-
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
-        _node_ip_address="127.0.0.1",
     )
     try:
         yield

@@ -1,0 +1,138 @@
+"""What several test files share: settings of hypothesis, tiny data, and a real sweep made without Ray."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+from synthetic import drawn_digits
+
+from dae.data import Dataset
+from sweep.grid import Grid, Settings
+from sweep.store import Store
+
+# The same examples in every run: a failure in CI is a failure at home.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)
+hypothesis.settings.load_profile("repeatable")
+
+SMALL_GRID = Grid.product((1, 3), (5, 8), (0,))
+SMALL = Settings(dataset="mnist-5k", train_fraction=0.1, epochs=3, batch_size=32)
+"""A sweep of real digits that takes a second or two: 320 training images, 10 steps an epoch."""
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No trace of W&B, GPUs or a home folder in the environment; returns the empty home."""
+    for name in [name for name in os.environ if name.startswith(("WANDB", "NETRC", "XDG_"))]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    return home
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """A command that runs in this process takes the signals over; afterwards they are pytest's again."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Dataset:
+    """Ten digits in a blocky font, shifted and in different greys: 64 training, 32 validation and 40 test images."""
+    generator = np.random.default_rng(3)
+
+    def images(count: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        shifts = generator.integers(-3, 4, (count, 2))
+        greys = generator.uniform(150, 255, count)
+        drawn = [
+            np.roll(drawn_digits()[label], tuple(shift), (0, 1)) * grey
+            for label, shift, grey in zip(labels, shifts, greys, strict=True)
+        ]
+        return np.stack(drawn).astype(np.uint8), labels
+
+    (train, train_labels), (validation, validation_labels), (test, test_labels) = map(images, (64, 32, 40))
+    return Dataset(
+        name="mnist-5k",
+        fingerprint="f" * 64,
+        train=train,
+        train_labels=train_labels,
+        validation=validation,
+        validation_labels=validation_labels,
+        test=test,
+        test_labels=test_labels,
+        low=0,
+        high=255,
+    )
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch as trials use it; bits depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    yield
+    torch.set_num_threads(before)
+    torch.set_flush_denormal(False)
+
+
+def make_undisturbed(store: Store, grid: Grid, settings: Settings) -> None:
+    """Fill the folder with a finished sweep, cell after cell in this process: what Ray must not change a bit of."""
+    import torch
+
+    from dae import data
+    from dae.training import Images
+    from sweep.runner import Request, declare
+    from sweep.trial import Job, Trial
+
+    dataset = data.load(settings.dataset, Path("nowhere"), settings.train_fraction)
+    request = Request(
+        store=store,
+        grid=grid,
+        settings=settings,
+        data_dir=Path("nowhere"),
+        cpus=1,
+        gpus=0,
+        trials_per_gpu=1,
+        wandb_mode="disabled",
+        project="",
+    )
+    declare(request, dataset, warn=pytest.fail)
+    job = Job(store=store, settings=settings, device="cpu", memory_share=1.0, git_commit=None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        images = Images(dataset, settings.alpha, "cpu")
+        for cell in grid.cells:
+            Trial(job, cell, images).advance(float("inf"))
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """`SMALL_GRID` under `SMALL`, completed without Ray. Not to be changed: see `sweep_copy`."""
+    store = Store(tmp_path_factory.mktemp("undisturbed") / "mnist-5k")
+    make_undisturbed(store, SMALL_GRID, SMALL)
+    return store
+
+
+@pytest.fixture
+def sweep_copy(undisturbed: Store, tmp_path: Path) -> Store:
+    """A copy of the undisturbed sweep, to do anything with; its storage is ``tmp_path / "sweeps"``."""
+    shutil.copytree(undisturbed.root, tmp_path / "sweeps" / undisturbed.root.name)
+    return Store(tmp_path / "sweeps" / undisturbed.root.name)
