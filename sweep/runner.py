@@ -1,6 +1,8 @@
 """From a request to a finished sweep: declare it, train what is missing, report."""
 
+import importlib
 import io
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -240,14 +242,20 @@ def _train(
     make_progress: Callable[[Sweep, int], Progress],
 ) -> str | None:
     """Run the trials; why they ended early, or None."""
-    from sweep import tuning
-    from sweep.trial import Job, git_commit
+    from sweep import session
 
-    resources = tuning.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    settings, commit = sweep.manifest.settings, git_commit()
-    device = "cuda" if request.gpus else "cpu"
-    with tuning.local_cluster(resources, dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes):
+    # Ray starts its processes while Tune is imported.
+    importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
+    importing.start()
+    resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
+    settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
+    with session.local_cluster(resources, dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes):
         signals.install()
+        importing.join()
+        from sweep import tuning
+        from sweep.job import Job, git_commit
+
+        commit = git_commit()
         with make_progress(sweep, resources.slots) as progress:
             desk = _Desk(sweep, progress, tracker)
             signals.be_patient()

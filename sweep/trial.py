@@ -5,13 +5,12 @@ Knows no Ray: what schedules a trial calls `advance` until the record is no long
 
 import io
 import platform
-import subprocess
 import time
 import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -22,31 +21,14 @@ import safetensors.torch
 import torch
 
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
-from sweep.grid import Cell, Settings
+from sweep.grid import Cell
+from sweep.job import Job
 from sweep.records import Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record
-from sweep.store import Damaged, Store, digest, seal, unseal
+from sweep.store import Damaged, digest, seal, unseal
 
 
 class Superseded(Exception):
     """A newer attempt works on this cell; this one must write no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What all trials of a run share; small enough to travel to every worker.
-
-    Attributes:
-        device: ``cpu`` or ``cuda``.
-        memory_share: part of a GPU's memory that a trial may take; torch enforces it, so that a cell which is too
-            large fails by itself and not with its neighbours.
-        git_commit: of the program, as the driver found it.
-    """
-
-    store: Store
-    settings: Settings
-    device: str
-    memory_share: float
-    git_commit: str | None
 
 
 class Trial:
@@ -283,18 +265,3 @@ def _processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def git_commit() -> str | None:
-    """The commit of the program's own checkout, with ``+`` if files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        if not git("ls-files", "--", Path(__file__).name):
-            return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -4,31 +4,14 @@ One Tune trial is one cell. Tune schedules, places and restarts; records and che
 of Tune's snapshots is relied on.
 """
 
-import logging
-import os
-import secrets
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-# Read when Ray is imported or its workers start.
-os.environ |= {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "60",
-}
-if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+from sweep import session  # before Ray, which reads its environment when it is imported
+
+# isort: split
 import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
@@ -37,46 +20,15 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.grid import Cell
+from sweep.job import Job
 from sweep.records import Record, Status
-from sweep.trial import Job
+from sweep.session import Resources
 
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
 
 MAX_RETRIES = 3
 """How often a cell whose process or node died is continued by another one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Resources:
-    """What a sweep may use in all, and how many trials share a GPU."""
-
-    cpus: int
-    gpus: int
-    trials_per_gpu: int
-    cpus_per_trial: int = 1
-
-    @property
-    def trial(self) -> dict[str, float]:
-        """What one trial asks of Ray. One thread a trial: a GPU trial needs a core only to feed it."""
-        if not self.gpus:
-            return {"cpu": self.cpus_per_trial}
-        return {"cpu": min(1.0, self.cpus / (self.gpus * self.trials_per_gpu)), "gpu": 1 / self.trials_per_gpu}
-
-    @property
-    def memory_share(self) -> float:
-        """Part of a GPU's memory for one trial; each process's CUDA context takes some hundred MB beside it."""
-        return 0.9 / self.trials_per_gpu
-
-    @property
-    def alone(self) -> "Resources":
-        """The same machine, one trial at a time on each GPU, or on all cores."""
-        return Resources(cpus=self.cpus, gpus=self.gpus, trials_per_gpu=1, cpus_per_trial=self.cpus)
-
-    @property
-    def slots(self) -> int:
-        """Trials that run at the same time."""
-        return self.gpus * self.trials_per_gpu or self.cpus // self.cpus_per_trial
 
 
 class Listener(Protocol):
@@ -172,25 +124,6 @@ class _StopWhen(_InThisProcess, tune.Stopper):  # type: ignore[misc]
         return self._condition()
 
 
-@contextmanager
-def local_cluster(resources: Resources, dataset_bytes: int):  # type: ignore[no-untyped-def]
-    """A Ray of this command's own, closed to others by its token, gone when it ends."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=max(resources.cpus, 1),
-        num_gpus=resources.gpus,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def run_trials(
     cells: Sequence[Cell],
     job: Job,
@@ -208,7 +141,7 @@ def run_trials(
     trainable = tune.with_resources(
         tune.with_parameters(CellTrial, job=job, dataset=dataset), tune.PlacementGroupFactory([_upper(resources.trial)])
     )
-    with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=_ray_folder()) as folder:
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.folder()) as folder:
         tune.Tuner(
             trainable,
             param_space={"key": tune.grid_search([cell.key for cell in cells])},
@@ -240,7 +173,3 @@ def _check_fit(needed: Mapping[str, float]) -> None:
     if not any(all(node.get(name, 0) >= amount for name, amount in _upper(needed).items()) for node in nodes):
         largest = {name: max(node.get(name, 0) for node in nodes) for name in _upper(needed)}
         raise UserError(f"a trial needs {_upper(needed)}, but the largest node has {largest}.")
-
-
-def _ray_folder() -> Path:
-    return Path(ray._private.worker._global_node.get_session_dir_path())

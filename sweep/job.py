@@ -1,0 +1,41 @@
+"""What all trials of a run share. No torch: the driver does not need it."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.grid import Settings
+from sweep.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What all trials of a run share; small enough to travel to every worker.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``.
+        memory_share: part of a GPU's memory that a trial may take; torch enforces it, so that a cell which is too
+            large fails by itself and not with its neighbours.
+        git_commit: of the program, as the driver found it.
+    """
+
+    store: Store
+    settings: Settings
+    device: str
+    memory_share: float
+    git_commit: str | None
+
+
+def git_commit() -> str | None:
+    """The commit of the program's own checkout, with ``+`` if files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if not git("ls-files", "--", Path(__file__).name):
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
