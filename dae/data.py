@@ -131,7 +131,7 @@ def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
     order = _generator().permutation(len(train_images))
     validation_size = round(VALIDATION_SHARE * len(order))
     train, validation = order[validation_size:], order[:validation_size]
-    train = train[: math.ceil(train_fraction * len(train))]
+    train = train[: max(1, round(train_fraction * len(train)))]
     return Dataset(
         name=name,
         fingerprint=_fingerprint(train_images, train_labels, test_images, test_labels),
@@ -177,9 +177,12 @@ def _read_embedded() -> tuple[Images, Labels]:
 
 def _find(name: str, data_dir: Path) -> Path | None:
     """The folder with all four files, in any of the usual layouts."""
-    for folder in (data_dir, data_dir / "raw", data_dir / SOURCES[name].folder / "raw"):
-        if all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in FILES):
-            return folder
+    try:
+        for folder in (data_dir, data_dir / "raw", data_dir / SOURCES[name].folder / "raw"):
+            if all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in FILES):
+                return folder
+    except OSError as error:
+        raise _unreadable(data_dir, error) from error
     return None
 
 
@@ -197,9 +200,7 @@ def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _corrupt(path, str(error)) from error
     except OSError as error:
-        raise UserError(
-            f"cannot read {path}: {error.strerror}. Make it readable or give another --data-dir."
-        ) from error
+        raise _unreadable(path, error) from error
     _check_identity(name, index, path, content)
     return _parse_idx(path, content, count=60_000 if index < 2 else 10_000, is_image=index % 2 == 0)
 
@@ -228,6 +229,10 @@ def _parse_idx(path: Path, content: bytes, *, count: int, is_image: bool) -> npt
     return np.frombuffer(content, dtype=np.uint8, offset=len(header)).reshape(shape)
 
 
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot read {path} ({error.strerror}). Give a --data-dir that can be read.")
+
+
 def _corrupt(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} is truncated or corrupt: {reason}. Remove it to have it downloaded again, or put the right file there."
@@ -240,10 +245,11 @@ _DOWNLOADER = "import sys, torchvision.datasets as d; getattr(d, sys.argv[1])(sy
 def _download(name: str, data_dir: Path) -> Path:
     """Let torchvision download into ``data_dir``; many processes may ask, one downloads, nothing is left half-done."""
     folder = SOURCES[name].folder
-    target = data_dir / folder / "raw"
+    target, lock = data_dir / folder / "raw", data_dir / f".{folder}.lock"
+    missing = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(data_dir / f".{folder}.lock"):
+        with FileLock(lock):
             if found := _find(name, data_dir):
                 return found
             with tempfile.TemporaryDirectory(prefix=f".{folder}-", dir=data_dir) as aside:
@@ -256,9 +262,11 @@ def _download(name: str, data_dir: Path) -> Path:
     except OSError as error:
         problem = f"{error.strerror}: {error.filename}"
     finally:
-        (data_dir / f".{folder}.lock").unlink(missing_ok=True)
+        with suppress(OSError):
+            lock.unlink()
     with suppress(OSError):
-        data_dir.rmdir()  # if it is empty
+        for path in missing:
+            path.rmdir()  # what was made for nothing
     raise UserError(
         f"the files of {name} are not in {data_dir} and could not be downloaded ({problem}).\n"
         f"Put {', '.join(FILES)} (raw or .gz) into {target} or name their folder with --data-dir,\n"

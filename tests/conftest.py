@@ -3,8 +3,11 @@
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -12,7 +15,8 @@ import pytest
 from synthetic import drawn_digits
 
 from dae.data import Dataset
-from sweep.grid import Grid, Settings
+from sweep.grid import Cell, Grid, Settings
+from sweep.records import Status
 from sweep.store import Store
 
 # The same examples in every run: a failure in CI is a failure at home.
@@ -94,8 +98,9 @@ def make_undisturbed(store: Store, grid: Grid, settings: Settings) -> None:
 
     from dae import data
     from dae.training import Images
+    from sweep.job import Job
     from sweep.runner import Request, declare
-    from sweep.trial import Job, Trial
+    from sweep.trial import Trial
 
     dataset = data.load(settings.dataset, Path("nowhere"), settings.train_fraction)
     request = Request(
@@ -136,3 +141,54 @@ def sweep_copy(undisturbed: Store, tmp_path: Path) -> Store:
     """A copy of the undisturbed sweep, to do anything with; its storage is ``tmp_path / "sweeps"``."""
     shutil.copytree(undisturbed.root, tmp_path / "sweeps" / undisturbed.root.name)
     return Store(tmp_path / "sweeps" / undisturbed.root.name)
+
+
+@dataclass
+class InProcess:
+    """Stands in for Ray Tune: real trials, one after the other in this process.
+
+    Attributes:
+        rounds: keys of the cells of every call, in their order.
+        before: called with a cell's key before each of its epochs.
+    """
+
+    rounds: list[list[str]] = field(default_factory=list)
+    before: Callable[[str], None] = lambda _key: None
+
+    def run_trials(
+        self,
+        cells: Sequence[Cell],
+        job: Any,
+        dataset: Dataset,
+        resources: Any,
+        listener: Any,
+        should_stop: Callable[[], bool],
+        max_retries: int,
+    ) -> None:
+        from dae.training import Images
+        from sweep.trial import Trial
+
+        self.rounds.append([cell.key for cell in cells])
+        images = Images(dataset, job.settings.alpha, job.device)
+        for cell in cells:
+            trial = Trial(job, cell, images)
+            listener.started(cell.key)
+            status = Status.RUNNING
+            while status is Status.RUNNING:
+                if should_stop():
+                    return
+                self.before(cell.key)
+                record = trial.advance(0)
+                listener.progressed(record, trial.images_per_s)
+                status = record.status
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, own_signals: None, one_thread: None) -> InProcess:
+    """Runs of this test use no Ray."""
+    from sweep import session, tuning
+
+    fake = InProcess()
+    monkeypatch.setattr(session, "local_cluster", lambda *_: nullcontext())
+    monkeypatch.setattr(tuning, "run_trials", fake.run_trials)
+    return fake
