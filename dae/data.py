@@ -230,7 +230,7 @@ def _parse_idx(path: Path, content: bytes, *, count: int, is_image: bool) -> npt
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"cannot read {path} ({error.strerror}). Give a --data-dir that can be read.")
+    return UserError(f"cannot read {path}: {error.strerror}. Give a --data-dir that can be read.")
 
 
 def _corrupt(path: Path, reason: str) -> UserError:

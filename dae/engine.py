@@ -6,6 +6,7 @@ convolutions are computed as convolutions in channels-last layout; on a GPU a wh
 """
 
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,11 @@ from torch import nn
 from dae.config import IMAGE_SIZE, TrainConfig
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
+
+try:
+    from dae import kernels
+except ImportError:  # Triton comes with torch for Linux and GPUs alone
+    kernels = None  # type: ignore[assignment]
 
 EVALUATION_BATCH = {"cpu": 200, "cuda": 4000}
 """Images a forward pass takes when nothing is learnt: what fits the cache of a core, or fills a GPU."""
@@ -42,7 +48,7 @@ class Engine:
         self.config = config
         self.low, self.scale = low, high - low
         self.train_images = train.view(len(train), -1)
-        self.flat = _flatten(self.model, channels_last=self.device.type == "cpu")
+        self.flat = _flatten(self.model)
         self.optimizer = torch.optim.Adam([self.flat], lr=config.lr, fused=True, capturable=self.device.type == "cuda")
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
@@ -146,6 +152,22 @@ class CudaEngine(Engine):
             self._next = torch.zeros(1, dtype=torch.int64, device=self.device)
             steps = len(train) // config.batch_size
             self._order = torch.zeros(steps, config.batch_size, dtype=torch.int64, device=self.device)
+            self._kernels = self._own_kernels()
+
+    def _own_kernels(self) -> "kernels.Step | None":
+        if kernels is None or not kernels.supports(self.model):
+            return None
+        self.optimizer.step()  # with gradients of zero: makes the moments that the kernels then move
+        self.optimizer.state[self.flat]["step"].zero_()
+        try:
+            return kernels.Step(self.model, self.flat, self.config.batch_size)
+        except kernels.Unavailable as problem:
+            warnings.warn(f"{problem} Trainings go on without the project's own GPU kernels, slower.", stacklevel=2)
+            return None
+
+    def forward(self, noisy: torch.Tensor) -> torch.Tensor:
+        """What the plain module would answer, to the precision of `dae.kernels`."""
+        return self._kernels.denoise(noisy) if self._kernels else super().forward(noisy)
 
     @contextmanager
     def _own_stream(self) -> Iterator[None]:
@@ -200,9 +222,35 @@ class CudaEngine(Engine):
         self._restore_in_place(before)
 
     def _graph_step(self) -> None:
+        if self._kernels:
+            self._kernel_step(self._kernels)
+            return
         self._step(self._order.index_select(0, self._next).view(-1), self._noise, self._total)
         self._next += 1
         self._next.remainder_(len(self._order))
+
+    def _kernel_step(self, step: "kernels.Step") -> None:
+        adam, moments = self.optimizer.param_groups[0], self.optimizer.state[self.flat]
+        step.load(
+            self.train_images,
+            self._order,
+            self._next,
+            moments["step"],
+            self._noise,
+            low=self.low,
+            scale=self.scale,
+            alpha=self.config.alpha,
+        )
+        step.differentiate()
+        step.update(
+            moments,
+            self._total,
+            self._next,
+            steps=len(self._order),
+            lr=adam["lr"],
+            betas=adam["betas"],
+            eps=adam["eps"],
+        )
 
     @torch.no_grad()
     def _restore_in_place(self, state: dict[str, torch.Tensor]) -> None:
@@ -226,8 +274,8 @@ def build(model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor,
     return kind(model, config, train, low, high)
 
 
-def _flatten(model: nn.Module, *, channels_last: bool) -> nn.Parameter:
-    """Make all parameters, and their gradients, views of one tensor."""
+def _flatten(model: nn.Module) -> nn.Parameter:
+    """Make all parameters, and their gradients, views of one tensor; weights channels last."""
     parameters = list(model.parameters())
     flat = nn.Parameter(torch.empty(sum(p.numel() for p in parameters), device=parameters[0].device))
     flat.grad = torch.zeros_like(flat)
@@ -235,7 +283,7 @@ def _flatten(model: nn.Module, *, channels_last: bool) -> nn.Parameter:
     for parameter in parameters:
         value = parameter.data
         views = [part[start : start + value.numel()] for part in (flat.data, flat.grad)]
-        if channels_last and value.dim() == 4:
+        if value.dim() == 4:
             o, i, h, w = value.shape
             views = [view.view(o, h, w, i).permute(0, 3, 1, 2) for view in views]
         else:
