@@ -144,8 +144,8 @@ def flags_of(record: Record) -> list[str]:
 def loss_table(sweep: Sweep) -> list[list[str]]:
     """Test losses as text, for a terminal: a heading row, then a row a depth and a column a latent size.
 
-    A cell is ``0.01009``, over several seeds ``0.01009 ± 0.00012 (3)`` (mean, standard deviation, seeds), with
-    marks behind it; a hole says why it is one and an architecture that the grid leaves out is empty.
+    A cell is ``0.01009``, over several seeds ``0.01009 ± 0.00012 (3)`` (mean, standard deviation, seeds), with a
+    star where `loss_notes` has more to say; a hole says why it is one and what the grid leaves out is empty.
     """
     grid = sweep.manifest.grid
     texts = {(each.config.depth, each.config.latent): _loss_text(each) for each in results(sweep)}
@@ -157,7 +157,18 @@ def _loss_text(result: Result) -> str:
     numbers = [] if result.mean is None else [f"{result.mean:.5f}"]
     if result.sd is not None:
         numbers.append(f"± {result.sd:.5f} ({len(result.losses)})")
-    return " ".join([*numbers, ", ".join(result.marks)]).strip()
+    if not numbers:
+        return ", ".join(result.marks)
+    return " ".join([*numbers, "*"] if result.marks else numbers)
+
+
+def loss_notes(sweep: Sweep) -> list[str]:
+    """What the stars of `loss_table` mean, such as ``unconverged: DAE_1_8, DAE_1_5``."""
+    named: dict[str, list[str]] = {}
+    for result in results(sweep):
+        for mark in result.marks if result.mean is not None else ():
+            named.setdefault(mark, []).append(result.name)
+    return [f"{mark}: {', '.join(names)}" for mark, names in named.items()]
 
 
 def psnr(loss: float) -> float:

@@ -14,7 +14,7 @@ from sweep import __version__
 from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings
 from sweep.records import MANIFEST, Status, Sweep, gather
 from sweep.signals import Interrupted, Signals
-from sweep.store import Damaged, Store, open_store
+from sweep.store import Damaged, Store, Unwritable, open_store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,6 +57,11 @@ class Commands(click.Group):
             if isinstance(error, UserError):
                 click.echo(f"Error: {error}", err=True)
                 ctx.exit(2)
+            if isinstance(error, Unwritable):
+                click.echo(
+                    f"Error: {error}. What was finished is kept; free or repair the storage and run it again.", err=True
+                )
+                ctx.exit(1)
             click.echo(f"Error: {type(error).__name__}: {error}\nRun it with --debug to see where.", err=True)
             ctx.exit(1)
 
@@ -131,6 +136,13 @@ def main() -> None:
     help="auto: online where a key is configured, else offline.",
 )
 @click.option("--project", default="dae-sweep", show_default=True, help="W&B project.")
+@click.option(
+    "--max-retries",
+    type=int,
+    default=3,
+    show_default=True,
+    help="How often a cell goes on after its process or node died.",
+)
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @click.option("--no-report", is_flag=True, help="Train only.")
 @debug_option
@@ -149,8 +161,13 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
 
     cpus = machine.cpu_count() if given["cpus"] is None else given["cpus"]
     gpus = machine.gpu_count() if given["gpus"] is None else given["gpus"]
-    trials_per_gpu = given["trials_per_gpu"] or 3
-    for option, value, least in (("cpus", cpus, 1), ("gpus", gpus, 0), ("trials-per-gpu", trials_per_gpu, 1)):
+    trials_per_gpu = 3 if given["trials_per_gpu"] is None else given["trials_per_gpu"]
+    for option, value, least in (
+        ("cpus", cpus, 1),
+        ("gpus", gpus, 0),
+        ("trials-per-gpu", trials_per_gpu, 1),
+        ("max-retries", given["max_retries"], 0),
+    ):
         if value < least:
             raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
     machine.check_gpus(gpus)
@@ -170,6 +187,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         trials_per_gpu=trials_per_gpu,
         wandb_mode=given["wandb_mode"],
         project=given["project"],
+        max_retries=given["max_retries"],
     )
     outcome = runner.run(
         request,
@@ -268,13 +286,8 @@ def status(storage: str) -> None:
 @click.pass_context
 def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
     """Rebuild the report of a sweep from its folder alone."""
-    store = open_store(storage, name or dataset)
-    try:
-        sweep = gather(store)
-    except FileNotFoundError:
-        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.") from None
-    except Damaged as error:
-        raise UserError(f"{store.path(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+    sweep = existing(name, storage, dataset)
+    store = sweep.store
     from sweep.report import NothingCompleted
 
     try:
@@ -304,7 +317,7 @@ def print_results(console: "Console", sweep: Sweep) -> None:
     """The test losses, a row a depth and a column a latent size."""
     from rich.table import Table
 
-    from sweep.analysis import loss_table
+    from sweep.analysis import loss_notes, loss_table
 
     heading, *rows = loss_table(sweep)
     table = Table(title="test loss (MSE per pixel)", title_justify="left", box=None, pad_edge=False, header_style="dim")
@@ -313,6 +326,8 @@ def print_results(console: "Console", sweep: Sweep) -> None:
     for row in rows:
         table.add_row(*row)
     console.print(table)
+    for note in loss_notes(sweep):
+        console.print(f"* {note}", highlight=False, markup=False)
 
 
 def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
@@ -340,3 +355,101 @@ def _find(store: Store) -> Sweep | None:
         return gather(store)
     except (FileNotFoundError, Damaged):
         return None
+
+
+def existing(name: str | None, storage: str, dataset: str) -> Sweep:
+    """The sweep that a command is to read.
+
+    Raises:
+        UserError: there is none, or its manifest is damaged.
+    """
+    store = open_store(storage, name or dataset)
+    try:
+        return gather(store)
+    except FileNotFoundError:
+        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.") from None
+    except Damaged as error:
+        raise UserError(f"{store.path(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+
+
+which_existing = options(
+    which_sweep, click.option("--dataset", default="mnist", help="The sweep of this dataset, where no --name is given.")
+)
+
+
+@main.command()
+@which_existing
+@click.option("--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are.")
+@debug_option
+@click.pass_context
+def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, data_dir: str) -> None:
+    """Compute every test loss anew from weights and dataset, and check all files of a sweep."""
+    Signals().install()
+    sweep = existing(name, storage, dataset)
+    from dae import data
+    from sweep import verify as checks
+
+    settings = sweep.manifest.settings
+    images = data.load(settings.dataset, Path(data_dir), settings.train_fraction)
+    found = checks.verify(sweep, images, tell=lambda key: click.echo(f"{key}  test loss computed anew", err=True))
+    if found:
+        width = max(len(each.where) for each in found)
+        for each in found:
+            click.echo(f"{each.where:<{width}}  {each.what}")
+        click.echo(f"{len(found)} disagreement{'s' * (len(found) != 1)} in {sweep.store.root}; {tally(sweep)}")
+        ctx.exit(1)
+    click.echo(f"{tally(sweep)}: every test loss, file and number agrees with weights and dataset.")
+
+
+@main.command()
+@which_existing
+@debug_option
+@click.pass_context
+def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
+    """Upload the sweep's offline W&B runs; what is uploaded is left alone."""
+    Signals().install()
+    from sweep import sync as upload
+
+    store = open_store(storage, name or dataset)
+    done = upload.sync(store)
+    click.echo(f"{done.now} runs uploaded, {done.before} had been before, {len(done.missing)} missing")
+    for folder in done.missing:
+        click.echo(f"  {folder}")
+    if done.missing:
+        click.echo(f"Error: wandb sync said: {done.problem}\nSync again to upload what is missing.", err=True)
+        ctx.exit(1)
+
+
+@main.command()
+@debug_option
+@click.pass_context
+def drill(ctx: click.Context) -> None:
+    """Kill a tiny sweep again and again, and show that nothing is lost. About two minutes on two cores."""
+    Signals().install()
+    import tempfile
+
+    from sweep import drill as fire
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-drill-") as folder:
+        try:
+            faults, cells = fire.drill(Path(folder), lambda line: click.echo(f"{line}  ({_since(start)})"))
+        except fire.DrillFailed as failure:
+            click.echo(f"Error: {failure}", err=True)
+            ctx.exit(1)
+    for fault in faults:
+        left = f"; {fault.left} processes of Ray's outlived it and were ended" if fault.left else ""
+        click.echo(f"killed {fault.what} at {fault.at}{left}")
+    click.echo(f"\n{'cell':<14} {'undisturbed':<22} {'with faults':<22} bit for bit")
+    for cell in cells:
+        same = "differs: " + ", ".join(cell.differs) if cell.differs else "equal"
+        click.echo(f"{cell.key:<14} {cell.undisturbed!s:<22} {cell.disturbed!s:<22} {same}")
+    differing = sum(bool(cell.differs) for cell in cells)
+    verdict = f"{differing} of {len(cells)} cells differ" if differing else "nothing was lost, every number is the same"
+    click.echo(f"{len(faults)} faults, {verdict}; {_since(start)}")
+    if differing or not cells:
+        ctx.exit(1)
+
+
+def _since(start: float) -> str:
+    return f"{time.monotonic() - start:.0f} s"

@@ -72,7 +72,9 @@ class Progress:
         for key, record in records.items():
             if key in self._rows:
                 row = self._rows[key]
-                row.status, row.epoch = record.status, len(record.history)
+                # Nobody is at a cell before it is started in this run, whatever a killed one left behind.
+                row.status = Status.INTERRUPTED if record.status is Status.RUNNING else record.status
+                row.epoch = len(record.history)
         self._start = clock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 

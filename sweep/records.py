@@ -14,6 +14,10 @@ from sweep.store import Damaged, Store, digest, dump_json, load_json
 SCHEMA = 1
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
+IDENTITY = ".id"
+"""The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
+LOST = "lost: "
+"""How the reason of an attempt begins whose process or node died."""
 
 
 class Status(StrEnum):
@@ -43,6 +47,8 @@ class Failure(StrEnum):
     """An error in the code or the data; other cells will meet it too."""
     LOST = "lost"
     """Its process or node died, more often than is retried."""
+    STORAGE = "storage"
+    """The sweep folder could not be read or written. Said by a trial; never written, for the cell is not at fault."""
 
 
 class CellFiles:
@@ -137,6 +143,11 @@ class Record:
         return Cell(depth=self.depth, latent=self.latent, seed=self.seed)
 
     @property
+    def losses(self) -> int:
+        """How many of its attempts ended because their process or node died."""
+        return sum((attempt.reason or "").startswith(LOST) for attempt in self.attempts)
+
+    @property
     def test_sum(self) -> float | None:
         """The study's loss: squared error summed over the pixels of an image (section 3.1)."""
         return None if self.test_loss is None else self.test_loss * 28 * 28
@@ -187,7 +198,7 @@ class Manifest:
     @classmethod
     def new(cls, **values: Any) -> Self:
         """A manifest with an identity of its own."""
-        return cls(id=uuid.uuid4().hex, created_at=now(), **values)
+        return cls(**{"id": uuid.uuid4().hex, "created_at": now()} | values)
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""

@@ -2,42 +2,38 @@
 
 import importlib
 import io
+import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.testset import TestSet
+from sweep.desk import Desk, copy_to_tracker
 from sweep.grid import Cell, Grid, Settings, longest_first
 from sweep.progress import Progress
 from sweep.records import (
+    IDENTITY,
     MANIFEST,
     SAMPLES,
     CellFiles,
-    Failure,
     Manifest,
     Record,
     Status,
     Sweep,
     gather,
-    now,
     read_record,
     read_verified,
 )
 from sweep.signals import Signals
-from sweep.store import Damaged, Held, Store, digest
+from sweep.store import Damaged, Held, Store, digest, seal, unseal
 from sweep.tracking import Tracker
-
-SAME_ERROR_LIMIT = 2
-"""So many cells that fail with one and the same error mean that the program or the data is at fault, not the cell."""
 
 Warn = Callable[[str], None]
 
@@ -55,6 +51,7 @@ class Request:
     trials_per_gpu: int
     wandb_mode: str
     project: str
+    max_retries: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,10 @@ def run(
         )
         try:
             todo = _todo(sweep, warn)
-            stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress) if todo else None
+            copy_to_tracker(sweep, tracker, todo)
+            stopped_because = None
+            if todo:
+                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
             sweep = gather(request.store)
             signals.raise_if_asked()
             if make_report is not None and sweep.completed:
@@ -133,7 +133,9 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
         found = None
     grid = request.grid.union(_recorded(store))
     if found is None:
-        manifest = Manifest.new(name=store.root.name, grid=grid, settings=settings, dataset=_describe(dataset))
+        manifest = Manifest.new(
+            name=store.root.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
+        )
         records = gather_records(store, grid)
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
@@ -150,8 +152,17 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
         store.write(SAMPLES, samples)
         manifest = replace(manifest, baselines=test_set.baselines(), digests={SAMPLES: digest(samples)})
     if found is None or manifest != found.manifest:
+        store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
     return gather(store)
+
+
+def _known_id(store: Store) -> dict[str, str]:
+    """The id of a sweep whose manifest is lost."""
+    try:
+        return {"id": unseal(store.read(IDENTITY)).decode()}
+    except (FileNotFoundError, Damaged):
+        return {}
 
 
 def _recorded(store: Store) -> Grid:
@@ -228,8 +239,18 @@ def _todo(sweep: Sweep, warn: Warn) -> list[Cell]:
                 warn(f"{error}; {cell.key} is trained again")
         elif sweep.status(cell).is_final:
             continue
+        _check_checkpoint(sweep.store, cell, warn)
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
+
+
+def _check_checkpoint(store: Store, cell: Cell, warn: Warn) -> None:
+    try:
+        unseal(store.read(CellFiles(cell.key).checkpoint))
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
 
 
 def _train(
@@ -240,6 +261,7 @@ def _train(
     signals: Signals,
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
+    warn: Warn,
 ) -> str | None:
     """Run the trials; why they ended early, or None."""
     from sweep import session
@@ -249,20 +271,31 @@ def _train(
     importing.start()
     resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
     settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
-    with session.local_cluster(resources, dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes):
+    dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
+    signals.be_patient()  # half of a Ray would be left behind
+    with _answering_sigterm(signals), session.local_cluster(resources, dataset_bytes):
         signals.install()
         importing.join()
+        signals.raise_if_asked()
         from sweep import tuning
         from sweep.job import Job, git_commit
 
         commit = git_commit()
         with make_progress(sweep, resources.slots) as progress:
-            desk = _Desk(sweep, progress, tracker)
+            desk = Desk(sweep, progress, tracker, warn)
             signals.be_patient()
             # Cells that ran out of memory beside others have one more round, with the device to themselves.
             for round_resources in (resources, resources.alone):
                 job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
-                tuning.run_trials(todo, job, dataset, round_resources, desk, lambda: signals.asked() or desk.is_stopped)
+                tuning.run_trials(
+                    todo,
+                    job,
+                    dataset,
+                    round_resources,
+                    desk,
+                    lambda: signals.asked() or desk.is_stopped,
+                    max_retries=request.max_retries,
+                )
                 signals.raise_if_asked()
                 todo, desk.out_of_memory = desk.out_of_memory, []
                 if not todo or desk.is_stopped:
@@ -270,74 +303,15 @@ def _train(
     return desk.stop_because
 
 
-class _Desk:
-    """Where the news of all trials come in; hands them on to the display and to W&B."""
-
-    def __init__(self, sweep: Sweep, progress: Progress, tracker: Tracker) -> None:
-        self._sweep, self._progress, self._tracker = sweep, progress, tracker
-        self._tracked: set[str] = set()
-        self._errors: dict[str, set[str]] = {}
-        self.out_of_memory: list[Cell] = []
-        self.stop_because: str | None = None
-
-    @property
-    def is_stopped(self) -> bool:
-        return self.stop_because is not None
-
-    def started(self, key: str) -> None:
-        self._progress.started(key)
-
-    def progressed(self, record: Record, images_per_s: float) -> None:
-        self._progress.progressed(record, images_per_s)
-        if record.key not in self._tracked:
-            self._tracked.add(record.key)
-            self._tracker.started(record)
-        if record.status is Status.RUNNING:
-            self._tracker.progressed(record.key, record.history)
-        else:
-            self._tracker.ended(record, self._sample(record))
-        if record.failure is Failure.MEMORY:
-            self.out_of_memory.append(record.cell)
-        if record.failure is Failure.PROGRAM and record.error is not None:
-            cells = self._errors.setdefault(record.error, set())
-            cells.add(record.key)
-            if len(cells) >= SAME_ERROR_LIMIT:
-                self.stop_because = f"{' and '.join(sorted(cells))} failed with the same error: {record.error}"
-
-    def lost(self, key: str, reason: str, *, is_final: bool) -> None:
-        self._progress.lost(key, reason, is_final=is_final)
-        if not is_final:
-            return
-        cell, manifest = Cell.from_key(key), self._sweep.manifest
-        try:
-            record = read_record(self._sweep.store, cell)
-        except (FileNotFoundError, Damaged):
-            dataset = {name: str(manifest.dataset[name]) for name in ("name", "fingerprint")}
-            record = Record.new(cell, manifest.settings, dataset)
-        if record.status.is_final:  # its last word was written before the process died
-            return
-        record = replace(
-            record,
-            status=Status.FAILED,
-            failure=Failure.LOST,
-            error=f"its process was lost: {reason}",
-            finished_at=now(),
-        )
-        self._sweep.store.write(CellFiles(key).record, record.to_bytes())
-        self._tracker.ended(record, None)
-
-    def _sample(self, record: Record) -> npt.NDArray[np.uint8] | None:
-        """Clean, noisy and denoised digits, one row each."""
-        if record.status is not Status.COMPLETED:
-            return None
-        test = np.load(io.BytesIO(read_verified(self._sweep.store, CellFiles(record.key).test, record.digests)))
-        rows = np.stack([*self._clean_and_noisy, test["samples"]])
-        return (255 * rows.transpose(0, 2, 1, 3).reshape(3 * 28, -1)).round().astype(np.uint8)
-
-    @cached_property
-    def _clean_and_noisy(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        samples = np.load(io.BytesIO(read_verified(self._sweep.store, SAMPLES, self._sweep.manifest.digests)))
-        return samples["clean"], samples["noisy"]
+@contextmanager
+def _answering_sigterm(signals: Signals) -> Iterator[None]:
+    """While it starts, Ray answers SIGTERM itself, with an exit."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code != signal.SIGTERM:
+            raise
+        signals.receive(signal.SIGTERM)
 
 
 class _held:  # noqa: N801  (reads as the context it is)

@@ -5,6 +5,8 @@ import signal
 from types import FrameType
 from typing import Self
 
+from sweep.processes import descendants
+
 HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -51,9 +53,20 @@ class Signals:
         """From now on the work looks at `asked` by itself."""
         self._is_patient = True
 
+    def receive(self, number: int) -> None:
+        """Take in a signal that reached another handler first.
+
+        Raises:
+            Interrupted: always.
+        """
+        self.received = self.received or number
+        raise Interrupted(number)
+
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.asked():
-            os._exit(128 + number)  # Ray's processes die with this one
+            for process in descendants(os.getpid()):  # two of Ray's would outlive this one by a minute
+                process.send(signal.SIGKILL)
+            os._exit(128 + number)
         self.received = number
         if not self._is_patient:
             raise Interrupted(number)

@@ -18,9 +18,19 @@ from dae.errors import UserError
 
 LOCK_FILE = ".lock"
 
+MAX_NAME_BYTES = 255
+"""What the file systems of today allow for one folder."""
+
 
 class Damaged(Exception):
     """A file is there but is not what was written."""
+
+
+class Unwritable(OSError):
+    """The storage takes no more: it is full, read-only or gone."""
+
+    def __str__(self) -> str:
+        return f"cannot write {self.filename}: {self.strerror}"
 
 
 class Held(Exception):
@@ -46,18 +56,25 @@ class Store:
         return self.path(name).read_bytes()
 
     def write(self, name: str, data: bytes) -> None:
-        """Replace the file in one move; a crash leaves the old one or the new one."""
+        """Replace the file in one move; a crash leaves the old one or the new one.
+
+        Raises:
+            Unwritable: the storage refuses; the old file is as it was.
+        """
         path = self.path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
         try:
-            with aside.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with aside.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise Unwritable(error.errno, error.strerror or str(error), str(path)) from error
 
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""
@@ -115,11 +132,13 @@ def open_store(storage: str | Path, name: str) -> Store:
     Raises:
         UserError: the name could leave the storage folder, or the storage is not a local folder.
     """
-    if not name or name in {".", ".."} or name.startswith((".", "-")) or any(c in '/\\:#?%*"<>|\0\n' for c in name):
+    if not name.isprintable() or not name or name.startswith((".", "-")) or any(c in '/\\:#?%*"<>|\0\n' for c in name):
         raise UserError(
             f"{name!r} cannot name a sweep: a name is one folder below the storage, without path separators, "
             'none of :#?%*"<>| and no leading dot or dash. Try --name my-sweep.'
         )
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise UserError(f"the name {name[:20]!r}... is too long: at most {MAX_NAME_BYTES} bytes make a folder's name.")
     if "://" in str(storage):
         raise UserError(f"storage {storage} is a URI: this version keeps sweeps in local or mounted folders.")
     return Store(Path(storage).expanduser().absolute() / name)
@@ -161,10 +180,10 @@ def load_json(data: bytes, *, schema: int) -> dict[str, object]:
     """
     try:
         document: dict[str, object] = json.loads(data)
-        claimed = document.pop("sha256")
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
+        claimed, content = document.pop("sha256"), _dump(document)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise Damaged("it is not the JSON that was written") from error
-    if claimed != digest(_dump(document)):
+    if claimed != digest(content):
         raise Damaged("its content does not match its digest")
     if document.get("schema") != schema:
         raise UserError(

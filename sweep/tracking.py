@@ -32,6 +32,7 @@ from sweep.records import Epoch, Manifest, Record, Status
 
 MODES = ("auto", "online", "offline", "disabled")
 CACHE = "wandb/.cache"
+FINISHED = "wandb/.finished"
 INIT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 30.0
 FLUSH_INTERVAL_S = 1.0
@@ -98,6 +99,10 @@ class Tracker:
         """The comparison table, a row for each mapping, and the figures; takes the place of one not synced yet."""
         self._do(partial(self._writer.report, [dict(row) for row in rows], tuple(figures)))
 
+    def lacks(self, record: Record) -> bool:
+        """Whether W&B was never told how this cell ended."""
+        return self.mode != "disabled" and not self._writer.finished_marker(record).exists()
+
     def close(self, timeout_s: float = 60) -> None:
         """Write what is still to be written, but wait no longer than ``timeout_s``. A second call does nothing."""
         if self._environment_before is None:
@@ -126,10 +131,10 @@ def resolve_mode(mode: str) -> str:
     if mode != "auto":
         return mode
     wished = os.environ.get("WANDB_MODE")
-    return wished if wished in MODES[1:] else "online" if _has_key() else "offline"
+    return wished if wished in MODES[1:] else "online" if has_key() else "offline"
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether wandb would find a key; it is asked only if there is a file where it could."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
@@ -285,10 +290,18 @@ class _Writer:
                 cell.logged = epoch.epoch
                 self._last_logged = Path(cell.run.dir).parent / f"run-{cell.run.id}.wandb", epoch.epoch
 
+    def finished_marker(self, record: Record) -> Path:
+        """Is there once the run of the cell has ended as the cell did; ``wandb clean`` leaves it alone."""
+        return self._folder / FINISHED / self._run_id(record.key, record.generation)
+
     def _open_cell(self, cell: _Cell) -> None:
         run_id = self._run_id(cell.record.key, cell.record.generation)
+        with suppress(NotADirectoryError):  # `_open` says it better
+            self.finished_marker(cell.record).unlink(missing_ok=True)
+        for generation in range(cell.record.generation):  # superseded: nobody needs to see them any more
+            self._remove_unsynced(self._run_id(cell.record.key, generation))
         # Online the server itself says what it has, and wandb drops the steps before.
-        synced = filter(_is_synced, self._fragments(run_id)) if self.mode == "offline" else ()
+        synced = filter(is_synced, self._fragments(run_id)) if self.mode == "offline" else ()
         cell.logged = max(map(_last_epoch, synced), default=0)
         cell.run = self._open(run_id, cell.record.key, "cell", _cell_config(cell.record))
         for name in ("train/loss", "val/loss", "epoch_seconds"):
@@ -298,13 +311,14 @@ class _Writer:
         if cell.run is not None:
             cell.run.summary.update(_summary(cell.record))
             cell.run.finish(exit_code=exit_code)
+            if exit_code != INTERRUPTED_EXIT_CODE:
+                self.finished_marker(cell.record).parent.mkdir(exist_ok=True)
+                self.finished_marker(cell.record).touch()
         del self._cells[cell.record.key]
 
     def _open(self, run_id: str, name: str, job_type: str, config: dict[str, Any]) -> Any:
         """A new run, in place of what was written of it and not synced."""
-        for file in self._fragments(run_id):
-            if not _is_synced(file):
-                shutil.rmtree(file.parent)
+        self._remove_unsynced(run_id)
         # wandb would silently write to the system's temporary folder instead.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
         wandb = _wandb()
@@ -327,6 +341,11 @@ class _Writer:
         if self.mode == "online" and run.project_url:
             self.location = str(run.project_url)
         return run
+
+    def _remove_unsynced(self, run_id: str) -> None:
+        for file in self._fragments(run_id):
+            if not is_synced(file):
+                shutil.rmtree(file.parent)
 
     def _stop_service(self, *, kill: bool) -> None:
         """End wandb's process and forget its runs; the next `_open` starts another."""
@@ -415,7 +434,7 @@ def _marker(file: Path) -> Path:
     return file.with_name(f"{file.name}.synced")
 
 
-def _is_synced(file: Path) -> bool:
+def is_synced(file: Path) -> bool:
     """Whether all of the file was uploaded; a run can be synced while it is still being written."""
     marker = _marker(file)
     return marker.exists() and marker.stat().st_mtime >= file.stat().st_mtime

@@ -23,7 +23,7 @@ import torch
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record
+from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record, read_verified
 from sweep.store import Damaged, digest, seal, unseal
 
 
@@ -54,36 +54,46 @@ class Trial:
         """Train on for ``at_least_s`` seconds, rounded up to whole epochs, or to the end.
 
         The first call takes the cell over and continues after the last epoch that is on disk. An error does not
-        escape: it ends the cell as diverged or failed, and stands in its record and log.
+        escape: it ends the cell as diverged or failed, and stands in its record and log. Only where the storage
+        itself refuses does the record that is returned say so, while the one on disk stays as it is.
 
         Raises:
             Superseded: a newer attempt has begun.
         """
-        start = time.perf_counter()
-        with self._logging():
-            try:
-                if self._training is None:
-                    self._training = self._begin()
-                while not self._training.is_finished:
-                    epoch = self._training.run_epoch()
-                    _say(
-                        f"epoch {epoch.epoch}: training loss {epoch.train_loss:.6f}, "
-                        f"validation loss {epoch.val_loss:.6f}, {epoch.seconds:.2f} s"
-                    )
-                    if self._training.is_finished:
-                        break
-                    self._save_epoch(self._training)
-                    if time.perf_counter() - start >= at_least_s:
-                        return self.record
-                self._complete(self._training)
-            except Superseded:
-                raise
-            except Diverged as error:
-                self._end(Status.DIVERGED, str(error))
-            except Exception as error:  # whatever it is, it belongs into this cell's record
-                traceback.print_exc()
-                self._fail(error)
+        try:
+            with self._logging():
+                self._advance(at_least_s)
+        except OSError as error:
+            return replace(self.record, status=Status.FAILED, failure=Failure.STORAGE, error=str(error))
         return self.record
+
+    def _advance(self, at_least_s: float) -> None:
+        start = time.perf_counter()
+        try:
+            if self._training is None:
+                if (finished := self._finished()) is not None:
+                    self.record = finished
+                    return
+                self._training = self._begin()
+            while not self._training.is_finished:
+                epoch = self._training.run_epoch()
+                _say(
+                    f"epoch {epoch.epoch}: training loss {epoch.train_loss:.6f}, "
+                    f"validation loss {epoch.val_loss:.6f}, {epoch.seconds:.2f} s"
+                )
+                if self._training.is_finished:
+                    break
+                self._save_epoch(self._training)
+                if time.perf_counter() - start >= at_least_s:
+                    return
+            self._complete(self._training)
+        except (Superseded, OSError):
+            raise
+        except Diverged as error:
+            self._end(Status.DIVERGED, str(error))
+        except Exception as error:  # whatever it is, it belongs into this cell's record
+            traceback.print_exc()
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """End the cell as failed, or leave it to the next `advance` to try once more from the last checkpoint."""
@@ -98,13 +108,25 @@ class Trial:
             self._is_retry, self._training = True, None
             self._write(replace(self.record, attempts=_closed(self.record.attempts, text)))
 
+    def _finished(self) -> Record | None:
+        """The record of the process before, if that one died between its last word and the driver's ear."""
+        record = self._previous()
+        if record is None or not record.status.is_final or record.config != self.record.config:
+            return None
+        try:
+            for name in (self.files.test, self.files.weights) if record.status is Status.COMPLETED else ():
+                read_verified(self.job.store, name, record.digests)
+        except Damaged:
+            return None
+        return record if record.dataset == self.record.dataset else None
+
     def _begin(self) -> Training:
         previous, state = self._previous(), self._checkpoint()
         history = () if state is None else tuple(Epoch(**epoch) for epoch in state["training"]["history"])
         if state is not None:
             generation = int(state["generation"])
         else:
-            generation = previous.generation + 1 if previous is not None and previous.history else 0
+            generation = 0 if previous is None else previous.generation + bool(previous.history)
         self.token = uuid.uuid4().hex
         attempt = Attempt(token=self.token, started_at=now())
         job = self.job
@@ -113,7 +135,7 @@ class Trial:
             history=history,
             generation=generation,
             attempts=(*(_closed(previous.attempts, "interrupted") if previous is not None else ()), attempt),
-            environment=_environment(job.device, job.git_commit),
+            environment=environment(job.device, job.git_commit),
             started_at=previous.started_at if history and previous is not None else attempt.started_at,
         )
         job.store.write(self.files.record, self.record.to_bytes())
@@ -148,13 +170,14 @@ class Trial:
         except Exception as error:  # damaged, or written by another version: either way it is not to be used
             _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
-        if state["identity"] != self._identity():
+        if state.get("identity") != self._identity():
             _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state
 
     def _identity(self) -> dict[str, Any]:
-        return self.job.settings.config(self.cell) | {"fingerprint": self.images.dataset.fingerprint}
+        fingerprint = self.images.dataset.fingerprint
+        return self.job.settings.config(self.cell) | {"fingerprint": fingerprint, "schema": SCHEMA}
 
     def _save_epoch(self, training: Training) -> None:
         state = {
@@ -248,7 +271,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 @cache
-def _environment(device: str, git_commit: str | None) -> dict[str, Any]:
+def environment(device: str, git_commit: str | None) -> dict[str, Any]:
+    """What a record says of where it was made."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,

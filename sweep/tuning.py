@@ -27,9 +27,6 @@ from sweep.session import Resources
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
 
-MAX_RETRIES = 3
-"""How often a cell whose process or node died is continued by another one."""
-
 
 class Listener(Protocol):
     """Who wants to know how the trials are doing. Called from the driver's one thread."""
@@ -131,8 +128,12 @@ def run_trials(
     resources: Resources,
     listener: Listener,
     should_stop: Callable[[], bool],
+    *,
+    max_retries: int,
 ) -> None:
     """Train the cells, in this order, as many at a time as the resources allow; return when all have ended.
+
+    A cell whose process or node died is continued by another one, up to ``max_retries`` times.
 
     Raises:
         UserError: the cluster has no node on which a trial fits.
@@ -156,7 +157,7 @@ def run_trials(
                 storage_path=folder,
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are taken each epoch
-                failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
+                failure_config=tune.FailureConfig(max_failures=max_retries),
                 stop=_StopWhen(should_stop),
                 callbacks=[_Forwarder(listener)],
             ),

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 from synthetic import STUDY_GRID, STUDY_LOSSES, make_sweep
 
-from sweep.analysis import Effect, Verdict, holm, judge, load_arrays, loss_table, psnr, results, t_interval
+from sweep.analysis import Effect, Verdict, holm, judge, load_arrays, loss_notes, loss_table, psnr, results, t_interval
 from sweep.claims import Claim, Comparer, Contrast, Factor, Split
 from sweep.grid import Cell, Grid
 from sweep.records import SAMPLES, CellFiles, Record, Status, gather
@@ -100,7 +100,8 @@ def test_missing_is_never_a_number(tmp_path: Path) -> None:
 def test_the_loss_table_counts_seeds_and_leaves_out_what_the_grid_leaves_out(tmp_path: Path) -> None:
     cells = [Cell(depth=1, latent=13, seed=0), Cell(depth=1, latent=13, seed=1), Cell(depth=3, latent=8, seed=0)]
     sweep = gather(make_sweep(tmp_path, Grid.of(cells), seed_sd=0.0, flags={"DAE_3_8-s0": "unconverged"}))
-    assert loss_table(sweep)[1:] == [["1", "0.01532 ± 0.00000 (2)", ""], ["3", "", "0.01110 unconverged"]]
+    assert loss_table(sweep)[1:] == [["1", "0.01532 ± 0.00000 (2)", ""], ["3", "", "0.01110 *"]]
+    assert loss_notes(sweep) == ["unconverged: DAE_3_8"]
 
 
 # ---- arrays

@@ -365,14 +365,40 @@ def test_a_trial_that_is_lost_and_goes_on_from_its_checkpoint_repeats_nothing(tr
     assert only_run(folder).epochs == [1, 2, 3, 4]
 
 
-def test_a_cell_trained_from_scratch_has_a_run_of_its_own(track, folder):
+def test_a_cell_trained_from_scratch_has_a_run_of_its_own_in_place_of_the_one_before(track, folder):
     tracker = track()
     tracker.started(record(num_epochs=3))
     tracker.started(record(generation=1))
     tracker.ended(record(5, 1, Status.COMPLETED, generation=1), None)
     tracker.close()
     found = sorted((run.start["config"]["update"]["generation"], run.epochs) for run in map(Run, files(folder)))
+    assert found == [(1, [1])]
+
+
+def test_a_run_that_was_synced_stays_when_its_cell_is_trained_from_scratch(track, folder):
+    tracker = track()
+    tracker.started(record(num_epochs=3))
+    tracker.close()
+    mark_synced(folder)
+    again = track()
+    again.ended(record(5, 1, Status.COMPLETED, generation=1), None)
+    again.close()
+    found = sorted((run.start["config"]["update"]["generation"], run.epochs) for run in map(Run, files(folder)))
     assert found == [(0, [1, 2, 3]), (1, [1])]
+
+
+def test_wandb_lacks_a_cell_until_its_run_has_ended(track, folder):
+    tracker = track()
+    tracker.started(record(num_epochs=2))
+    tracker.close()
+    assert track().lacks(record(5, 4, Status.COMPLETED)), "its driver was killed before it could tell W&B"
+    again = track()
+    again.ended(record(5, 4, Status.COMPLETED), None)
+    again.close()
+    assert only_run(folder).epochs == [1, 2, 3, 4]
+    assert not track().lacks(record(5, 4, Status.COMPLETED))
+    assert track().lacks(record(5, 4, Status.COMPLETED, generation=1))
+    assert not track("disabled").lacks(record(8, 4, Status.COMPLETED))
 
 
 def test_only_later_epochs_follow_a_synced_run(track, folder):
@@ -452,7 +478,7 @@ def test_nothing_is_written_elsewhere_and_no_key_anywhere(track, folder, home, t
     assert only_names(folder) == ["wandb"]
     assert only_names(tmp_path) == ["home", "sweeps"]
     assert only_names(home) == []
-    assert all(name.startswith("offline-run-") for name in only_names(folder / "wandb"))
+    assert all(name.startswith(("offline-run-", ".finished")) for name in only_names(folder / "wandb"))
     assert_no_key(folder)
     assert dict(os.environ) == before
     assert capfd.readouterr() == ("", "")

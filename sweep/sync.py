@@ -1,0 +1,122 @@
+"""Upload the offline W&B runs of a sweep with wandb's own ``wandb sync``. Which are left is read from its markers."""
+
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from dae.errors import UserError
+from sweep.store import Store
+from sweep.tracking import has_key, is_synced
+
+DEFAULT_URL = "https://api.wandb.ai"
+REACH_TIMEOUT_S = 10.0
+SYNC_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """How a sync went.
+
+    Attributes:
+        before: offline runs that had been uploaded already.
+        now: those that this sync has uploaded.
+        missing: folders of those that are not uploaded.
+        problem: the last words of ``wandb sync`` where something is missing.
+    """
+
+    before: int
+    now: int
+    missing: tuple[Path, ...]
+    problem: str
+
+
+def offline_runs(store: Store) -> list[Path]:
+    """The files of all offline runs of a sweep, oldest first."""
+    return sorted(store.path("wandb").glob("offline-run-*/run-*.wandb"))
+
+
+def sync(store: Store) -> Uploaded:
+    """Upload what is not uploaded yet. What is has a marker and is left alone, so that nothing is there twice.
+
+    Raises:
+        UserError: there is no sweep, a run is at it, no key is configured, or the server does not answer.
+    """
+    if not store.root.is_dir():
+        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.")
+    if store.locked():
+        raise UserError(f"a run is at the sweep in {store.root} and still writes its W&B runs: sync when it has ended.")
+    runs = offline_runs(store)
+    todo = [file for file in runs if not is_synced(file)]
+    if not todo:
+        return Uploaded(len(runs), 0, (), "")
+    if not has_key():
+        raise UserError(
+            f"{len(todo)} of {len(runs)} runs are to be uploaded, but no W&B key is configured: "
+            "run `wandb login` once, or set WANDB_API_KEY, and sync again."
+        )
+    _check_reachable(os.environ.get("WANDB_BASE_URL", DEFAULT_URL))
+    problem = _wandb_sync(store, todo)
+    if len(todo) > 1:  # one file that it cannot read makes it upload none
+        for file in todo:
+            if not is_synced(file):
+                problem = _wandb_sync(store, [file])
+    _clear_up(store)
+    missing = tuple(file.parent for file in todo if not is_synced(file))
+    return Uploaded(len(runs) - len(todo), len(todo) - len(missing), missing, problem if missing else "")
+
+
+def _check_reachable(url: str) -> None:
+    """Refuse a server that does not answer; wandb would try again for many minutes."""
+    try:
+        urllib.request.urlopen(url, timeout=REACH_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return  # whatever it answers, it answers
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"W&B at {url} does not answer ({reason}). The runs stay where they are: sync again once it does, "
+            "or set WANDB_BASE_URL to your own server."
+        ) from None
+
+
+def _clear_up(store: Store) -> None:
+    """Remove what wandb's command leaves beside the runs."""
+    for name in (".cache", "logs"):
+        shutil.rmtree(store.path(f"wandb/{name}"), ignore_errors=True)
+    for log in store.path("wandb").glob("debug-cli*"):
+        log.unlink(missing_ok=True)
+
+
+def _wandb_sync(store: Store, runs: list[Path]) -> str:
+    """Run it; the last line it wrote."""
+    cache = str(store.path("wandb/.cache"))
+    environment = os.environ | {
+        "WANDB_CACHE_DIR": cache,
+        "WANDB_DATA_DIR": cache,
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_DIR": str(store.root),
+        "NO_COLOR": "1",
+    }
+    environment.pop("WANDB_MODE", None)  # offline there would upload nothing
+    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *(str(file.parent) for file in runs)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=store.root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SYNC_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"wandb sync took longer than {SYNC_TIMEOUT_S:.0f} s"
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    return lines[-1].strip() if lines else f"wandb sync ended with {done.returncode}"

@@ -1,0 +1,179 @@
+"""Kill trials and drivers of one sweep at random until it is complete; it must equal one that was left in peace.
+
+Run by hand: ``python -m tests.random_kills --kills 50 --seed 1``. Takes some ten minutes on two cores.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wandb.util import get_core_path
+
+from sweep.drill import Driver, compare, epochs, records
+from sweep.processes import Process
+from sweep.records import CellFiles
+from sweep.store import Store
+
+START_S = 15.0
+"""A driver is killed up to so long after its start: Ray's own start, declaring and first epochs lie within."""
+
+
+@dataclass
+class Siege:
+    """One sweep under fire.
+
+    Attributes:
+        zombies: trials that were stopped before their driver was killed, to wake up beside the next one.
+        outlived: how many of these were alive when they were woken.
+    """
+
+    storage: Path
+    options: list[str]
+    dice: random.Random
+    kills: Counter[str] = field(default_factory=Counter)
+    zombies: list[Process] = field(default_factory=list)
+    outlived: int = 0
+    drivers: int = 0
+    leftovers: int = 0
+
+    def start(self) -> Driver:
+        self.drivers += 1
+        return Driver(self.storage, self.options)
+
+    def run(self, num_kills: int) -> Store:
+        """Kill so often, or until the sweep is complete; then let it end."""
+        while sum(self.kills.values()) < num_kills:
+            driver = self.start()
+            try:
+                self.harass(driver, num_kills)
+            finally:
+                self.leftovers += len(driver.clear())
+            if driver.process.returncode == 0:
+                print(f"complete after {sum(self.kills.values())} kills")
+                return driver.store
+        driver = self.start()
+        try:
+            driver.wait_until(lambda: bool(driver.trials), "a trial")
+            self.wake()
+            driver.finish()
+        finally:
+            self.leftovers += len(driver.clear())
+        return driver.store
+
+    def harass(self, driver: Driver, num_kills: int) -> None:
+        """Up to eight trials are killed, then the driver, unless it ends before."""
+        if self.dice.random() < 0.15:
+            time.sleep(self.dice.uniform(0, START_S))
+            self.kill_driver(driver)
+            return
+        for _ in range(min(self.dice.randint(2, 8), num_kills - sum(self.kills.values()) - 1)):
+            if not driver.wait_until(lambda: bool(driver.trials), "a trial"):
+                return
+            self.wake()
+            time.sleep(self.dice.uniform(0, 1.5))
+            if found := driver.trials:
+                self.dice.choice(found).send(signal.SIGKILL)
+                self.note(driver, "trial")
+        if driver.wait_until(lambda: bool(driver.trials), "a trial"):
+            time.sleep(self.dice.uniform(0, 1.5))
+            self.kill_driver(driver)
+
+    def kill_driver(self, driver: Driver) -> None:
+        if (found := driver.trials) and self.dice.random() < 0.5:
+            zombie = self.dice.choice(found)
+            zombie.send(signal.SIGSTOP)
+            self.zombies.append(zombie)
+            # Not among those that `clear` ends: it is to wake up beside the next driver.
+            driver.spared.add((zombie.pid, zombie.started))
+            self.note(driver, "driver, its writer stopped")
+        else:
+            self.note(driver, "driver")
+        self.leftovers += len(driver.kill())
+
+    def wake(self) -> None:
+        for zombie in self.zombies:
+            self.outlived += zombie.is_alive
+            zombie.send(signal.SIGCONT)
+        self.zombies.clear()
+
+    def note(self, driver: Driver, what: str) -> None:
+        self.kills[what] += 1
+        number = sum(self.kills.values())
+        print(f"kill {number:3}  {what:<28} with {epochs(driver.store):4} epochs on disk", flush=True)
+
+
+def wandb_epochs(store: Store) -> dict[str, list[list[int]]]:
+    """For each cell its W&B runs, for each run its epochs."""
+    found: dict[str, list[list[int]]] = {}
+    for file in sorted(store.path("wandb").glob("offline-run-*/run-*.wandb")):
+        command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", file, file.parent]
+        lines = map(json.loads, subprocess.run(command, capture_output=True, check=True).stdout.splitlines())
+        entries = list(lines)
+        name = next(line["run"]["display_name"] for line in entries if line["type"] == "run")
+        rows = [line["history"]["item"] for line in entries if line["type"] == "history"]
+        found.setdefault(name, []).append([row["epoch"] for row in rows if "epoch" in row])
+    return found
+
+
+def trained(store: Store) -> int:
+    """Epochs that were trained, those that were lost and trained again included."""
+    logs = (store.path(CellFiles(key).log).read_text(errors="replace") for key in records(store))
+    return sum(line.split(" ", 1)[-1].startswith("epoch ") for log in logs for line in log.splitlines())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=150)
+    asked = parser.parse_args()
+    options = [
+        "--dataset",
+        "mnist-5k",
+        "--depths",
+        "1,3",
+        "--latents",
+        "13,5",
+        "--train-fraction",
+        "0.1",
+        "--no-report",
+    ]
+    options += ["--epochs", str(asked.epochs), "--wandb", "offline", "--max-retries", "1000"]
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-kills-") as folder:
+        peace = Driver(Path(folder) / "peace", options)
+        peace.finish()
+        peace.clear()
+        print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
+        siege = Siege(Path(folder) / "siege", options, random.Random(asked.seed))
+        store = siege.run(asked.kills)
+        cells, tracked = compare(peace.store, store), wandb_epochs(store)
+        due = [list(range(1, asked.epochs + 1))]
+        bad = 0
+        print(f"\n{'cell':<14} {'test loss':<22} {'record, weights, outputs':<26} {'W&B':<24} attempts")
+        for cell in cells:
+            runs = tracked.get(cell.key, [])
+            wandb = "every epoch once" if runs == due else f"WRONG: {[len(run) for run in runs]}"
+            bad += bool(cell.differs) or runs != due
+            same = "DIFFER: " + ", ".join(cell.differs) if cell.differs else "bit-identical"
+            attempts = len(records(store)[cell.key].attempts)
+            print(f"{cell.key:<14} {cell.disturbed!s:<22} {same:<26} {wandb:<24} {attempts}")
+        again = trained(store) - asked.epochs * len(cells)
+        print(
+            f"\n{sum(siege.kills.values())} kills ({', '.join(f'{n} {what}' for what, n in siege.kills.items())}), "
+            f"{siege.drivers} drivers, {siege.outlived} writers outlived theirs; {siege.leftovers} processes of Ray's "
+            f"had to be ended\n{again} epochs of {asked.epochs * len(cells)} were trained again; "
+            f"{time.monotonic() - begin:.0f} s"
+        )
+    return 1 if bad or not cells else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,71 @@
+"""Who may know whom: what a module loads, seen in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+HEAVY = {"torch", "torchvision", "ray", "wandb"}
+SCIENCE_MODULES = ["dae." + path.stem for path in sorted((ROOT / "dae").glob("*.py")) if path.stem != "__init__"]
+
+
+def loaded_by(*modules: str, code: str = "") -> set[str]:
+    """Top-level names of all that importing these modules loads."""
+    program = "".join(f"import {module}\n" for module in modules) + code + "\nimport sys; print(*sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "COVERAGE"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+def test_the_science_knows_no_orchestrator() -> None:
+    assert loaded_by(*SCIENCE_MODULES) & {"sweep", "ray", "wandb", "click", "matplotlib"} == set()
+
+
+@pytest.mark.parametrize("module", ["sweep.grid", "sweep.store", "sweep.records"])
+def test_records_are_read_without_anything_heavy(module: str) -> None:
+    assert loaded_by(module) & (HEAVY | {"numpy", "matplotlib", "pandas", "scipy", "click", "rich"}) == set()
+
+
+@pytest.mark.parametrize("module", ["sweep.analysis", "sweep.report"])
+def test_the_report_needs_no_torch(module: str) -> None:
+    assert loaded_by(module) & (HEAVY | {"click"}) == set()
+
+
+def test_tracking_knows_neither_torch_nor_ray() -> None:
+    assert loaded_by("sweep.tracking") & {"torch", "ray", "wandb"} == set(), "wandb itself is loaded when it is used"
+
+
+def test_a_trial_knows_no_ray() -> None:
+    assert loaded_by("sweep.trial") & {"ray", "wandb", "click", "matplotlib"} == set()
+
+
+def test_the_driver_does_without_torch() -> None:
+    assert loaded_by("sweep.runner", "sweep.job", "sweep.progress") & HEAVY == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["plan", "--help"], ["--version"]], ids=" ".join)
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = f"from sweep.cli import main\ntry: main({words!r})\nexcept SystemExit as end: assert end.code == 0"
+    assert loaded_by(code=code) & (HEAVY | {"numpy", "matplotlib", "pandas", "scipy", "rich", "jinja2"}) == set()
+
+
+def test_plan_and_a_refusal_load_nothing_heavy() -> None:
+    for words, code in ((["plan", "--storage", "nowhere"], 0), (["run", "--depths", "0"], 2)):
+        program = (
+            f"from sweep.cli import main\ntry: main({words!r})\nexcept SystemExit as end: assert end.code == {code}"
+        )
+        assert loaded_by(code=program) & (HEAVY | {"numpy", "matplotlib"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("sweep.tuning", "ray"), ("dae.model", "torch"), ("sweep.cli", "click"), ("sweep.trial", "dae")],
+)
+def test_the_check_itself_can_fail(module: str, name: str) -> None:
+    assert name in loaded_by(module)

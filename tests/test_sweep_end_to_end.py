@@ -1,0 +1,468 @@
+"""Whole sweeps as a user gives them: real digits, real Ray, real W&B files, real kills.
+
+Each Ray session takes some seconds to start, so there are few; what can be seen without Ray is in `test_runner.py` and
+`test_cli.py`. The bits that every history has to end with are those of the same cells trained without Ray.
+"""
+
+import csv
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import SMALL, SMALL_GRID, make_undisturbed
+
+from sweep.grid import Cell, Grid, Settings
+from sweep.records import CellFiles, Record, Status, gather, read_record, read_verified
+from sweep.store import Store
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+SMALL_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "3", "--depths", "1,3",
+             "--latents", "5,8", "--cpus", "2", "--gpus", "0")  # fmt: skip
+"""The command whose sweep is `SMALL_GRID` under `SMALL`."""
+
+LONG = Settings(dataset="mnist-5k", train_fraction=0.5, epochs=16, batch_size=32)
+LONG_GRID = Grid.product((3,), (5, 8), (0,))
+LONG_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.5", "--epochs", "16", "--depths", "3",
+            "--latents", "5,8", "--cpus", "2", "--gpus", "0", "--no-report")  # fmt: skip
+"""The command whose sweep is `LONG_GRID` under `LONG`: some seconds in which to interrupt it."""
+
+MARK = "DAE_SWEEP_TEST"
+
+
+class Command:
+    """`dae-sweep` in a process group of its own, with an empty home folder and an empty working folder.
+
+    Everything it starts inherits a mark in its environment, by which it is found.
+    """
+
+    def __init__(self, folder: Path, *words: object, program: Path = ROOT) -> None:
+        self.home, self.cwd, self.mark = folder / "home", folder / "cwd", uuid.uuid4().hex
+        # Ray's sockets need a short path.
+        self.temporary = Path(tempfile.mkdtemp(prefix="d"))
+        for place in (self.home, self.cwd):
+            place.mkdir(parents=True, exist_ok=True)
+        foreign = ("RAY_", "TUNE_", "WANDB", "XDG_", "COV", "PYTEST", "NETRC", "MPL", "TMP")
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        environment |= {"HOME": str(self.home), "TMPDIR": str(self.temporary), MARK: self.mark}
+        environment |= {"PYTHONPATH": str(program), "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        self.output: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sweep", *map(str, words)],
+            cwd=self.cwd,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def read_until(self, pattern: str, timeout_s: float = 60) -> str:
+        """Read lines until one matches; that line."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if not select.select([self.process.stdout], [], [], 1)[0]:
+                continue
+            line = self.process.stdout.readline()
+            assert line, f"it ended before {pattern!r}:\n{self.text}"
+            self.output.append(line)
+            if re.search(pattern, line):
+                return line
+        raise AssertionError(f"{pattern!r} did not come within {timeout_s} s:\n{self.text}")
+
+    def wait(self, timeout_s: float = 90) -> int:
+        """Its exit code."""
+        self.output.append(self.process.communicate(timeout=timeout_s)[0])
+        return self.process.returncode
+
+    @property
+    def text(self) -> str:
+        return "".join(self.output)
+
+    def processes(self) -> dict[int, str]:
+        """What runs of it and of all that it started, by process id: the command line or Ray's title."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+            except OSError:
+                continue
+        return found
+
+    def left_after(self, timeout_s: float) -> dict[int, str]:
+        """Processes that are still there after so long; waits no longer than it must."""
+        deadline = time.monotonic() + timeout_s
+        while (found := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return found
+
+    def clean_up(self) -> None:
+        """End whatever it started, by its id."""
+        for _ in range(3):
+            for number in self.processes():
+                try:
+                    os.kill(number, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.1)
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Any]:
+    """Starts commands; ends what they left."""
+    commands: list[Command] = []
+
+    def start(*words: object, **named: Any) -> Command:
+        commands.append(Command(tmp_path, *words, **named))
+        return commands[-1]
+
+    yield start
+    for command in commands:
+        command.clean_up()
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_same_bits(store: Store, undisturbed: Store, cells: tuple[Cell, ...]) -> None:
+    """The cells are completed, sound, and to the last bit what they are without Ray and without disturbance."""
+    for cell in cells:
+        files, found, expected = CellFiles(cell.key), read_record(store, cell), read_record(undisturbed, cell)
+        assert found.status is Status.COMPLETED, found.error
+        assert read_verified(store, files.weights, found.digests) == undisturbed.read(files.weights), cell.key
+        assert read_verified(store, files.test, found.digests)
+        assert found.test_loss == expected.test_loss
+        assert [replace(epoch, seconds=0) for epoch in found.history] == [
+            replace(epoch, seconds=0) for epoch in expected.history
+        ]
+        assert not store.exists(files.checkpoint)
+
+
+def wandb_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lines of every W&B run of a sweep by the run's name, read by `wandb leet inspect`."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted((folder / "wandb").glob("*run-*/run-*.wandb")):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+        environment = os.environ | {"WANDB_MODE": "offline", "HOME": str(folder)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        name = next(line["run"]["display_name"] for line in lines if line["type"] == "run")
+        assert name not in runs, f"{name} has two files"
+        runs[name] = lines
+    return runs
+
+
+def logged_epochs(lines: list[dict[str, Any]]) -> list[tuple[int, float, float]]:
+    rows = [line["history"]["item"] for line in lines if line["type"] == "history"]
+    return [(row["epoch"], row["train/loss"], row["val/loss"]) for row in rows if "epoch" in row]
+
+
+def epochs_of(record: Record) -> list[tuple[int, float, float]]:
+    return [(epoch.epoch, epoch.train_loss, epoch.val_loss) for epoch in record.history]
+
+
+@pytest.fixture(scope="session")
+def long_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store(tmp_path_factory.mktemp("long") / "mnist-5k")
+    make_undisturbed(store, LONG_GRID, LONG)
+    return store
+
+
+# ---- a sweep that nothing disturbs
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command, Store]]:
+    """The command that made a sweep, and the sweep. Not to be changed: copy it."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = Command(folder, *SMALL_RUN, "--storage", folder / "sweeps")
+    try:
+        code = command.wait()
+        assert code == 0, command.text
+        yield command, Store(folder / "sweeps" / "mnist-5k")
+    finally:
+        command.clean_up()
+
+
+@pytest.fixture
+def copy(finished: tuple[Command, Store], tmp_path: Path) -> Store:
+    """The finished sweep, to do anything with, below ``tmp_path / "sweeps"``."""
+    shutil.copytree(finished[1].root, tmp_path / "sweeps" / "mnist-5k", symlinks=True)
+    return Store(tmp_path / "sweeps" / "mnist-5k")
+
+
+def test_every_cell_is_completed_with_the_bits_it_has_without_ray(
+    finished: tuple[Command, Store], undisturbed: Store
+) -> None:
+    _, store = finished
+    sweep = gather(store)
+    assert (sweep.manifest.grid, sweep.manifest.settings, sweep.damaged) == (SMALL_GRID, SMALL, {})
+    assert_same_bits(store, undisturbed, SMALL_GRID.cells)
+    assert all(len(record.attempts) == 1 for record in sweep.completed)
+
+
+def test_it_says_every_epoch_once_and_then_the_results(finished: tuple[Command, Store]) -> None:
+    command, store = finished
+    lines = command.text.splitlines()
+    for record in gather(store).completed:
+        told = [line.split("  ")[1] for line in lines if line.startswith(f"{record.key}  ")]
+        assert told == ["epoch 1/3", "epoch 2/3", "epoch 3/3", f"completed, test loss {record.test_loss:.5f}"]
+    assert "4 of 4 completed in " in command.text
+    assert f"Report: {store.path('report/index.html')}" in command.text
+    assert f"W&B runs: {store.path('wandb')}" in command.text
+    assert "Warning" not in command.text
+
+
+def test_the_report_is_there_and_its_tables_are_the_records(finished: tuple[Command, Store]) -> None:
+    _, store = finished
+    names = {path.name for path in store.path("report").iterdir()}
+    assert {"index.html", "results.csv", "history.csv"} < names
+    assert {path.removesuffix(".png") for path in names if path.endswith(".png")} == {
+        "corruption", "curves", "denoised", "example", "test_loss",
+    }  # fmt: skip
+    records = gather(store).records
+    with store.path("report/results.csv").open(newline="") as file:
+        results = {row["key"]: row for row in csv.DictReader(file)}
+    assert list(results) == [cell.key for cell in SMALL_GRID.cells]
+    for key, row in results.items():
+        assert (row["status"], float(row["test_loss"])) == ("completed", records[key].test_loss)
+        assert int(row["parameters"]) == records[key].parameters
+    with store.path("report/history.csv").open(newline="") as file:
+        history = list(csv.DictReader(file))
+    for key, record in records.items():
+        rows = [row for row in history if row["key"] == key]
+        assert [(int(row["epoch"]), float(row["train_loss"]), float(row["val_loss"])) for row in rows] == epochs_of(
+            record
+        )
+
+
+def test_wandb_has_a_run_a_cell_with_every_epoch_once_and_one_for_the_report(
+    finished: tuple[Command, Store],
+) -> None:
+    _, store = finished
+    records, runs = gather(store).records, wandb_runs(store.root)
+    assert sorted(runs) == sorted([*records, "mnist-5k report"])
+    for key, record in records.items():
+        assert logged_epochs(runs[key]) == epochs_of(record)
+        start = next(line["run"] for line in runs[key] if line["type"] == "run")
+        assert (start["run_group"], start["job_type"]) == ("mnist-5k", "cell")
+
+
+def test_nothing_is_written_anywhere_else(finished: tuple[Command, Store]) -> None:
+    command, store = finished
+    assert list(command.home.rglob("*")) == []
+    assert list(command.cwd.rglob("*")) == []
+    assert [path.name for path in store.root.parent.iterdir()] == ["mnist-5k"]
+    assert sorted(path.name for path in store.root.iterdir() if not path.name.startswith(".")) == [
+        "cells", "report", "samples.npz", "sweep.json", "wandb",
+    ]  # fmt: skip
+    assert not list(store.root.rglob("*.partial"))
+    assert [path.name for path in command.temporary.iterdir()] == ["ray"], "what is Ray's, and nothing of ours"
+
+
+def test_no_process_outlives_the_command(finished: tuple[Command, Store]) -> None:
+    assert finished[0].left_after(10) == {}
+
+
+def test_the_same_command_again_trains_nothing(start: Any, copy: Store) -> None:
+    before = snapshot(copy.path("cells"))
+    command = start(*SMALL_RUN, "--storage", copy.root.parent)
+    assert command.wait() == 0
+    assert snapshot(copy.path("cells")) == before
+    assert "4 of 4 completed" in command.text
+    assert " epoch " not in command.text
+    runs = wandb_runs(copy.root)
+    assert [logged_epochs(runs[cell.key]) for cell in SMALL_GRID.cells] == [
+        epochs_of(record) for record in gather(copy).completed
+    ]
+
+
+def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, undisturbed: Store) -> None:
+    """One session: a damaged record, damaged weights, and a seed more; the cell that is sound is not touched."""
+    damaged = [CellFiles("DAE_3_8-s0"), CellFiles("DAE_3_5-s0")]
+    copy.write(damaged[0].record, copy.read(damaged[0].record)[:-40])
+    copy.write(damaged[1].weights, copy.read(damaged[1].weights)[:-40])
+    sound = {name: copy.path(f"cells/{name}") for name in ("DAE_1_8-s0", "DAE_1_5-s0")}
+    before = {name: snapshot(folder) for name, folder in sound.items()}
+    command = start(*SMALL_RUN, "--latents", "5", "--seeds", "0,1", "--storage", copy.root.parent)
+    assert command.wait() == 0, command.text
+    warnings = [line for line in command.text.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == 2
+    assert sum("DAE_3_8-s0" in line and "record.json" in line for line in warnings) == 1
+    assert sum("DAE_3_5-s0" in line and "model.safetensors" in line for line in warnings) == 1
+    assert {name: snapshot(folder) for name, folder in sound.items()} == before
+    assert_same_bits(copy, undisturbed, SMALL_GRID.cells)
+    sweep = gather(copy)
+    extension = Grid.product((1, 3), (5,), (1,))
+    assert sweep.manifest.grid == SMALL_GRID.union(extension)
+    assert len(sweep.completed) == 6
+    losses = {record.key: record.test_loss for record in sweep.completed}
+    assert losses["DAE_3_5-s1"] != losses["DAE_3_5-s0"]
+    runs = wandb_runs(copy.root)
+    for record in sweep.completed:
+        assert logged_epochs(runs[record.key]) == epochs_of(record)
+
+
+# ---- sweeps that are disturbed
+
+
+def test_killed_in_the_middle_and_given_again(start: Any, tmp_path: Path, long_undisturbed: Store) -> None:
+    store = Store(tmp_path / "sweeps" / "mnist-5k")
+    # One trial at a time, so that one cell is completed and the other one at work.
+    words = [*LONG_RUN, "--cpus", "1", "--storage", store.root.parent]
+    command = start(*words)
+    command.read_until(r"DAE_3_5-s0  epoch [3-9]/16")
+    os.killpg(command.process.pid, signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
+    assert command.left_after(30) == {}
+    found = gather(store)
+    assert [found.status(cell) for cell in LONG_GRID.cells] == [Status.COMPLETED, Status.INTERRUPTED]
+    assert len(found.records["DAE_3_5-s0"].history) >= 3
+    kept = snapshot(store.path("cells/DAE_3_8-s0"))
+
+    again = start(*words)
+    assert again.wait() == 0, again.text
+    assert snapshot(store.path("cells/DAE_3_8-s0")) == kept, "a completed cell is not touched"
+    assert_same_bits(store, long_undisturbed, LONG_GRID.cells)
+    first = int(re.findall(r"DAE_3_5-s0  epoch (\d+)/16", again.text)[0])
+    assert first > 3, "it continued"
+    record = read_record(store, LONG_GRID.cells[1])
+    assert [attempt.reason for attempt in record.attempts] == ["interrupted", "completed"]
+    runs = wandb_runs(store.root)
+    assert logged_epochs(runs["DAE_3_5-s0"]) == epochs_of(record)
+    assert again.left_after(10) == {}
+
+
+def test_signals_and_a_lost_process_on_the_way_to_the_same_bits(
+    start: Any, tmp_path: Path, long_undisturbed: Store
+) -> None:
+    """Ctrl-C, then SIGTERM, then a trial's process is killed: three sessions of one sweep."""
+    store = Store(tmp_path / "sweeps" / "mnist-5k")
+    words = [*LONG_RUN, "--storage", store.root.parent]
+    num_epochs = 0
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        command = start(*words)
+        command.read_until(r"DAE_3_8-s0  epoch")
+        # A terminal sends Ctrl-C to the whole group, `kill` and schedulers send SIGTERM to the process.
+        (os.killpg if number is signal.SIGINT else os.kill)(command.process.pid, number)
+        assert command.wait() == code, command.text
+        assert f"{number.name}: every finished epoch is kept; the same command continues." in command.text
+        assert "Traceback" not in command.text
+        assert command.left_after(15) == {}
+        found = gather(store).records["DAE_3_8-s0"]
+        assert found.status is Status.INTERRUPTED
+        assert num_epochs < len(found.history) < 16
+        told = [int(epoch) for epoch in re.findall(r"DAE_3_8-s0  epoch (\d+)/16", command.text)]
+        assert told == list(range(num_epochs + 1, told[-1] + 1)), "it goes on where it was"
+        assert len(found.history) >= told[-1], "what was told is kept"
+        num_epochs = len(found.history)
+
+    command = start(*words)
+    command.read_until(r"DAE_3_8-s0  epoch")
+    workers = [
+        number for number, title in command.processes().items() if re.match(r"ray::\w*(Trainable|CellTrial)", title)
+    ]
+    assert workers, command.processes()
+    os.kill(workers[0], signal.SIGKILL)
+    command.read_until(r"its process was lost \(.*\); continued by another")
+    assert command.wait() == 0, command.text
+    assert "2 of 2 completed" in command.text
+    assert_same_bits(store, long_undisturbed, LONG_GRID.cells)
+    runs = wandb_runs(store.root)
+    assert [logged_epochs(runs[cell.key]) for cell in LONG_GRID.cells] == [
+        epochs_of(read_record(store, cell)) for cell in LONG_GRID.cells
+    ]
+
+
+def test_a_group_that_is_told_to_end_ends(start: Any, tmp_path: Path) -> None:
+    """systemd and batch systems send SIGTERM to every process of a job, Ray's among them."""
+    command = start(*LONG_RUN, "--storage", tmp_path / "sweeps", "--wandb", "disabled")
+    command.read_until(r"DAE_3_8-s0  epoch")
+    os.killpg(command.process.pid, signal.SIGTERM)
+    assert command.wait(timeout_s=30) == 143, command.text
+    assert command.left_after(15) == {}
+
+
+def test_sigterm_while_ray_starts_is_an_interrupt_too(start: Any, tmp_path: Path) -> None:
+    command = start(*LONG_RUN, "--storage", tmp_path / "sweeps", "--wandb", "disabled")
+    deadline = time.monotonic() + 30
+    while not any("gcs_server" in line for line in command.processes().values()):
+        assert time.monotonic() < deadline, "Ray did not start"
+        time.sleep(0.01)
+    os.kill(command.process.pid, signal.SIGTERM)
+    assert command.wait(timeout_s=30) == 143, command.text
+    assert "SIGTERM: every finished epoch is kept" in command.text
+    assert command.left_after(15) == {}
+
+
+SABOTAGE = """
+
+def _sabotaged(self):
+    if self.weights()["encoder.0.weight"].shape[-1] == 8:  # the kernel of depth 1, latent 5, and of no other cell here
+        raise RuntimeError("made to fail")
+    return _sound(self)
+
+
+_sound, Training.test = Training.test, _sabotaged
+"""
+
+
+def test_one_cell_diverges_one_fails_and_the_others_go_on(start: Any, tmp_path: Path) -> None:
+    program, store = tmp_path / "program", Store(tmp_path / "sweeps" / "wild")
+    for package in ("dae", "sweep"):
+        shutil.copytree(ROOT / package, program / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (program / "dae" / "training.py").open("a") as file:
+        file.write(SABOTAGE)
+    words = [*SMALL_RUN, "--lr", "1e12", "--name", "wild", "--storage", store.root.parent]  # too much for depth 3 only
+    command = start(*words, program=program)
+    assert command.wait() == 1, command.text
+    assert "Traceback" not in command.text
+    sweep = gather(store)
+    assert {cell.key: sweep.status(cell) for cell in SMALL_GRID.cells} == {
+        "DAE_1_8-s0": Status.COMPLETED,
+        "DAE_1_5-s0": Status.FAILED,
+        "DAE_3_8-s0": Status.DIVERGED,
+        "DAE_3_5-s0": Status.DIVERGED,
+    }
+    assert "1 of 4 completed, 2 diverged, 1 failed in " in command.text
+    assert "DAE_3_8-s0  diverged: epoch 1: training loss nan" in command.text
+    assert "DAE_1_5-s0  failed: RuntimeError: made to fail" in command.text
+    assert "in _sabotaged" in store.path(CellFiles("DAE_1_5-s0").log).read_text()
+    assert store.path("report/index.html").is_file()
+    runs = wandb_runs(store.root)
+    assert sorted(runs) == sorted([*sweep.records, "wild report"])
+    assert logged_epochs(runs["DAE_3_8-s0"]) == []
+    assert logged_epochs(runs["DAE_1_5-s0"]) == epochs_of(sweep.records["DAE_1_5-s0"])
+
+    before = {key: snapshot(store.path(f"cells/{key}")) for key in sweep.records if key != "DAE_1_5-s0"}
+    again = start(*words, "--no-report")
+    assert again.wait() == 1, again.text
+    assert "2 of 4 completed, 2 diverged in " in again.text
+    assert {key: snapshot(store.path(f"cells/{key}")) for key in before} == before
