@@ -20,6 +20,9 @@ test: .venv/ready ## All tests
 coverage: .venv/ready ## All tests, and what of dae and sweep they run
 	$(BIN)/python -m pytest --cov=dae --cov=sweep
 
+bench: .venv/ready ## Time the sweep beside a notebook and plain Ray Tune; options in BENCH
+	$(BIN)/python -m tests.benchmarks.bench $(BENCH)
+
 lint: .venv/ready ## Style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,4 +33,4 @@ check: lint test ## What CI runs
 clean:           ## Remove the environment and caches; sweeps stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.PHONY: help setup sweep test coverage lint check clean
+.PHONY: help setup sweep test coverage bench lint check clean

@@ -25,6 +25,7 @@ os.environ |= {
 }
 # Compiled kernels are kept from sweep to sweep, beside Ray's files and not in the home folder.
 os.environ.setdefault("TRITON_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "triton"))
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "torchinductor"))
 if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 import ray

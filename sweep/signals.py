@@ -65,7 +65,8 @@ class Signals:
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.asked():
             for process in descendants(os.getpid()):  # two of Ray's would outlive this one by a minute
-                process.send(signal.SIGKILL)
+                if "wandb-core" not in process.command:  # ends by itself, and clears up
+                    process.send(signal.SIGKILL)
             os._exit(128 + number)
         self.received = number
         if not self._is_patient:

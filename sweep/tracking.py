@@ -10,6 +10,7 @@ Not seen, because only W&B shows it: what it makes of a run that was uploaded in
 """
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -394,9 +396,16 @@ def _set_environment(variables: Mapping[str, str | None]) -> dict[str, str | Non
 
 
 def _wandb() -> Any:
-    import wandb  # takes up to a second, so only in the thread
-
-    return wandb
+    if "wandb" not in sys.modules:
+        # It makes its temporary folders while it is imported; a killed process would leave them.
+        before, tempfile.tempdir = tempfile.tempdir, os.environ.get("WANDB_CACHE_DIR")
+        try:
+            if tempfile.tempdir is not None:
+                Path(tempfile.tempdir).mkdir(parents=True, exist_ok=True)
+            importlib.import_module("wandb")  # takes up to a second, so only in the thread
+        finally:
+            tempfile.tempdir = before
+    return sys.modules["wandb"]
 
 
 def _settings() -> Any:
@@ -447,7 +456,10 @@ def _may_be_uploaded(file: Path) -> bool:
 def _last_epoch(file: Path) -> int:
     """The last epoch in a run's file, 0 without one. Only the file itself says what a sync of it has uploaded."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    environment = os.environ | {"WANDB_MODE": "offline"}
+    # That command becomes another program, which leaves its temporary folders behind.
+    cache = file.parents[1] / ".cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"WANDB_MODE": "offline", "TMPDIR": str(cache)}
     lines = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).stdout.splitlines()
     return max((json.loads(line).get("history", {}).get("item", {}).get("epoch", 0) for line in lines), default=0)
 

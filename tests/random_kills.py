@@ -74,16 +74,23 @@ class Siege:
             self.kill_driver(driver)
             return
         for _ in range(min(self.dice.randint(2, 8), num_kills - sum(self.kills.values()) - 1)):
-            if not driver.wait_until(lambda: bool(driver.trials), "a trial"):
+            if not self.wait_for_work(driver):
                 return
             self.wake()
             time.sleep(self.dice.uniform(0, 1.5))
             if found := driver.trials:
                 self.dice.choice(found).send(signal.SIGKILL)
                 self.note(driver, "trial")
-        if driver.wait_until(lambda: bool(driver.trials), "a trial"):
+        if self.wait_for_work(driver):
             time.sleep(self.dice.uniform(0, 1.5))
             self.kill_driver(driver)
+
+    def wait_for_work(self, driver: Driver) -> bool:
+        """Wait for a trial, mostly for an epoch too: a sweep that is killed whenever it starts never ends."""
+        before = epochs(driver.store)
+        if self.dice.random() < 0.25:
+            return driver.wait_until(lambda: bool(driver.trials), "a trial")
+        return driver.wait_until(lambda: bool(driver.trials) and epochs(driver.store) > before, "an epoch")
 
     def kill_driver(self, driver: Driver) -> None:
         if (found := driver.trials) and self.dice.random() < 0.5:
