@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+MAX_VALUES = 100_000
+"""Of one list: what is longer is a slip of the hand."""
+
+
 class Numbers(click.ParamType[tuple[int, ...]]):
     """A list of whole numbers: ``1,3,5``, ``1..9``, or both: ``0,2..4``."""
 
@@ -33,9 +37,12 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         for part in filter(None, (part.strip() for part in value.split(","))):
             first, dots, last = part.partition("..")
             try:
-                numbers += range(int(first), int(last) + 1) if dots else [int(first)]
+                found = range(int(first), int(last if dots else first) + 1)
             except ValueError:
                 self.fail(f"{part!r} is not a whole number; a list looks like 1,3,5 or 1..9.", param, ctx)
+            if len(numbers) + len(found) > MAX_VALUES:
+                self.fail(f"{value!r} is more than {MAX_VALUES:,} values.", param, ctx)
+            numbers += found
         return tuple(numbers)
 
 

@@ -546,3 +546,9 @@ def test_the_installed_command_is_there() -> None:
         pytest.skip("the package is not installed beside this Python")
     done = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"dae-sweep, version {__version__}\n"
+
+
+def test_a_list_without_end_is_refused_at_once() -> None:
+    result = CliRunner().invoke(main, ["plan", "--dataset", "mnist-5k", "--depths", "1..1000000000"])
+    assert result.exit_code == 2
+    assert "more than 100,000 values" in result.output

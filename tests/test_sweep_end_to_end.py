@@ -35,9 +35,9 @@ SMALL_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.1", "--epoch
              "--latents", "5,8", "--cpus", "2", "--gpus", "0")  # fmt: skip
 """The command whose sweep is `SMALL_GRID` under `SMALL`."""
 
-LONG = Settings(dataset="mnist-5k", train_fraction=0.5, epochs=16, batch_size=32)
+LONG = Settings(dataset="mnist-5k", train_fraction=0.5, epochs=24, batch_size=32)
 LONG_GRID = Grid.product((3,), (5, 8), (0,))
-LONG_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.5", "--epochs", "16", "--depths", "3",
+LONG_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.5", "--epochs", "24", "--depths", "3",
             "--latents", "5,8", "--cpus", "2", "--gpus", "0", "--no-report")  # fmt: skip
 """The command whose sweep is `LONG_GRID` under `LONG`: some seconds in which to interrupt it."""
 
@@ -338,7 +338,7 @@ def test_killed_in_the_middle_and_given_again(start: Any, tmp_path: Path, long_u
     # One trial at a time, so that one cell is completed and the other one at work.
     words = [*LONG_RUN, "--cpus", "1", "--storage", store.root.parent]
     command = start(*words)
-    command.read_until(r"DAE_3_5-s0  epoch [3-9]/16")
+    command.read_until(r"DAE_3_5-s0  epoch [3-9]/24")
     os.killpg(command.process.pid, signal.SIGKILL)
     assert command.wait() == -signal.SIGKILL
     assert command.left_after(30) == {}
@@ -351,7 +351,7 @@ def test_killed_in_the_middle_and_given_again(start: Any, tmp_path: Path, long_u
     assert again.wait() == 0, again.text
     assert snapshot(store.path("cells/DAE_3_8-s0")) == kept, "a completed cell is not touched"
     assert_same_bits(store, long_undisturbed, LONG_GRID.cells)
-    first = int(re.findall(r"DAE_3_5-s0  epoch (\d+)/16", again.text)[0])
+    first = int(re.findall(r"DAE_3_5-s0  epoch (\d+)/24", again.text)[0])
     assert first > 3, "it continued"
     record = read_record(store, LONG_GRID.cells[1])
     assert [attempt.reason for attempt in record.attempts] == ["interrupted", "completed"]
@@ -378,8 +378,8 @@ def test_signals_and_a_lost_process_on_the_way_to_the_same_bits(
         assert command.left_after(15) == {}
         found = gather(store).records["DAE_3_8-s0"]
         assert found.status is Status.INTERRUPTED
-        assert num_epochs < len(found.history) < 16
-        told = [int(epoch) for epoch in re.findall(r"DAE_3_8-s0  epoch (\d+)/16", command.text)]
+        assert num_epochs < len(found.history) < 24
+        told = [int(epoch) for epoch in re.findall(r"DAE_3_8-s0  epoch (\d+)/24", command.text)]
         assert told == list(range(num_epochs + 1, told[-1] + 1)), "it goes on where it was"
         assert len(found.history) >= told[-1], "what was told is kept"
         num_epochs = len(found.history)
