@@ -12,7 +12,7 @@ from dae.config import check_dataset, default_batch_size
 from dae.errors import UserError
 from sweep import __version__
 from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings
-from sweep.records import MANIFEST, Status, Sweep, gather
+from sweep.records import MANIFEST, Status, Sweep, check_settings, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unwritable, open_store
 
@@ -40,6 +40,8 @@ class Numbers(click.ParamType[tuple[int, ...]]):
                 found = range(int(first), int(last if dots else first) + 1)
             except ValueError:
                 self.fail(f"{part!r} is not a whole number; a list looks like 1,3,5 or 1..9.", param, ctx)
+            if not found:
+                self.fail(f"{part!r} runs backwards; a range looks like 1..9.", param, ctx)
             if len(numbers) + len(found) > MAX_VALUES:
                 self.fail(f"{value!r} is more than {MAX_VALUES:,} values.", param, ctx)
             numbers += found
@@ -200,9 +202,10 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         request,
         signals,
         make_progress=lambda sweep, slots: Progress(
-            console, sweep.manifest.grid.cells, sweep.records, settings, slots, quiet=quiet
+            console, sweep.manifest.grid.cells, sweep.records, settings, slots, quiet=quiet, start=start
         ),
-        warn=lambda message: click.echo(f"Warning: {message}.", err=True),
+        warn=lambda message: click.echo(f"Warning: {message.rstrip('.')}.", err=True),
+        tell=lambda message: None if quiet else click.echo(message),
         make_report=None if no_report else _report,
     )
     print_results(console, outcome.sweep)
@@ -248,11 +251,13 @@ def plan(**given: Any) -> None:
         )
     Console().print(table)
     found = _find(store)
+    for record in found.records.values() if found is not None else ():
+        check_settings(record, settings)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
     click.echo(
-        f"\n{len(grid.cells)} cells of {store.root.name}: {completed} completed, "
+        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.root.name}: {completed} completed, "
         + (f"{ended} diverged, " if ended else "")
         + f"{to_continue} to continue, {len(status) - completed - ended - to_continue} to train"
     )

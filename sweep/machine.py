@@ -38,6 +38,6 @@ def check_gpus(asked: int) -> None:
     found = gpu_count()
     if asked > found:
         raise UserError(
-            f"--gpus {asked}: this machine has {found or 'no'} usable GPU{'s' * (found != 1)} "
-            f"(and {cpu_count()} CPU cores). Give --gpus {found}" + (" to train on the CPU." if not found else ".")
+            f"--gpus {asked}: this machine has {found or 'no'} usable GPU{'s' * (found > 1)}, "
+            f"and {cpu_count()} CPU cores. Give --gpus {found}" + (" to train on the CPU." if not found else ".")
         )

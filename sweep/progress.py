@@ -52,6 +52,7 @@ class Progress:
         records: what is known of them when the run begins.
         settings: gives the number of epochs and each cell's cost.
         slots: trials that run at the same time.
+        start: when the command began, by ``clock``.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Progress:
         slots: int,
         *,
         quiet: bool = False,
+        start: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._settings, self._slots, self._clock = console, settings, slots, clock
@@ -75,7 +77,7 @@ class Progress:
                 # Nobody is at a cell before it is started in this run, whatever a killed one left behind.
                 row.status = Status.INTERRUPTED if record.status is Status.RUNNING else record.status
                 row.epoch = len(record.history)
-        self._start = clock()
+        self._start = clock() if start is None else start
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:

@@ -166,6 +166,13 @@ def pair_name(pair: Contrast) -> str:
     return " over ".join(cell.architecture for cell in pair.cells[:2])
 
 
+def collapsed(sweep: Sweep) -> str:
+    """How many models have collapsed, to stand above all that rests on them; empty where none has."""
+    records = usable_records(sweep)
+    count = sum(record.collapsed for record in records)
+    return f"{count} of {len(records)} models collapsed." if count else ""
+
+
 def confounds(found: Sequence[Result]) -> list[str]:
     """What else changes with the latent size, by depth; the claim (*) reads all of it as latent size."""
     lines = []

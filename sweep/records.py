@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
+from dae.errors import UserError
 from sweep.grid import Cell, Grid, Settings
 from sweep.store import Damaged, Store, digest, dump_json, load_json
 
@@ -270,6 +271,24 @@ def gather(store: Store) -> Sweep:
             record = replace(record, status=Status.INTERRUPTED)
         records[cell.key] = record
     return Sweep(store, manifest, records, damaged)
+
+
+def check_settings(record: Record, settings: Settings) -> None:
+    """A sweep compares like with like.
+
+    Raises:
+        UserError: the record was made with other settings.
+    """
+    asked = settings.config(record.cell)
+    differing = [name for name in asked if record.config.get(name) != asked[name]]
+    if differing:
+        found = ", ".join(f"{name} {record.config.get(name)}" for name in differing)
+        options = " ".join(f"--{name.replace('_', '-')} {record.config.get(name)}" for name in differing)
+        raise UserError(
+            f"{record.key} was made with {found}, this command asks for "
+            f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
+            f"{options} to go on with this one."
+        )
 
 
 def read_record(store: Store, cell: Cell) -> Record:

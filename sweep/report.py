@@ -92,6 +92,7 @@ def _page(sweep: Sweep, arrays: Arrays, unreadable: Sequence[str]) -> str:
         summary=prose.summary(sweep, found, claims),
         one_seed=max(len(result.losses) for result in found) == 1,
         unreadable=unreadable,
+        collapsed=prose.collapsed(sweep),
         several_seeds=len(sweep.manifest.grid.seeds) > 1,
         architectures=[_architecture_row(result) for result in found],
         baselines=[

@@ -27,6 +27,7 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
+    check_settings,
     gather,
     read_record,
     read_verified,
@@ -76,6 +77,7 @@ def run(
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
     make_report: Callable[[Sweep], tuple[list[dict[str, object]], list[Path]]] | None,
+    tell: Warn = lambda _message: None,
 ) -> Outcome:
     """Train the cells of the request that are not completed yet, and report.
 
@@ -84,6 +86,7 @@ def run(
         signals: asked between and during trials whether to stop.
         make_progress: gives the display for a sweep and its number of parallel trials.
         warn: told of everything that went on although it should not have been.
+        tell: told what begins.
         make_report: writes the report, returns its table and figures for W&B; None for none.
 
     Raises:
@@ -107,6 +110,8 @@ def run(
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
             if todo:
+                count, total = len(todo), len(sweep.manifest.grid.cells)
+                tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_device(request)}; starting Ray")
                 stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
             sweep = gather(request.store)
             signals.raise_if_asked()
@@ -115,6 +120,11 @@ def run(
         finally:
             tracker.close()
     return Outcome(sweep, tracker.location, stopped_because)
+
+
+def _device(request: Request) -> str:
+    count, kind = (request.gpus, "GPU") if request.gpus else (request.cpus, "CPU core")
+    return f"{count} {kind}{'s' * (count != 1)}"
 
 
 def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
@@ -143,7 +153,8 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     if not records:
         manifest = replace(manifest, settings=settings, dataset=_describe(dataset))
     for record in records.values():
-        _check_same(record, settings, dataset)
+        check_settings(record, settings)
+        _check_same(record, dataset)
     test_set = TestSet(dataset, settings.alpha)
     try:
         read_verified(store, SAMPLES, manifest.digests)
@@ -183,14 +194,7 @@ def gather_records(store: Store, grid: Grid) -> dict[str, Record]:
     return records
 
 
-def _check_same(record: Record, settings: Settings, dataset: Dataset) -> None:
-    """A sweep compares like with like: refuse to go on with other settings or other data."""
-    for name, asked in settings.config(record.cell).items():
-        if (found := record.config.get(name)) != asked:
-            raise UserError(
-                f"{record.key} was made with {name} {found}, this command asks for {asked}. Give another --name to "
-                f"begin a new sweep, or --{name.replace('_', '-')} {found} to go on with this one."
-            )
+def _check_same(record: Record, dataset: Dataset) -> None:
     if (found := record.dataset["fingerprint"]) != dataset.fingerprint:
         raise UserError(
             f"{record.key} was trained on other data ({found[:12]}) than is at hand ({dataset.fingerprint[:12]}). "
@@ -281,7 +285,10 @@ def _train(
         from sweep.job import Job, git_commit
 
         commit = git_commit()
-        with make_progress(sweep, resources.slots) as progress:
+        # A completed cell whose files are damaged begins anew.
+        again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
+        shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
+        with make_progress(shown, resources.slots) as progress:
             desk = Desk(sweep, progress, tracker, warn)
             signals.be_patient()
             # Cells that ran out of memory beside others have one more round, with the device to themselves.

@@ -71,3 +71,4 @@ class Signals:
         self.received = number
         if not self._is_patient:
             raise Interrupted(number)
+        os.write(2, b"\nStopping; once more to end at once.\n")  # print() is not safe in a handler

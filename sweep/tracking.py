@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import queue
-import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from sweep.records import Epoch, Manifest, Record, Status
 MODES = ("auto", "online", "offline", "disabled")
 CACHE = "wandb/.cache"
 FINISHED = "wandb/.finished"
+TEMPORARY = ".temporary"
 INIT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 30.0
 FLUSH_INTERVAL_S = 1.0
@@ -72,6 +72,7 @@ class Tracker:
         self._environment_before: dict[str, str | None] | None = None
         self._thread = threading.Thread(target=self._writer.work, args=(self._jobs,), name="wandb", daemon=True)
         if self.mode != "disabled":
+            tempfile.gettempdir()  # decided now: a thread that does so while wandb is imported would undo its own
             self._environment_before = _set_environment(_own_environment(folder))
             self._thread.start()
 
@@ -220,7 +221,7 @@ class _Writer:
             self.mode, self.location = "offline", str(self._folder / "wandb")
             self._warn(
                 f"W&B failed online ({reason}). The sweep goes on and is tracked offline: "
-                f"upload it later with `wandb sync {shlex.quote(self.location)}`."
+                f"upload it later with `dae-sweep sync`."
             )
         elif self._may_restart:
             self._may_restart = False
@@ -397,11 +398,16 @@ def _set_environment(variables: Mapping[str, str | None]) -> dict[str, str | Non
 
 def _wandb() -> Any:
     if "wandb" not in sys.modules:
-        # It makes its temporary folders while it is imported; a killed process would leave them.
-        before, tempfile.tempdir = tempfile.tempdir, os.environ.get("WANDB_CACHE_DIR")
+        # It makes temporary folders while it is imported, for as long as the process lives. Where that is killed they
+        # are left: in the sweep's folder, not elsewhere, and until the next process comes.
+        before = tempfile.tempdir
         try:
-            if tempfile.tempdir is not None:
-                Path(tempfile.tempdir).mkdir(parents=True, exist_ok=True)
+            if (cache := os.environ.get("WANDB_CACHE_DIR")) is not None:
+                folder = Path(cache).with_name(TEMPORARY)
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # who writes there will say it better
+                    folder.mkdir(parents=True)
+                    tempfile.tempdir = str(folder)
             importlib.import_module("wandb")  # takes up to a second, so only in the thread
         finally:
             tempfile.tempdir = before

@@ -96,7 +96,7 @@ BAD_VALUES = [
     (["--latents", "13,29"], ["latent size 29 is out of range", "1 to 28"]),
     (["--depths", ""], ["--depths is empty", "for example --depths 1,3,5"]),
     (["--latents", ","], ["--latents is empty"]),
-    (["--seeds", "3..1"], ["--seeds is empty"]),
+    (["--seeds", "3..1"], ["runs backwards", "1..9"]),
     (["--depths", "1,3,1"], ["--depths repeats 1", "give each value once"]),
     (["--latents", "4..6,5"], ["--latents repeats 5"]),
     (["--seeds", "0,0"], ["--seeds repeats 0"]),

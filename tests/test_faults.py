@@ -557,7 +557,7 @@ def test_cells_of_a_node_that_is_killed_go_on_elsewhere_with_the_same_numbers(tm
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
-    assert "node killed" in lines
+    assert any(line.startswith("node killed") for line in lines)  # Ray may write behind it
     (first, second) = [line.split(maxsplit=3) for line in lines if line.startswith("RESULT")]
     assert (first[3], second[3]) == ("[]", "[]"), "nothing differs"
     assert sorted([first[1], second[1]]) == ["0", "1"], "one cell was lost, once"
