@@ -2,10 +2,9 @@
 
 import importlib
 import io
-import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -277,7 +276,7 @@ def _train(
     settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
     dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
     signals.be_patient()  # half of a Ray would be left behind
-    with _answering_sigterm(signals), session.local_cluster(resources, dataset_bytes):
+    with session.local_cluster(resources, dataset_bytes):
         signals.install()
         importing.join()
         signals.raise_if_asked()
@@ -308,17 +307,6 @@ def _train(
                 if not todo or desk.is_stopped:
                     break
     return desk.stop_because
-
-
-@contextmanager
-def _answering_sigterm(signals: Signals) -> Iterator[None]:
-    """While it starts, Ray answers SIGTERM itself, with an exit."""
-    try:
-        yield
-    except SystemExit as ended:
-        if ended.code != signal.SIGTERM:
-            raise
-        signals.receive(signal.SIGTERM)
 
 
 class _held:  # noqa: N801  (reads as the context it is)

@@ -67,6 +67,8 @@ class Resources:
 def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
     """A Ray of this command's own, closed to others by its token, gone when it ends."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
+    ray._private.utils.set_sigterm_handler = lambda _handler: None
     ray.init(
         address="local",
         num_cpus=max(resources.cpus, 1),

@@ -2,12 +2,16 @@
 
 import os
 import signal
+import threading
 from types import FrameType
 from typing import Self
 
 from sweep.processes import descendants
 
 HANDLED = (signal.SIGINT, signal.SIGTERM)
+
+PATIENCE_S = 20.0
+"""How long the work may take to stop; every finished epoch is on disk anyway."""
 
 
 class Interrupted(BaseException):
@@ -53,22 +57,21 @@ class Signals:
         """From now on the work looks at `asked` by itself."""
         self._is_patient = True
 
-    def receive(self, number: int) -> None:
-        """Take in a signal that reached another handler first.
-
-        Raises:
-            Interrupted: always.
-        """
-        self.received = self.received or number
-        raise Interrupted(number)
-
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.asked():
-            for process in descendants(os.getpid()):  # two of Ray's would outlive this one by a minute
-                if "wandb-core" not in process.command:  # ends by itself, and clears up
-                    process.send(signal.SIGKILL)
-            os._exit(128 + number)
+            _end_at_once(number)
         self.received = number
         if not self._is_patient:
             raise Interrupted(number)
         os.write(2, b"\nStopping; once more to end at once.\n")  # print() is not safe in a handler
+        # Where the signal reached Ray's processes too, as a batch system's does, Tune may wait for them without end.
+        timer = threading.Timer(PATIENCE_S, _end_at_once, (number,))
+        timer.daemon = True
+        timer.start()
+
+
+def _end_at_once(number: int) -> None:
+    for process in descendants(os.getpid()):  # two of Ray's would outlive this one by a minute
+        if "wandb-core" not in process.command:  # ends by itself, and clears up
+            process.send(signal.SIGKILL)
+    os._exit(128 + number)

@@ -436,7 +436,8 @@ def test_a_finished_sweep_is_reported_again_and_not_trained(storage: Store, in_p
 def test_the_defaults_of_name_and_storage(in_process: InProcess, folder: Path) -> None:
     result = ask(*SMALL_RUN, "--no-report", "--depths", "1", "--latents", "5")
     assert result.exit_code == 0
-    assert [line.split("  ")[1] for line in result.stdout.splitlines()[:4]] == [
+    told = [line for line in result.stdout.splitlines() if line.startswith("DAE_1_5-s0  ")]
+    assert [line.split("  ")[1] for line in told] == [
         "epoch 1/3", "epoch 2/3", "epoch 3/3", f"completed, test loss {test_loss(folder / 'sweeps/mnist-5k'):.5f}",
     ]  # fmt: skip
     assert contents(folder / "sweeps" / "mnist-5k") == sorted(
