@@ -540,7 +540,7 @@ def test_online_without_a_key_is_offline_with_one_warning(track, folder, warning
     assert tracker.mode == "offline"
     assert len(warnings) == 1
     assert "API key" in warnings[0]
-    assert f"wandb sync '{folder / 'wandb'}'" in warnings[0]
+    assert "dae-sweep sync" in warnings[0]
     assert [run.epochs for run in runs(folder).values()] == [[1, 2, 3, 4]] * 2
 
 
