@@ -21,7 +21,7 @@ from dae.noise import corrupt
 try:
     from dae import kernels
 except ImportError:  # Triton comes with torch for Linux and GPUs alone
-    kernels = None  # type: ignore[assignment]
+    kernels = None  # type: ignore[assignment]  # a machine without Triton
 
 EVALUATION_BATCH = {"cpu": 200, "cuda": 4000}
 """Images a forward pass takes when nothing is learnt: what fits the cache of a core, or fills a GPU."""

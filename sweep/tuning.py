@@ -82,7 +82,7 @@ class _InThisProcess:
         return {}
 
 
-class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]
+class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Tune's events in the words of a `Listener`."""
 
     def __init__(self, listener: Listener) -> None:
@@ -108,7 +108,7 @@ def _reason(trial: TuneTrial) -> str:
     return text.splitlines()[-1].strip() if text else "the process died"
 
 
-class _StopWhen(_InThisProcess, tune.Stopper):  # type: ignore[misc]
+class _StopWhen(_InThisProcess, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
     """Ends all trials once a condition of the driver holds."""
 
     def __init__(self, condition: Callable[[], bool]) -> None:

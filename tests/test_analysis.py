@@ -16,7 +16,7 @@ THREE_SEEDS = Grid.product((1, 3, 5), (13, 8, 5), (0, 1, 2))
 
 
 def claim_of(folder: Path, factor: Factor, grid: Grid = STUDY_GRID, **options: object) -> Claim:
-    sweep = gather(make_sweep(folder, grid, **options))  # type: ignore[arg-type]
+    sweep = gather(make_sweep(folder, grid, **options))  # type: ignore[arg-type]  # passed on as they are
     return Comparer(sweep, load_arrays(sweep)).claim(factor)
 
 

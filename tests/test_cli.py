@@ -457,7 +457,7 @@ def test_loss(folder: Path) -> float:
     return loss
 
 
-test_loss.__test__ = False  # type: ignore[attr-defined]
+test_loss.__test__ = False  # type: ignore[attr-defined]  # not a test case
 
 
 def test_the_batch_size_of_the_small_dataset_is_32(in_process: InProcess, folder: Path) -> None:

@@ -49,7 +49,7 @@ def fake_images(count: int) -> Bytes:
 
 
 def numbers_of(images: Bytes) -> npt.NDArray[np.int64]:
-    return sum(images[:, 0, byte].astype(np.int64) << 8 * byte for byte in range(3))  # type: ignore[return-value]
+    return sum(images[:, 0, byte].astype(np.int64) << 8 * byte for byte in range(3))  # type: ignore[return-value]  # sum() starts from an int
 
 
 @pytest.fixture(scope="session")
