@@ -14,7 +14,7 @@ from dae.errors import UserError
 from sweep import __version__
 from sweep.cli_axes import grid_of, which_axes
 from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
-from sweep.records import MANIFEST, Status, Sweep, check_settings, facets, gather
+from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unwritable, open_store
 
@@ -122,6 +122,13 @@ which_settings = options(
     click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
     click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+    click.option(
+        "--latent-bias",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What the latent's biases begin at; 0.5 keeps its ReLUs alive.",
+    ),
 )
 
 
@@ -261,7 +268,7 @@ def plan(**given: Any) -> None:
         click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
     if found is not None:
-        check_settings(found.records.values(), settings, found.manifest)
+        check_sweep(found.records.values(), settings, found.manifest)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)

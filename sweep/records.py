@@ -1,15 +1,16 @@
 """What is known of a sweep and of each of its cells, and the names of the files that keep it. No torch, no Ray."""
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
+from dae.config import GAUSSIAN
 from dae.errors import UserError
-from sweep.grid import AXES, Axes, Cell, Grid, Settings, Value, complete, suffix, value_text
+from sweep.grid import AXES, Axes, Cell, Grid, Settings, Value, suffix, value_text
 from sweep.store import Damaged, Store, digest, dump_json, load_json
 
 SCHEMA = 1
@@ -17,6 +18,8 @@ MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
 IDENTITY = ".id"
 """The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
+LATER_SETTINGS: dict[str, Any] = {"latent_bias": 0.0, "noise": GAUSSIAN}
+"""Settings that came after the first records, and the values that those were made with."""
 LOST = "lost: "
 """How the reason of an attempt begins whose process or node died."""
 
@@ -170,7 +173,7 @@ class Record:
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
-            document["config"] = complete(document["config"])
+            document["config"] = {**LATER_SETTINGS, **document["config"]}
             document["status"] = Status(document["status"])
             document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
@@ -227,7 +230,7 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
-            document["settings"] = Settings(**document["settings"])
+            document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             known = {each.name for each in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in known})
         except (KeyError, TypeError, ValueError) as error:
@@ -317,8 +320,17 @@ def gather(store: Store) -> Sweep:
     return Sweep(store, manifest, records, damaged)
 
 
-def check_settings(records: Iterable[Record], settings: Settings, manifest: Manifest | None) -> None:
+def check_settings(record: Record, settings: Settings) -> None:
     """A sweep compares like with like.
+
+    Raises:
+        UserError: the record was made with other settings.
+    """
+    _refuse(f"{record.key} was made", record.config, settings.config(record.cell))
+
+
+def check_sweep(records: Collection[Record], settings: Settings, manifest: Manifest | None) -> None:
+    """`check_settings` of all records of a sweep, and of the sweep itself, which may have cells off its settings alone.
 
     Args:
         records: what the sweep has.
@@ -326,11 +338,10 @@ def check_settings(records: Iterable[Record], settings: Settings, manifest: Mani
         manifest: of the sweep, None where it is lost.
 
     Raises:
-        UserError: a record, or the sweep although none of its records shows it, was made with other settings.
+        UserError: a record, or the sweep, was made with other settings.
     """
-    records = list(records)
     for record in records:
-        _refuse(f"{record.key} was made", record.config, settings.config(record.cell))
+        check_settings(record, settings)
     if records and manifest is not None:
         _refuse(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
     for record in records:
