@@ -365,7 +365,8 @@ def print_results(console: "Console", sweep: Sweep) -> None:
     for point, facet in facets(sweep):
         heading, *rows = loss_table(facet)
         title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim")
         for name in heading:
             table.add_column(name, justify="right")
         for row in rows:
