@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_GRID, InProcess
+from conftest import SMALL, SMALL_GRID, InProcess, request_for
 from rich.console import Console
 
 from dae import data
@@ -43,18 +43,7 @@ OTHERS = [cell.key for cell in SMALL_GRID.cells if cell != CELL]
 
 
 def ask(store: Store, **changes: Any) -> Request:
-    request = Request(
-        store=store,
-        grid=SMALL_GRID,
-        settings=SMALL,
-        data_dir=Path("nowhere"),
-        cpus=1,
-        gpus=0,
-        trials_per_gpu=1,
-        wandb_mode="disabled",
-        project="dae",
-    )
-    return replace(request, **changes)
+    return replace(request_for(store, SMALL_GRID, SMALL), **changes)
 
 
 class Warnings(list[str]):
