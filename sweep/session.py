@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweep import caches
+from sweep.watchdog import watching
 
 # Read when Ray is imported or its workers start.
 os.environ |= {
@@ -78,7 +79,8 @@ def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
         object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
     )
     try:
-        yield
+        with watching():
+            yield
     finally:
         ray.shutdown()
 

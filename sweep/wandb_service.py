@@ -121,9 +121,11 @@ def settings() -> Any:
 
 
 def kill() -> None:
-    """End the process behind wandb; there is no public way to end one that hangs."""
+    """End the process behind wandb, and remove its socket; there is no public way to end one that hangs."""
     if "wandb" in sys.modules:
         with suppress(AttributeError, subprocess.TimeoutExpired):
             process = wandb().setup()._connection._proc._process
             process.kill()
             process.wait(1)
+            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{process.pid}-*"):
+                shutil.rmtree(socket, ignore_errors=True)
