@@ -266,8 +266,9 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # On the CPU, and where a library of the GPU's asks for memory, torch raises a plain RuntimeError.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 @cache

@@ -294,6 +294,7 @@ def test_nothing_is_written_elsewhere_and_no_key_anywhere(track, folder, home, t
     assert only_names(tmp_path) == ["home", "sweeps"]
     assert only_names(home) == []
     assert all(name.startswith(("offline-run-", ".finished")) for name in only_names(folder / "wandb"))
+    assert not [path for path in folder.rglob("*") if path.is_symlink()], "what they lead to is gone"
     assert_no_key(folder)
     assert dict(os.environ) == before
     assert capfd.readouterr() == ("", "")
