@@ -63,7 +63,7 @@ class Run:
     """A run's file, read by wandb."""
 
     def __init__(self, file: Path) -> None:
-        from wandb.util import get_core_path
+        from wandb.util import get_core_path  # not sooner: where a process is killed, what imported it matters
 
         self.file = file
         # What `wandb leet inspect --json FILE` runs, without importing wandb for every file.
