@@ -118,6 +118,13 @@ which_settings = options(
     click.option("--alpha", type=float, default=0.5, show_default=True, help="Noise, as a share of the pixel range."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
     click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+    click.option(
+        "--latent-bias",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What the latent's biases begin at; 0.5 keeps its ReLUs alive.",
+    ),
 )
 
 

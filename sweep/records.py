@@ -17,6 +17,8 @@ MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
 IDENTITY = ".id"
 """The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
+LATER_SETTINGS: Mapping[str, Any] = {"latent_bias": 0.0}
+"""Settings that came after the first records, and the values that those were made with."""
 LOST = "lost: "
 """How the reason of an attempt begins whose process or node died."""
 
@@ -167,6 +169,7 @@ class Record:
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
+            document["config"] = {**LATER_SETTINGS, **document["config"]}
             document["status"] = Status(document["status"])
             document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
@@ -216,7 +219,7 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
-            document["settings"] = Settings(**document["settings"])
+            document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             known = {each.name for each in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in known})
         except (KeyError, TypeError, ValueError) as error:
