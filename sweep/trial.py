@@ -266,8 +266,8 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU, and where a library of the GPU's asks for memory, torch raises a plain RuntimeError.
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    # On the CPU, and where a library asks for memory, torch raises a plain RuntimeError. oneDNN says the least.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 

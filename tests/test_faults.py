@@ -468,12 +468,12 @@ def test_what_a_killed_driver_started_ends_by_itself(launch: Callable[..., Drive
 
 def test_a_cell_that_runs_out_of_memory_beside_others_is_completed_alone(launch: Callable[..., Driver]) -> None:
     """The system refuses memory to the processes of the first round; those of the second one may have it."""
-    wide = ["--depths", "1,2", "--width", "2000", "--epochs", "2", "--train-fraction", "0.05", "--cpus", "2"]
+    wide = ["--depths", "1,2", "--width", "1000", "--epochs", "1", "--train-fraction", "0.05", "--cpus", "2"]
     driver = launch([*LONG, *wide])
     large = CellFiles("DAE_2_5-s0")
     assert driver.wait_until(driver.store.path(large.log).is_file, "the large cell")
     for process in driver.trials:
-        limit = address_space(process.pid) + 50 * 2**20
+        limit = address_space(process.pid) + 20 * 2**20  # a layer's output takes 22 MB
         resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
     driver.finish()
     first, second = gather(driver.store).records["DAE_2_5-s0"].attempts
