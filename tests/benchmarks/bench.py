@@ -133,9 +133,11 @@ def bench_sweep(given: argparse.Namespace, _: Results) -> Results:
 
 
 def own_options(given: argparse.Namespace, folder: Path, seed: int, trials_per_gpu: str) -> list[str]:
+    depths, latents = (",".join(dict.fromkeys(map(str, values))) for values in zip(*CELLS, strict=True))
     return [
-        "run", "--data-dir", given.data_dir, "--storage", str(folder), "--epochs", str(given.epochs), "--seeds",
-        str(seed), "--train-fraction", str(given.fraction), "--wandb", "offline", "--quiet", "--gpus", str(given.gpus),
+        "run", "--data-dir", given.data_dir, "--storage", str(folder), "--depths", depths, "--latents", latents,
+        "--seeds", str(seed), "--epochs", str(given.epochs), "--train-fraction", str(given.fraction),
+        "--wandb", "offline", "--quiet", "--gpus", str(given.gpus),
         *(["--trials-per-gpu", trials_per_gpu] if given.gpus else []),
     ]  # fmt: skip
 
@@ -167,7 +169,8 @@ def print_ways(found: Results) -> None:
     base = statistics.median(found[own]["seconds"])
     allowed = found[own]["may_be_off_by"]
     print(
-        f"\n{'nine cells':<26}{'median s':>10}{'min':>8}{'max':>8}{'times':>8}{'loss off by':>14} (void over {allowed:.1%})"
+        f"\n{'nine cells':<26}{'median s':>10}{'min':>8}{'max':>8}{'times':>8}{'loss off by':>14}"
+        f" (void over {allowed:.1%})"
     )
     for name, each in found.items():
         seconds = each["seconds"]

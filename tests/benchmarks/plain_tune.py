@@ -91,10 +91,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     ray.init(include_dashboard=False, log_to_driver=False)
-    if given.empty:
-        found = {"cell_s": empty_trials(given.empty)}
-    else:
-        found = sweep(given)
+    found = {"cell_s": empty_trials(given.empty)} if given.empty else sweep(given)
     given.out.write_text(json.dumps(found))
 
 
