@@ -1,6 +1,7 @@
 """Where the news of all trials come in. They go on to the display and to W&B, and are judged: does the sweep go on?"""
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -107,7 +108,8 @@ class Desk:
                 f"{record.error}. Free or repair the storage; what was finished is kept, the same command continues"
             )
         if record.failure is Failure.PROGRAM and record.error is not None:
-            cells = self._errors.setdefault(record.error, set())
+            # Shapes and positions differ from cell to cell.
+            cells = self._errors.setdefault(re.sub(r"\d+", "0", record.error), set())
             cells.add(record.key)
             if len(cells) >= SAME_ERROR_LIMIT:
                 self.stop_because = f"{' and '.join(sorted(cells))} failed with the same error: {record.error}"

@@ -62,6 +62,7 @@ class Settings:
     alpha: float = 0.5
     width: int = 16
     latent_channels: int = 4
+    latent_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -75,7 +76,14 @@ class Settings:
 
     def training(self, cell: Cell) -> TrainConfig:
         """The training of ``cell``."""
-        return TrainConfig(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, alpha=self.alpha, seed=cell.seed)
+        return TrainConfig(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            alpha=self.alpha,
+            seed=cell.seed,
+            latent_bias=self.latent_bias,
+        )
 
     def config(self, cell: Cell) -> dict[str, Any]:
         """Everything that determines the numbers of ``cell``: the ``config`` of its record."""

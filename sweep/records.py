@@ -10,13 +10,15 @@ from typing import Any, Self
 from dae.architecture import mac_count, parameter_count
 from dae.errors import UserError
 from sweep.grid import Cell, Grid, Settings
-from sweep.store import Damaged, Store, digest, dump_json, load_json
+from sweep.store import Damaged, Store, digest, dump_json, load_json, unseal
 
 SCHEMA = 1
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
 IDENTITY = ".id"
 """The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
+LATER_SETTINGS: Mapping[str, Any] = {"latent_bias": 0.0}
+"""Settings that came after the first records, and the values that those were made with."""
 LOST = "lost: "
 """How the reason of an attempt begins whose process or node died."""
 
@@ -167,6 +169,7 @@ class Record:
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
+            document["config"] = {**LATER_SETTINGS, **document["config"]}
             document["status"] = Status(document["status"])
             document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
@@ -216,7 +219,7 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
-            document["settings"] = Settings(**document["settings"])
+            document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             known = {each.name for each in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in known})
         except (KeyError, TypeError, ValueError) as error:
@@ -248,8 +251,12 @@ class Sweep:
         return [record for record in found if record is not None and record.status is Status.COMPLETED]
 
 
-def gather(store: Store) -> Sweep:
+def gather(store: Store, *, thorough: bool = False) -> Sweep:
     """Read a sweep folder. Cells that cannot be read are named in ``damaged``, never guessed.
+
+    Args:
+        store: the folder.
+        thorough: a cell whose record is sound, but whose weights, outputs or checkpoint are not, is ``damaged`` too.
 
     Raises:
         FileNotFoundError: there is no sweep in this folder.
@@ -266,6 +273,12 @@ def gather(store: Store) -> Sweep:
             continue
         except Damaged as error:
             damaged[cell.key] = f"record.json: {error}"
+            continue
+        try:
+            if thorough:
+                check_files(store, record)
+        except Damaged as error:
+            damaged[cell.key] = str(error)
             continue
         if record.status is Status.RUNNING and not is_live:
             record = replace(record, status=Status.INTERRUPTED)
@@ -319,6 +332,35 @@ def read_verified(store: Store, name: str, digests: Mapping[str, str]) -> bytes:
     if digests.get(name.rsplit("/", 1)[-1]) != digest(data):
         raise Damaged(f"{name} does not match its digest")
     return data
+
+
+def check_files(store: Store, record: Record) -> None:
+    """Whether the files beside a record can be trusted: outputs of a completed cell, checkpoint of an unfinished one.
+
+    Raises:
+        Damaged: one is not what was written.
+    """
+    files = CellFiles(record.key)
+    if record.status is Status.COMPLETED:
+        for name in (files.test, files.weights):
+            read_verified(store, name, record.digests)
+    elif not record.status.is_final:
+        check_checkpoint(store, record.cell)
+
+
+def check_checkpoint(store: Store, cell: Cell) -> None:
+    """Whether a cell can go on from its checkpoint, if it has one.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    name = CellFiles(cell.key).checkpoint
+    try:
+        unseal(store.read(name))
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        raise Damaged(f"{name}: {error}") from error
 
 
 def now() -> str:

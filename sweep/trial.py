@@ -23,7 +23,7 @@ import torch
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record, read_verified
+from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, check_files, now, read_record
 from sweep.store import Damaged, digest, seal, unseal
 
 
@@ -114,8 +114,7 @@ class Trial:
         if record is None or not record.status.is_final or record.config != self.record.config:
             return None
         try:
-            for name in (self.files.test, self.files.weights) if record.status is Status.COMPLETED else ():
-                read_verified(self.job.store, name, record.digests)
+            check_files(self.job.store, record)
         except Damaged:
             return None
         return record if record.dataset == self.record.dataset else None
@@ -213,7 +212,6 @@ class Trial:
             test_psnr_db=psnr_db(loss),
             digests={name.rsplit("/", 1)[-1]: digest(content) for name, content in contents.items()},
         )
-        self.job.store.delete(self.files.checkpoint)
 
     def _end(self, status: Status, error: str | None, **results: Any) -> None:
         self._write(
@@ -227,6 +225,8 @@ class Trial:
                 **results,
             )
         )
+        if status.is_final:
+            self.job.store.delete(self.files.checkpoint)
 
     def _write(self, record: Record) -> None:
         self._check_token()
@@ -266,8 +266,9 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # On the CPU, and where a library of the GPU's asks for memory, torch raises a plain RuntimeError.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 @cache
