@@ -12,7 +12,8 @@ FINISHED = "wandb/.finished"
 
 def of_run(folder: Path, run_id: str) -> list[Path]:
     """The files of all runs with this id in a sweep's folder, oldest first."""
-    return sorted((folder / "wandb").glob(f"*run-*/run-{run_id}.wandb"))
+    # wandb ends the folder's name with the id: so the folders of a thousand other runs need not be looked into.
+    return sorted((folder / "wandb").glob(f"*run-*{run_id}/run-{run_id}.wandb"))
 
 
 def offline(folder: Path) -> list[Path]:
