@@ -308,7 +308,8 @@ class Effect:
         p: two-sided p value of the paired t test, not corrected; None with one seed.
         valid_p: the same, corrected for the looks taken (`dae-sweep run --resolve`); ``p`` where there was one.
         adjusted_p: ``valid_p`` after Holm's correction for the family: below `LEVEL` there is a verdict.
-        wide: interval that holds with 95 % for all of the family and all looks together (Bonferroni).
+        wide: interval that holds with 95 % for all of the family and all looks together (Bonferroni); Holm's step-down
+            is sharper, so that it may reach across zero where there is a verdict.
         estimate: mean, variances and degrees of freedom behind the interval; None with one seed.
         needed: what would resolve it; only where the verdict is *not resolved*.
         withheld: why there is no verdict whatever the p value; empty where there is one.

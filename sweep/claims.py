@@ -107,7 +107,11 @@ class Claim:
 
 
 class Comparer:
-    """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share."""
+    """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share.
+
+    Attributes:
+        share: which part of `sweep.statistics.LEVEL` the latest look may spend; 1 for a fixed number of seeds.
+    """
 
     def __init__(self, sweep: Sweep, arrays: Arrays) -> None:
         self._grid = sweep.manifest.grid
@@ -116,7 +120,7 @@ class Comparer:
         for record in usable_records(sweep):
             self._records.setdefault(_subject(record), {})[record.seed] = record
         self._looks = _looks(sweep)
-        self._share = spending(len(self._looks)) if len(self._looks) > 1 or sweep.manifest.looks else 1.0
+        self.share = spending(len(self._looks)) if len(self._looks) > 1 or sweep.manifest.looks else 1.0
 
     def claim(self, factor: Factor) -> Claim:
         """The claim on ``factor``: (*) smaller latent, higher loss, or (**) shallower, higher loss."""
@@ -146,6 +150,22 @@ class Comparer:
                     cells = step.cells + other.cells
                     contrasts.append(self._contrast(higher, lower, (shallow, deep), cells, weights, base={}))
         return self._judged(contrasts)
+
+    def corners(self) -> Contrast | None:
+        """The interaction in one number: the smallest latent against the largest, the shallowest against the deepest.
+
+        None where the grid lacks a corner or they are not comparable.
+        """
+        grid = self._grid
+        shallow, deep, small, large = min(grid.depths), max(grid.depths), min(grid.latents), max(grid.latents)
+        cells = {(cell.depth, cell.latent): cell for cell in grid.architectures}
+        corners = [cells.get((depth, size)) for depth in (shallow, deep) for size in (small, large)]
+        found = tuple(cell for cell in corners if cell is not None)
+        if shallow == deep or small == large or len(found) < 4 or not _comparable(found[2], found[3]):
+            return None
+        weights = {_subject(cell): weight for cell, weight in zip(found, (1.0, -1.0, -1.0, 1.0), strict=True)}
+        contrast = self._contrast(f"latent {small}", f"latent {large}", (shallow, deep), found, weights, base={})
+        return self._judged([contrast])[0]
 
     def _pairs(self, factor: Factor) -> list[Contrast]:
         levels: dict[int, list[Cell]] = {}
@@ -234,7 +254,7 @@ class Comparer:
 
         A look at fewer seeds counts where it has the sign of all seeds together.
         """
-        if self._share == 1.0:
+        if self.share == 1.0:
             return None
         corrected = 1.0
         before: tuple[int, ...] = ()
@@ -257,7 +277,7 @@ class Comparer:
             (own, contrast) for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own
         ]
         for split in Split:
-            judged = judge((own[split] for own, _ in members), share=self._share)
+            judged = judge((own[split] for own, _ in members), share=self.share)
             for (own, contrast), effect in zip(members, judged, strict=True):
                 own[split] = self._timed(effect, contrast)
         return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))
