@@ -14,7 +14,7 @@ from sweep.claims import Comparer, Contrast, Factor, Split
 from sweep.effects import equal_parameters
 from sweep.grid import Cell
 from sweep.records import Manifest, Sweep, facets
-from sweep.statistics import LOOKS, Limit
+from sweep.statistics import LOOKS, too_few_images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +63,13 @@ def next_step(sweep: Sweep, arrays: Arrays, max_seeds: int) -> Step:
 def _contrasts(sweep: Sweep, arrays: Arrays) -> Iterator[Contrast]:
     """All pairs that are judged, and the averages that the claim on depth is about."""
     for _, facet in facets(sweep):
-        comparer = Comparer(facet, arrays)
+        comparer = Comparer(facet, arrays, (Split.TEST,))
         for factor in Factor:
             claim = comparer.claim(factor)
             yield from claim.judged()
             yield from (each for each in claim.answers if len(each.cells) > 2)
     if (equal := equal_parameters(sweep)) is not None:
-        yield from Comparer(equal, arrays).claim(Factor.DEPTH).judged()
+        yield from Comparer(equal, arrays, (Split.TEST,)).claim(Factor.DEPTH).judged()
 
 
 def _is_undecided(contrast: Contrast) -> bool:
@@ -81,7 +81,7 @@ def _why_hopeless(contrast: Contrast) -> str:
     effect = contrast.effects[Split.TEST]
     if effect.withheld:
         return effect.withheld
-    if effect.needed is not None and effect.needed.limit is Limit.IMAGES:
+    if effect.open_level and effect.estimate and too_few_images(effect.estimate, effect.open_level):
         return "the difference is too small for this number of test images, whatever the seeds"
     return ""
 
