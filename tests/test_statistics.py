@@ -96,7 +96,7 @@ def test_images_never_shorten_the_interval(seed: int) -> None:
 @given(estimates)
 def test_the_interval_at_the_level_of_p_ends_at_zero(estimate: Estimate) -> None:
     if 1e-14 < estimate.p < 1:
-        assert min(map(abs, estimate.interval(estimate.p))) == pytest.approx(0, abs=1e-5 * abs(estimate.mean))
+        assert min(map(abs, estimate.interval(estimate.p))) == pytest.approx(0, abs=1e-4 * abs(estimate.mean))
 
 
 # ---- many comparisons, many looks
@@ -170,7 +170,7 @@ def at_most_5_percent(tally: Tally) -> bool:
 def test_intervals_hold_the_truth(world: str) -> None:
     rng = np.random.default_rng(1)
     for seeds in (2, 3, 5):
-        for tally in coverage(300, seeds, lambda: World(NULL, **WORLDS[world], rng=rng)):  # type: ignore[arg-type]
+        for tally in coverage(200, seeds, lambda: World(NULL, **WORLDS[world], rng=rng)):  # type: ignore[arg-type]
             assert 1 - tally.rate <= 0.05 + 3 * tally.error, (seeds, str(tally))
 
 
@@ -178,13 +178,13 @@ def test_intervals_hold_the_truth(world: str) -> None:
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_family_holds_a_false_verdict_in_one_of_twenty_sweeps_at_most(world: str) -> None:
     rng = np.random.default_rng(2)
-    for name, tally in fixed(60, 3, lambda: World(HALF, **WORLDS[world], rng=rng)).items():  # type: ignore[arg-type]
+    for name, tally in fixed(40, 3, lambda: World(HALF, **WORLDS[world], rng=rng)).items():  # type: ignore[arg-type]
         assert at_most_5_percent(tally), (name, str(tally))
 
 
 @pytest.mark.slow
 def test_looking_again_and_again_makes_no_more_false_verdicts() -> None:
     rng = np.random.default_rng(3)
-    tallies, _, _ = resolved(20, 7, lambda: World(NULL, **WORLDS["mostly seeds"], rng=rng))  # type: ignore[arg-type]
+    tallies, _, _ = resolved(15, 7, lambda: World(NULL, **WORLDS["mostly seeds"], rng=rng))  # type: ignore[arg-type]
     for name, tally in tallies.items():
         assert at_most_5_percent(tally), (name, str(tally))
