@@ -7,8 +7,8 @@ from synthetic import STUDY_LOSSES, make_sweep
 
 from sweep.analysis import Arrays, Verdict, load_arrays, results
 from sweep.claims import Split
-from sweep.effects import Cost, Profile, effects, equal_parameters, front, profiles
-from sweep.grid import Cell, Grid
+from sweep.effects import Cost, Profile, effects, front, profiles
+from sweep.grid import Grid
 from sweep.records import Epoch, Record, Status, Sweep, gather
 
 
@@ -127,18 +127,3 @@ def test_one_seed_gives_sizes_and_no_verdict(tmp_path: Path) -> None:
         assert profile.best == 5
         assert {step.loss and step.loss.verdict for step in profile.steps} == {Verdict.ONE_SEED}
         assert profile.points[0].seconds.low is None
-
-
-# ---- depth at equal parameters
-
-
-def test_the_arm_of_equal_parameters_takes_the_nearest_width_of_each_depth(tmp_path: Path) -> None:
-    # At latent 8 and width 16, depth 3 has 9,797 parameters; depth 5 has 10,147 at width 11, 11,717 at 12.
-    widths = [(3, ()), (5, ()), (5, (("width", 11),)), (5, (("width", 12),)), (1, ())]
-    cells = [Cell(depth=depth, latent=8, seed=seed, axes=axes) for depth, axes in widths for seed in (0, 1)]
-    sweep = gather(make_sweep(tmp_path, Grid.of(cells)))
-    arm = equal_parameters(sweep)
-    assert arm is not None
-    assert {cell.key for cell in arm.manifest.grid.architectures} == {"DAE_3_8-s0", "DAE_5_8-width11-s0"}
-    found = effects(arm, load_arrays(sweep)).depth
-    assert [len(pair.effects[Split.TEST].seeds) for pair in found.judged()] == [2]

@@ -16,8 +16,8 @@ from synthetic import STUDY_LOSSES, make_sweep
 from sweep.analysis import load_arrays
 from sweep.claims import Comparer, Factor, Split
 from sweep.cli import main
-from sweep.effects import equal_parameters
-from sweep.grid import Cell, Grid
+from sweep.grid import Cell, Grid, Settings
+from sweep.matching import arm
 from sweep.progress import Progress
 from sweep.records import Manifest, Record, Status, Sweep, gather
 from sweep.resolve import Step, comparisons, next_step, with_look
@@ -91,13 +91,11 @@ def test_one_architecture_has_nothing_to_be_compared_with(tmp_path: Path) -> Non
 
 
 def test_depth_is_resolved_at_equal_parameters_too(tmp_path: Path) -> None:
-    cells = [Cell(depth=3, latent=8, seed=0), Cell(depth=5, latent=8, seed=0, axes=(("width", 11),))]
-    sweep = gather(make_sweep(tmp_path, Grid.of(cells)))
-    arm = equal_parameters(sweep)
-    assert arm is not None
-    assert arm.manifest.grid.cells == tuple(cells)
-    assert keys(step_after(sweep).cells) == {f"{name}-s{s}" for name in ("DAE_3_8", "DAE_5_8-width11") for s in (1, 2)}
-    assert equal_parameters(looked_at(tmp_path / "plain", 0)) is None
+    plain = Grid.product((3, 5), (8,), (0,))
+    sweep = gather(make_sweep(tmp_path, plain.union(arm(plain, Settings()))))
+    step = step_after(sweep)
+    names = ("DAE_3_8", "DAE_5_8", "DAE_5_8-width11")
+    assert keys(step.cells) == {f"{name}-s{seed}" for name in names for seed in (1, 2)}
 
 
 # ---- looks and verdicts
