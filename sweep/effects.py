@@ -3,8 +3,7 @@
 For a page: `effects` gives main effects and interaction, `front` loss against a cost with the Pareto front,
 `profiles` what happens with depth at each latent size. All take one facet's sweep. Depth moves parameters, receptive
 field and cost at once; in the facet of equal parameters (``--match-parameters``) it no longer moves the parameters.
- Every difference is an `Effect`
-with its interval and verdict; what makes a family is said where it is judged.
+Every difference is an `Effect` with its interval and verdict; what makes a family is said where it is judged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
