@@ -124,7 +124,8 @@ class References:
             "conditions": conditions,
             "digests": {REFERENCE_ARRAYS: digest(packed), JUDGE: self.judge.sha256},
         }
-        return {REFERENCE_ARRAYS: packed, REFERENCES: dump_json({"schema": SCHEMA} | document)}
+        document["schema"] = SCHEMA
+        return {REFERENCE_ARRAYS: packed, REFERENCES: dump_json(document)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -167,7 +168,7 @@ class Quality:
         Raises:
             Damaged: it is not that, or was written by another version of the program.
         """
-        arrays = _unpack(unseal(data))
+        arrays: dict[str, Any] = _unpack(unseal(data))
         if (schema := arrays.pop("schema", None)) is None or int(schema) != SCHEMA:
             raise Damaged(f"it has schema {schema}, this version reads {SCHEMA}")
         try:
