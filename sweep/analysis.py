@@ -16,7 +16,7 @@ from scipy.special import stdtr, stdtrit
 
 from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.config import IMAGE_SIZE, ModelConfig
-from sweep.records import SAMPLES, CellFiles, Record, Status, Sweep, read_verified
+from sweep.records import CellFiles, Record, Status, Sweep, read_verified
 from sweep.store import Damaged
 
 LEVEL = 0.05
@@ -224,9 +224,9 @@ def load_arrays(sweep: Sweep) -> Arrays:
     """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
     samples, outputs, damaged = None, {}, {}
     try:
-        samples = Samples(**_read_npz(sweep, SAMPLES, sweep.manifest.digests, _SAMPLE_SHAPES))
+        samples = Samples(**_read_npz(sweep, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
     except Damaged as error:
-        damaged[SAMPLES] = str(error)
+        damaged[sweep.manifest.samples] = str(error)
     for record in usable_records(sweep):
         name = CellFiles(record.key).test
         try:
