@@ -54,6 +54,8 @@ class Request:
     wandb_mode: str
     project: str
     max_retries: int = 3
+    evaluation: bool = False
+    """Whether to compute what the report shows beside the test losses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,10 @@ def run(
                 stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
             sweep = gather(request.store)
             signals.raise_if_asked()
+            if request.evaluation and sweep.completed:
+                from sweep.evaluation import evaluate
+
+                evaluate(sweep, dataset, workers=request.cpus, warn=warn, tell=tell)
             if make_report is not None and sweep.completed:
                 tracker.report(*make_report(sweep))
         finally:
