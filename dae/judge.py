@@ -90,7 +90,7 @@ def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Judg
     batch_size = min(BATCH_SIZE, len(images))
     steps_per_epoch = len(images) // batch_size
     epochs = min(MAX_EPOCHS, math.ceil(STEPS / steps_per_epoch))
-    judge = _initialised(Judge(), generator).to(device, memory_format=torch.channels_last)
+    judge = _initialised(Judge(), generator).to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(judge.parameters(), lr=PEAK_LR, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=epochs * steps_per_epoch)
     best, result = copy.deepcopy(judge.state_dict()), JudgeResult(epochs=0, accuracy_validation=-1.0)
