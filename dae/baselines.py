@@ -90,7 +90,8 @@ def wiener_filter(noisy: Array, size: int, noise: float) -> Array:
     reach = size // 2  # scipy takes the image to be black outside; here it goes on as in a mirror
     padded = np.pad(noisy, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
     inner = slice(reach, reach + IMAGE_SIZE)
-    filtered: Array = wiener(padded, (1, size, size), noise)[:, inner, inner].astype(np.float32)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies scipy takes the local mean
+        filtered: Array = wiener(padded, (1, size, size), noise)[:, inner, inner].astype(np.float32)
     return filtered
 
 
@@ -249,11 +250,11 @@ class LinearMap:
         return answer.reshape(images.shape)
 
 
-def principal_components(moments: Moments, rank: int) -> LinearMap:
-    """The projection on the ``rank`` principal components of the clean images."""
-    components = _leading_eigenvectors(moments.clean)[:, :rank]
-    mean = moments.clean_mean
-    return LinearMap(mean_in=mean, mean_out=mean, encode=components, decode=components.T)
+def principal_components(moments: Moments, ranks: Iterable[int]) -> dict[int, LinearMap]:
+    """The projections on the leading principal components of the clean images, by their number."""
+    mean, components = moments.clean_mean, _leading_eigenvectors(moments.clean)
+    chosen = {rank: components[:, :rank] for rank in ranks}
+    return {rank: LinearMap(mean_in=mean, mean_out=mean, encode=each, decode=each.T) for rank, each in chosen.items()}
 
 
 def reduced_rank_regressions(
@@ -313,9 +314,9 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
     clean, noisy = _tuning_images(dataset, noise, alpha)
     moments = Moments.of(_training_pairs(dataset, noise, alpha))
     ranks = {latent: min(latent, PIXELS) for latent in latents}
-    found = []
+    found, projections = [], principal_components(moments, ranks.values())
     for latent, rank in ranks.items():
-        fitted = principal_components(moments, rank)
+        fitted = projections[rank]
         found.append(_denoiser(f"PCA {latent}", "linear", {"rank": rank}, fitted, clean, fitted(noisy), latent))
     best: dict[int, Denoiser] = {}
     for rank, ridge, fitted in reduced_rank_regressions(moments, set(ranks.values()), RIDGES):

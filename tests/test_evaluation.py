@@ -60,6 +60,7 @@ def small() -> Iterator[None]:
         patch.setattr(baselines, "TUNING_IMAGES", 20)
         patch.setattr(baselines, "SLOW_TUNING_IMAGES", 2)
         patch.setattr(baselines, "FITTING_IMAGES", 320)
+        patch.setattr(baselines, "RIDGES", (1e-3,))
         yield
 
 
