@@ -185,6 +185,7 @@ class Manifest:
         dataset: name, fingerprint and number of training, validation and test images.
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
         digests: SHA-256 of the sweep's own files, by name.
+        looks: keys of the cells that each look of `dae-sweep run --resolve` added to those of the looks before.
     """
 
     name: str
@@ -195,6 +196,7 @@ class Manifest:
     dataset: Mapping[str, Any]
     baselines: Mapping[str, float] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    looks: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def new(cls, **values: Any) -> Self:
@@ -217,6 +219,7 @@ class Manifest:
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
             document["settings"] = Settings(**document["settings"])
+            document["looks"] = tuple(map(tuple, document.get("looks", ())))
             known = {each.name for each in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in known})
         except (KeyError, TypeError, ValueError) as error:
