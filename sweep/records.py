@@ -60,6 +60,7 @@ class CellFiles:
         self.record = f"{folder}/record.json"
         self.weights = f"{folder}/model.safetensors"
         self.test = f"{folder}/test.npz"
+        self.quality = f"{folder}/quality.npz"
         self.checkpoint = f"{folder}/checkpoint.pt"
         self.log = f"{folder}/log.txt"
 

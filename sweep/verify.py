@@ -16,6 +16,7 @@ from dae.data import Dataset
 from dae.model import DenoisingAutoencoder
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
+from sweep.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES
 from sweep.records import IDENTITY, MANIFEST, SAMPLES, CellFiles, Record, Status, Sweep, read_verified
 from sweep.store import LOCK_FILE, Damaged
 
@@ -23,7 +24,7 @@ TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
 (TF32). What this very CPU type and torch made has to be bit-equal."""
 
-KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE}
+KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, JUDGE}
 KNOWN_FOLDERS = {"cells", "report", "wandb"}
 
 

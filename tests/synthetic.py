@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from sweep.grid import Cell, Grid, Settings
-from sweep.records import MANIFEST, SAMPLES, Attempt, CellFiles, Epoch, Manifest, Record, Status
+from sweep.quality import Baseline, Condition, JudgeSummary, Quality, References
+from sweep.records import MANIFEST, SAMPLES, Attempt, CellFiles, Epoch, Manifest, Record, Status, gather
 from sweep.store import Store, digest
 
 STUDY_LOSSES = {
@@ -150,3 +151,81 @@ def _npz(**arrays: Any) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
     return file.getvalue()
+
+
+def add_evaluation(store: Store, *, noise: str = "gaussian", alpha: float = 0.5) -> None:
+    """Give a made-up sweep the files that `sweep.evaluation` would write; its cells read the better, the less loss."""
+    sweep = gather(store)
+    generator = np.random.default_rng(11)
+    n, labels = sweep.manifest.dataset["test"], np.arange(sweep.manifest.dataset["test"], dtype=np.uint8) % 10
+    clean = drawn_digits()
+
+    def read(accuracy: float) -> np.ndarray:
+        return np.where(generator.random(n) < accuracy, labels, (labels + 1) % 10).astype(np.uint8)
+
+    def baseline(name: str, family: str, loss: float, latent: int | None = None, **parameters: Any) -> Baseline:
+        losses = generator.gamma(6, size=n)
+        return Baseline(
+            name=name,
+            family=family,
+            latent=latent,
+            parameters=parameters,
+            test_loss=loss,
+            test_psnr_db=-10 * math.log10(loss),
+            ssim=1 - 5 * loss,
+            accuracy=1 - 3 * loss,
+            loss=(losses * loss / losses.mean()).astype(np.float32),
+        )
+
+    latents = sorted({4 * cell.latent**2 for cell in sweep.manifest.grid.cells}, reverse=True)
+    baselines = [
+        baseline("doing nothing", "none", 0.1163),
+        baseline("mean image", "none", 0.0674),
+        baseline("mean filter", "filter", 0.059, size=3),
+        baseline("median filter", "filter", 0.038, size=5),
+        baseline("Gaussian filter", "filter", 0.057, sigma=1.0),
+        baseline("Wiener filter", "filter", 0.055, size=3, noise=0.1),
+        baseline("total variation", "filter", 0.035, weight=2.0),
+        *[baseline(f"PCA {latent}", "linear", 0.05 + latent * 5e-5, latent) for latent in latents],
+        *[
+            baseline(f"reduced-rank regression {each}", "linear", 0.02 + 0.2 / each, each, ridge=1e-3)
+            for each in latents
+        ],
+    ]
+    references = References(
+        dataset=sweep.manifest.dataset["fingerprint"],
+        train=sweep.manifest.dataset["train"],
+        settings={"ssim": "made up"},
+        judge=JudgeSummary(
+            accuracy_clean=0.993, accuracy_validation=0.992, epochs=5, parameters=20_000, sha256="j" * 64
+        ),
+        conditions=(
+            Condition(
+                noise=noise,
+                alpha=alpha,
+                accuracy_noisy=0.8,
+                baselines=tuple(baselines),
+                read_noisy=read(0.8),
+            ),
+        ),
+        labels=labels,
+        read_clean=read(0.993),
+    )
+    for name, content in references.to_files().items():
+        store.write(name, content)
+    strengths = np.array([0, 0.25, 0.5, 0.75, 1])
+    for record in sweep.completed:
+        loss = record.test_loss or 0
+        shown = np.stack([clean[:3], np.clip(clean[:3] + 0.3, 0, 1), clean[:3] * 0.8], axis=1)
+        quality = Quality(
+            weights=record.digests.get("model.safetensors", ""),
+            judge="j" * 64,
+            ssim=np.clip(1 - 8 * loss * generator.gamma(6, size=n) / 6, 0, 1).astype(np.float32),
+            read=read(0.99 - 3 * loss),
+            shown_index=np.arange(3),
+            shown=shown.astype(np.float32),
+            robust_noise=np.array([noise] * len(strengths)),
+            robust_alpha=strengths,
+            robust_loss=loss * (0.5 + (strengths / 0.5) ** 2) / 1.5,
+        )
+        store.write(CellFiles(record.key).quality, quality.to_bytes())
