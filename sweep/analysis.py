@@ -13,7 +13,7 @@ import numpy as np
 
 from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.config import IMAGE_SIZE, ModelConfig
-from sweep.records import SAMPLES, CellFiles, Record, Status, Sweep, read_verified
+from sweep.records import CellFiles, Record, Status, Sweep, read_verified
 from sweep.statistics import LEVEL, Array, Estimate, Needed, crossed, holm, needed, over_seeds
 from sweep.store import Damaged
 
@@ -248,9 +248,9 @@ def load_arrays(sweep: Sweep) -> Arrays:
     """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
     samples, outputs, damaged = None, {}, {}
     try:
-        samples = Samples(**_read_npz(sweep, SAMPLES, sweep.manifest.digests, _SAMPLE_SHAPES))
+        samples = Samples(**_read_npz(sweep, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
     except Damaged as error:
-        damaged[SAMPLES] = str(error)
+        damaged[sweep.manifest.samples] = str(error)
     for record in usable_records(sweep):
         name = CellFiles(record.key).test
         try:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
 from dae.errors import UserError
-from sweep.grid import Cell, Grid, Settings
+from sweep.grid import AXES, Axes, Cell, Grid, Settings, Value, complete, suffix, value_text
 from sweep.store import Damaged, Store, digest, dump_json, load_json
 
 SCHEMA = 1
@@ -104,6 +104,8 @@ class Record:
     compression: float
     dataset: Mapping[str, str]
     schema: int = SCHEMA
+    axes: Mapping[str, Value] = field(default_factory=dict)
+    """Where ``config`` differs from the sweep's settings."""
     collapsed: bool = False
     unconverged: bool = False
     history: tuple[Epoch, ...] = ()
@@ -131,6 +133,7 @@ class Record:
             depth=cell.depth,
             latent=cell.latent,
             seed=cell.seed,
+            axes=dict(cell.axes),
             status=Status.RUNNING,
             config=settings.config(cell),
             parameters=parameter_count(model),
@@ -142,7 +145,7 @@ class Record:
     @property
     def cell(self) -> Cell:
         """The cell this is the record of."""
-        return Cell(depth=self.depth, latent=self.latent, seed=self.seed)
+        return Cell(depth=self.depth, latent=self.latent, seed=self.seed, axes=tuple(self.axes.items()))
 
     @property
     def losses(self) -> int:
@@ -168,6 +171,7 @@ class Record:
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
+            document["config"] = complete(document["config"])
             document["status"] = Status(document["status"])
             document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
@@ -185,6 +189,7 @@ class Manifest:
     Attributes:
         dataset: name, fingerprint and number of training, validation and test images.
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
+        conditions: the same under the other noises of the axes, by the file that holds their sample digits.
         digests: SHA-256 of the sweep's own files, by name.
         looks: keys of the cells that each look of `dae-sweep run --resolve` added to those of the looks before.
     """
@@ -196,6 +201,7 @@ class Manifest:
     settings: Settings
     dataset: Mapping[str, Any]
     baselines: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     looks: tuple[tuple[str, ...], ...] = ()
 
@@ -203,6 +209,11 @@ class Manifest:
     def new(cls, **values: Any) -> Self:
         """A manifest with an identity of its own."""
         return cls(**{"id": uuid.uuid4().hex, "created_at": now()} | values)
+
+    @property
+    def samples(self) -> str:
+        """The file of the sample digits under the noise of the grid's first cell; a facet has but one noise."""
+        return samples_file(self.grid.cells[0].axes if self.grid.cells else ())
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""
@@ -252,6 +263,39 @@ class Sweep:
         return [record for record in found if record is not None and record.status is Status.COMPLETED]
 
 
+def facets(sweep: Sweep) -> list[tuple[Axes, Sweep]]:
+    """The sweep in parts within which only architecture and seed vary, one for each point on its axes.
+
+    A part is a sweep of its own, with the cells of that point and the settings at it, so that whatever is said of a
+    sweep without axes can be said of each. The sweep's own settings, ``()``, come first where they have cells.
+    Width means nothing at depth 1: such a cell belongs to every width.
+    """
+    manifest = sweep.manifest
+    found = []
+    for point in manifest.grid.points:
+        places = {manifest.settings.plain(replace(cell, axes=point)) for cell in manifest.grid.cells}
+        cells = tuple(cell for cell in manifest.grid.cells if cell in places)
+        settings, file = manifest.settings.at(replace(cells[0], axes=point)), samples_file(point)
+        own = replace(
+            manifest,
+            grid=Grid(cells),
+            settings=settings,
+            baselines=manifest.conditions.get(file, {}) if file != SAMPLES else manifest.baselines,
+            conditions={},
+        )
+        keys = {cell.key for cell in cells}
+        records = {key: record for key, record in sweep.records.items() if key in keys}
+        damaged = {key: reason for key, reason in sweep.damaged.items() if key in keys}
+        found.append((point, Sweep(sweep.store, own, records, damaged)))
+    return found
+
+
+def samples_file(axes: Axes) -> str:
+    """The file that holds the sample digits as cells with these axes see them."""
+    noise = tuple((name, value) for name, value in axes if name in ("alpha", "noise"))
+    return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
+
+
 def gather(store: Store) -> Sweep:
     """Read a sweep folder. Cells that cannot be read are named in ``damaged``, never guessed.
 
@@ -284,15 +328,40 @@ def check_settings(record: Record, settings: Settings) -> None:
         UserError: the record was made with other settings.
     """
     asked = settings.config(record.cell)
-    differing = [name for name in asked if record.config.get(name) != asked[name]]
-    if differing:
-        found = ", ".join(f"{name} {record.config.get(name)}" for name in differing)
-        options = " ".join(f"--{name.replace('_', '-')} {record.config.get(name)}" for name in differing)
-        raise UserError(
-            f"{record.key} was made with {found}, this command asks for "
-            f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
-            f"{options} to go on with this one."
-        )
+    _refuse(f"{record.key} was made", record.config, asked)
+    for name, value in record.axes.items():
+        if value == getattr(settings, name):
+            raise UserError(
+                f"{record.key} was made in a sweep with another {name} than the {value} that this command asks for. "
+                f"Give the --{_option(name)} of that sweep to go on with it, or another --name to begin a new one."
+            )
+
+
+def check_same_sweep(manifest: Manifest, settings: Settings) -> None:
+    """A sweep with records keeps its settings, also where all its records are off them on an axis.
+
+    Raises:
+        UserError: the settings are others.
+    """
+    _refuse(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
+
+
+def _refuse(subject: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    differing = [name for name in asked if found.get(name) != asked[name]]
+    if not differing:
+        return
+    options = " ".join(f"--{_option(name)} {found.get(name)}" for name in differing)
+    axes = [name for name in differing if name in AXES]
+    beside = " ".join(f"--axis {_option(name)}={value_text(asked[name])}" for name in axes)
+    raise UserError(
+        f"{subject} with {', '.join(f'{name} {found.get(name)}' for name in differing)}, this command asks for "
+        f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
+        f"{options} to go on with this one" + (f", and {beside} for new cells beside the old ones." if axes else ".")
+    )
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def read_record(store: Store, cell: Cell) -> Record:

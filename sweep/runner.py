@@ -26,10 +26,12 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
+    check_same_sweep,
     check_settings,
     gather,
     read_record,
     read_verified,
+    samples_file,
 )
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store, digest, seal, unseal
@@ -93,9 +95,10 @@ def run(
         Interrupted: a signal came; every finished epoch is on disk.
     """
     dataset = data.load(request.settings.dataset, request.data_dir, request.settings.train_fraction)
-    if request.settings.batch_size > len(dataset.train):
+    largest = max(request.settings.at(cell).batch_size for cell in request.grid.cells)
+    if largest > len(dataset.train):
         raise UserError(
-            f"batch size {request.settings.batch_size} is larger than the {len(dataset.train)} training images: "
+            f"batch size {largest} is larger than the {len(dataset.train)} training images: "
             "lower --batch-size or raise --train-fraction."
         )
     with _held(request.store):
@@ -149,22 +152,43 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
         records = dict(found.records)
-    if not records:
-        manifest = replace(manifest, settings=settings, dataset=_describe(dataset))
+    if records and found is not None:
+        check_same_sweep(found.manifest, settings)
+    elif not records:
+        grid = Grid.of(map(settings.plain, manifest.grid.cells))
+        # The sample digits of before may be under other noise.
+        manifest = replace(
+            manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
+        )
     for record in records.values():
         check_settings(record, settings)
         _check_same(record, dataset)
-    test_set = TestSet(dataset, settings.alpha)
-    try:
-        read_verified(store, SAMPLES, manifest.digests)
-    except Damaged:
-        samples = _samples(test_set)
-        store.write(SAMPLES, samples)
-        manifest = replace(manifest, baselines=test_set.baselines(), digests={SAMPLES: digest(samples)})
+    manifest = _with_samples(manifest, store, dataset)
     if found is None or manifest != found.manifest:
         store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
     return gather(store)
+
+
+def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
+    """Write the sample digits under every noise of the sweep, where they are not there yet."""
+    noises = {SAMPLES: manifest.settings}
+    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
+    for file, settings in noises.items():
+        try:
+            read_verified(store, file, manifest.digests)
+            continue
+        except Damaged:
+            pass
+        test_set = TestSet(dataset, settings.alpha, settings.noise)
+        samples = _samples(test_set)
+        store.write(file, samples)
+        manifest = replace(manifest, digests={**manifest.digests, file: digest(samples)})
+        if file == SAMPLES:
+            manifest = replace(manifest, baselines=test_set.baselines())
+        else:
+            manifest = replace(manifest, conditions={**manifest.conditions, file: test_set.baselines()})
+    return manifest
 
 
 def _known_id(store: Store) -> dict[str, str]:

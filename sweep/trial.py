@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
-from sweep.grid import Cell
+from sweep.grid import Cell, complete
 from sweep.job import Job
 from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record, read_verified
 from sweep.store import Damaged, digest, seal, unseal
@@ -37,13 +37,14 @@ class Trial:
     Args:
         job: what all trials share.
         cell: the cell.
-        images: its dataset on the job's device.
+        images: its dataset on the job's device, under any noise.
     """
 
     def __init__(self, job: Job, cell: Cell, images: Images) -> None:
         self.job = job
         self.cell = cell
-        self.images = images
+        settings = job.settings.at(cell)
+        self.images = images.under(settings.alpha, settings.noise)
         self.files = CellFiles(cell.key)
         dataset = images.dataset
         self.record = Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint})
@@ -170,7 +171,7 @@ class Trial:
         except Exception as error:  # damaged, or written by another version: either way it is not to be used
             _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
-        if state.get("identity") != self._identity():
+        if complete(state.get("identity", {})) != self._identity():
             _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state

@@ -55,7 +55,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
         self._job = job
-        self._images = Images(dataset, job.settings.alpha, job.device)
+        self._images = Images(dataset, job.settings.alpha, job.device, job.settings.noise)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
