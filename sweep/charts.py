@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from sweep.analysis import Result
 from sweep.drawing import (
     FAINT,
     INK,
+    ORANGE,
     SOFT,
     WIDTH,
     Figure,
@@ -24,6 +24,7 @@ from sweep.drawing import (
     palette,
     styled,
 )
+from sweep.effects import Cost, front
 from sweep.findings import Findings
 from sweep.grid import axes_text
 from sweep.reading import (
@@ -36,79 +37,43 @@ from sweep.reading import (
     worst_read,
 )
 from sweep.statistics import Array
-from sweep.trends import Point, trends
 
 # ---- cost
 
 
 @styled
 def cost(findings: Findings) -> Figure:
-    """Test loss against compression, parameters and MACs; the Pareto front is the line."""
-    found = [result for result in findings.results if result.mean is not None]
+    """Test loss against compression, parameters and MACs; the line is the Pareto front."""
     colours, shapes = _colours(findings), markers(findings.sweep.manifest.grid.depths)
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
-    for axes, (title, values) in zip(panels, costs(found).items(), strict=True):
-        front = pareto(values, [result.mean or 0.0 for result in found])
-        line = sorted(front, key=lambda i: values[i])
-        axes.plot([values[i] for i in line], [found[i].mean or 0.0 for i in line], color=FAINT, lw=1.2, zorder=1)
-        for i, result in enumerate(found):
-            colour = colours[result.config.latent]
-            fill = colour if i in front else "white"
-            if result.interval:
-                axes.plot([values[i]] * 2, result.interval, color=colour, lw=1, zorder=2)
-            axes.plot(
-                values[i], result.mean, shapes[result.config.depth], color=colour, mfc=fill, ms=6.5, mew=1.3, zorder=3
-            )
+    for axes, (kind, title) in zip(panels, _COSTS.items(), strict=True):
+        points = front(findings.results, kind)
+        ahead = [point for point in points if point.on_front]
+        axes.plot([each.cost for each in ahead], [each.result.mean for each in ahead], color=FAINT, lw=1.2, zorder=1)
+        for point in points:
+            colour, marker = colours[point.result.config.latent], shapes[point.result.config.depth]
+            fill = colour if point.on_front else "white"
+            if point.result.interval:
+                axes.plot([point.cost] * 2, point.result.interval, color=colour, lw=1, zorder=2)
+            axes.plot(point.cost, point.result.mean, marker, color=colour, mfc=fill, ms=6.5, mew=1.3, zorder=3)
         axes.set_xlabel(title)
         axes.grid(visible=True)
-        log_scale(axes, of="x") if len({*values}) > 1 else None
-        if len(found) <= 9:
-            _name_front(axes, found, values, line)
-    for axes in panels:
+        if len({point.cost for point in points}) > 1:
+            log_scale(axes, of="x")
         log_scale(axes)
     panels[0].set_ylabel("test MSE per pixel (log)")
-    handles = [Line2D([], [], ls="", marker="o", color=colour, label=f"latent {size}") for size, colour in colours.items()]
-    handles += [Line2D([], [], ls="", marker=each, color=SOFT, label=f"depth {depth}") for depth, each in shapes.items()]
-    handles += [
-        Line2D([], [], color=FAINT, lw=1.2, marker="o", mfc=SOFT, mec=SOFT, ms=5, label="Pareto front"),
-        Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=5, label="beaten on both"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=even_columns(len(handles), 8), handlelength=1.4)
+    front_line = Line2D([], [], color=FAINT, lw=1.2, marker="o", mfc=SOFT, mec=SOFT, ms=5, label="Pareto front")
+    beaten = Line2D([], [], ls="", marker="o", mfc="white", mec=SOFT, ms=5, label="beaten on both")
+    _legend(figure, [*_keys(findings), front_line, beaten])
     return figure
 
 
-def _name_front(axes: Axes, found: Sequence[Result], values: Sequence[float], line: Sequence[int]) -> None:
-    last = (-1e9, -1e9)
-    for i in line:
-        place = axes.transData.transform((values[i], found[i].mean or 0.0))
-        if abs(place[0] - last[0]) > 30:
-            axes.annotate(
-                found[i].name.removeprefix("DAE_"), (values[i], found[i].mean or 0.0), xytext=(-2, -9),
-                textcoords="offset points", ha="right", va="center", fontsize=7, color=SOFT,
-            )  # fmt: skip
-            last = place
-
-
-def costs(found: Sequence[Result]) -> dict[str, list[float]]:
-    """What a model costs, by the words of `cost`."""
-    return {
-        "latent elements per pixel, %": [100 * result.config.compression for result in found],
-        "parameters": [float(result.parameters) for result in found],
-        "multiply-accumulates an image": [float(result.macs) for result in found],
-    }
-
-
-def pareto(costs: Sequence[float], losses: Sequence[float]) -> set[int]:
-    """Which are beaten by no other on both: at most the cost and at most the loss, and less of one."""
-    return {
-        i
-        for i, (cost, loss) in enumerate(zip(costs, losses, strict=True))
-        if not any(
-            other <= cost and their <= loss and (other < cost or their < loss)
-            for other, their in zip(costs, losses, strict=True)
-        )
-    }
+_COSTS = {
+    Cost.COMPRESSION: "latent elements per pixel",
+    Cost.PARAMETERS: "parameters",
+    Cost.MACS: "multiply-accumulates an image",
+}
 
 
 # ---- depth
@@ -117,17 +82,21 @@ def pareto(costs: Sequence[float], losses: Sequence[float]) -> set[int]:
 @styled
 def depth(findings: Findings) -> Figure:
     """Test loss, train-validation gap and training time against depth, one line a latent size, with intervals."""
-    found, colours = trends(findings), _colours(findings)
-    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    found, colours = findings.profiles, _colours(findings)
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     panels = figure.subplots(1, 3)
-    titles = ("test MSE per pixel (log)", "validation above training loss, %", "training time of a cell, s")
+    titles = ("test MSE per pixel (log)", "validation above training loss, MSE", "training time of a cell, s")
     offsets = np.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else [0.0]
-    for trend, offset in zip(found, offsets, strict=True):
-        colour = colours[trend.latent]
-        for axes, points, scale in zip(panels, (trend.losses, trend.gaps, trend.seconds), (1, 100, 1), strict=True):
-            _line(axes, points, colour, scale, float(offset))
-        lowest = next(point for point in trend.losses if point.depth == trend.lowest)
-        panels[0].plot(lowest.depth + offset, lowest.mean, "o", ms=10, mfc="none", mec=colour, mew=1.1)
+    for profile, offset in zip(found, offsets, strict=True):
+        colour, points = colours[profile.latent], profile.points
+        places = [point.depth + float(offset) for point in points]
+        _line(panels[0], places, [(each.result.mean or 0.0, each.result.interval) for each in points], colour)
+        _line(panels[1], places, [(e.gap.difference, _bounds(e.gap.low, e.gap.high)) for e in points], colour)
+        _line(panels[2], places, [(e.seconds.mean, _bounds(e.seconds.low, e.seconds.high)) for e in points], colour)
+        lowest = next(point for point in points if point.depth == profile.best)
+        panels[0].plot(lowest.depth + offset, lowest.result.mean, "o", ms=10, mfc="none", mec=colour, mew=1.1)
+        over = [(place, each.gap.difference) for place, each in zip(places, points, strict=True) if each.overfits]
+        panels[1].plot([x for x, _ in over], [y for _, y in over], "o", ms=10, mfc="none", mec=ORANGE, mew=1.4)
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9.5, weight="normal")
         axes.set_xlabel("depth")
@@ -138,15 +107,23 @@ def depth(findings: Findings) -> Figure:
     log_scale(panels[0])
     handles = [Line2D([], [], marker="o", color=colours[each.latent], label=f"latent {each.latent}") for each in found]
     handles.append(Line2D([], [], ls="", marker="o", ms=9, mfc="none", mec=INK, label="lowest loss"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=even_columns(len(handles), 8))
+    if any(point.overfits for profile in found for point in profile.points):
+        handles.append(Line2D([], [], ls="", marker="o", ms=9, mfc="none", mec=ORANGE, label="overfits"))
+    _legend(figure, handles)
     return figure
 
 
-def _line(axes: Axes, points: Sequence[Point], colour: str, scale: float, offset: float) -> None:
-    axes.plot([each.depth + offset for each in points], [scale * each.mean for each in points], "o-", c=colour, ms=4)
-    for each in points:
-        if each.low is not None and each.high is not None:
-            axes.plot([each.depth + offset] * 2, [scale * each.low, scale * each.high], color=colour, lw=1.1)
+def _line(
+    axes: Axes, places: Sequence[float], values: Sequence[tuple[float, tuple[float, float] | None]], colour: str
+) -> None:
+    axes.plot(places, [mean for mean, _ in values], "o-", c=colour, ms=4, lw=1.4)
+    for place, (_, interval) in zip(places, values, strict=True):
+        if interval is not None:
+            axes.plot([place, place], interval, color=colour, lw=1.1)
+
+
+def _bounds(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high)
 
 
 # ---- the reader
@@ -192,14 +169,9 @@ def reader(findings: Findings) -> Figure:
     right.set_xlabel("test MSE per pixel (log)")
     log_scale(right, of="x")
     log_scale(left)
-    handles = [Line2D([], [], ls="", marker="s", color=colour, label=f"latent {size}") for size, colour in colours.items()]
-    handles += [Line2D([], [], ls="", marker=each, color=SOFT, label=f"depth {depth}") for depth, each in shapes.items()]
-    handles += [
-        Line2D([], [], ls="", marker=marker, color=SOFT, label=label)
-        for marker, label in (("+", "filter"), ("x", "linear denoiser"))
-        if condition is not None
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=even_columns(len(handles), 8), handlelength=1.2)
+    kinds = [("+", "filter"), ("x", "linear denoiser")] if condition is not None else []
+    others = [Line2D([], [], ls="", marker=marker, color=SOFT, label=label) for marker, label in kinds]
+    _legend(figure, [*_keys(findings), *others])
     return figure
 
 
@@ -293,7 +265,7 @@ def robustness(findings: Findings) -> Figure:
         axes.set_title(f"depth {depth_}")
         axes.grid(axis="y")
         log_scale(axes)
-    handles = [Line2D([], [], marker="o", ms=4, color=colour, label=f"latent {size}") for size, colour in colours.items()]
+    handles = [Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}") for size, each in colours.items()]
     handles.append(Line2D([], [], color=FAINT, ls=(0, (4, 2)), label="strength of training"))
     _frame(figure, panels, len(depths), "strength of the noise at test", "test MSE per pixel (log)", handles)
     return figure
@@ -336,7 +308,7 @@ def facets(findings: Findings) -> Figure:
         axes.set_xlim(-0.4, len(depths) - 0.6)
         axes.grid(axis="y")
         log_scale(axes)
-    handles = [Line2D([], [], marker="o", ms=4, color=colour, label=f"latent {size}") for size, colour in colours.items()]
+    handles = [Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}") for size, each in colours.items()]
     _frame(figure, panels, len(shown), "depth", "test MSE per pixel (log)", handles)
     return figure
 
@@ -368,4 +340,17 @@ def _frame(
     for axes in panels[max(0, count - columns) : count]:
         axes.set_xlabel(x)
         axes.tick_params(labelbottom=True)
-    figure.legend(handles=list(handles), loc="outside lower center", ncols=even_columns(len(handles), 8))
+    _legend(figure, handles)
+
+
+def _keys(findings: Findings) -> list[Line2D]:
+    """What colours and markers mean; a grid of one depth or latent size needs no key to it."""
+    colours, shapes = _colours(findings), markers(findings.sweep.manifest.grid.depths)
+    latents = [Line2D([], [], ls="", marker="s", color=each, label=f"latent {size}") for size, each in colours.items()]
+    depths = [Line2D([], [], ls="", marker=each, color=SOFT, label=f"depth {depth}") for depth, each in shapes.items()]
+    return [*latents, *depths]
+
+
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    columns = even_columns(len(handles), 8)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=1.4)

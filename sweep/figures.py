@@ -9,7 +9,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sweep.analysis import Effect, Result, Verdict, flags_of
-from sweep.claims import Contrast, Factor, Split
+from sweep.claims import Contrast, Split
 from sweep.drawing import (
     BLUE,
     FAINT,
@@ -279,12 +279,12 @@ def effects(findings: Findings) -> Figure:
 
 def effect_groups(findings: Findings) -> dict[str, list[tuple[str, Contrast]]]:
     """What `effects` shows, with names: effects between adjacent levels, then interactions, on the test loss."""
-    latent, depth = (next(each for each in findings.claims if each.factor is factor) for factor in Factor)
+    latent, depth = findings.claims
     groups = {
         "smaller latent, over depths": [(level_name(each), each) for each in latent.averages if each.adjacent],
         "shallower, over latents": [(level_name(each), each) for each in depth.averages if each.adjacent],
         "the smaller latent, shallower more": [
-            (f"{level_name(each)}, depth {each.at[0]} over {each.at[1]}", each) for each in findings.interaction
+            (f"{level_name(each)}, depth {each.at[0]} over {each.at[1]}", each) for each in findings.effects.interaction
         ],
     }
     shown = {title: [(name, each) for name, each in group if each.effects] for title, group in groups.items()}

@@ -5,9 +5,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dae.errors import UserError
-from sweep import tables
+from sweep import tidy
 from sweep.analysis import Arrays, Result, load_arrays, results, usable_records
-from sweep.claims import Claim, Comparer, Contrast, Factor
+from sweep.claims import Claim
+from sweep.effects import Effects, Profile, effects, profiles
 from sweep.grid import Axes
 from sweep.quality import Condition, Qualities, References, load_quality, load_references
 from sweep.records import MANIFEST, Sweep, facets, gather
@@ -63,18 +64,19 @@ class Findings:
         return results(self.sweep, self.arrays)
 
     @cached_property
-    def _comparer(self) -> Comparer:
-        return Comparer(self.sweep, self.arrays)
+    def effects(self) -> Effects:
+        """The study's claims, and main effects and interaction of depth and latent size."""
+        return effects(self.sweep, self.arrays)
+
+    @property
+    def claims(self) -> tuple[Claim, Claim]:
+        """(*) on latent size and (**) on depth."""
+        return self.effects.latent, self.effects.depth
 
     @cached_property
-    def claims(self) -> tuple[Claim, ...]:
-        """The study's claims, (*) on latent size and (**) on depth."""
-        return tuple(self._comparer.claim(factor) for factor in Factor)
-
-    @cached_property
-    def interaction(self) -> tuple[Contrast, ...]:
-        """Whether a smaller latent costs a shallower model more."""
-        return self._comparer.interaction()
+    def profiles(self) -> tuple[Profile, ...]:
+        """What happens with depth, latent size by latent size."""
+        return profiles(self.sweep, self.arrays)
 
     @cached_property
     def _references(self) -> References | str | None:
@@ -111,17 +113,17 @@ class Findings:
 
     @cached_property
     def cells(self) -> "pd.DataFrame":
-        """One row a cell of the sweep, on all axes; see `sweep.tables.CELL_COLUMNS` for the columns."""
+        """One row a cell of the sweep, on all axes; see `sweep.tidy.CELL_COLUMNS` for the columns."""
         import pandas as pd
 
-        return pd.DataFrame(tables.cell_rows(self))
+        return pd.DataFrame(tidy.cell_rows(self))
 
     @cached_property
     def epochs(self) -> "pd.DataFrame":
-        """One row a cell and epoch; see `sweep.tables.EPOCH_COLUMNS` for the columns."""
+        """One row a cell and epoch; see `sweep.tidy.EPOCH_COLUMNS` for the columns."""
         import pandas as pd
 
-        return pd.DataFrame(tables.epoch_rows(self), columns=list(tables.EPOCH_COLUMNS))
+        return pd.DataFrame(tidy.epoch_rows(self), columns=list(tidy.EPOCH_COLUMNS))
 
     def figure(self, name: str) -> "Figure":
         """A figure of the report, such as ``test_loss``; a notebook shows it.
