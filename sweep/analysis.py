@@ -313,6 +313,7 @@ class Effect:
         estimate: mean, variances and degrees of freedom behind the interval; None with one seed.
         needed: what would resolve it; only where the verdict is *not resolved*.
         withheld: why there is no verdict whatever the p value; empty where there is one.
+        share: which part of `LEVEL` the latest look may spend; 1 where the number of seeds was fixed in advance.
     """
 
     difference: float
@@ -328,6 +329,7 @@ class Effect:
     estimate: Estimate | None = None
     needed: Needed | None = None
     withheld: str = ""
+    share: float = 1.0
 
     @property
     def holds(self) -> bool:
@@ -335,32 +337,24 @@ class Effect:
         return self.difference > 0
 
 
-def judge(effects: Iterable[Effect], *, share: float = 1.0) -> list[Effect]:
-    """The effects of one family with their verdicts; those of one seed stay without.
-
-    Args:
-        effects: the family.
-        share: which part of `LEVEL` the latest look may spend; for ``wide`` and ``needed``.
-    """
+def judge(effects: Iterable[Effect]) -> list[Effect]:
+    """The effects of one family with their verdicts; those of one seed stay without."""
     effects = list(effects)
     family = [effect for effect in effects if effect.p is not None]
-    adjusted = holm(
-        [effect.p if effect.valid_p is None else effect.valid_p for effect in family if effect.p is not None]
-    )
-    is_open = [p >= LEVEL or bool(effect.withheld) for p, effect in zip(adjusted, family, strict=True)]
-    judged = iter(
-        _with_verdict(effect, p, level=LEVEL * share / len(family), open_level=LEVEL * share / max(1, sum(is_open)))
-        for effect, p in zip(family, adjusted, strict=True)
-    )
+    valid = [effect.p if effect.valid_p is None else effect.valid_p for effect in family]
+    adjusted = holm([p for p in valid if p is not None])
+    num_open = sum(p >= LEVEL or bool(effect.withheld) for p, effect in zip(adjusted, family, strict=True))
+    judged = iter([_with_verdict(*each, len(family), num_open) for each in zip(family, adjusted, strict=True)])
     return [effect if effect.p is None else next(judged) for effect in effects]
 
 
-def _with_verdict(effect: Effect, adjusted_p: float, *, level: float, open_level: float) -> Effect:
-    wide = effect.estimate.interval(level) if effect.estimate is not None else None
+def _with_verdict(effect: Effect, adjusted_p: float, num_family: int, num_open: int) -> Effect:
+    estimate = effect.estimate
+    wide = None if estimate is None else estimate.interval(LEVEL * effect.share / num_family)
     effect = replace(effect, adjusted_p=adjusted_p, wide=wide)
     if effect.withheld:
         return replace(effect, verdict=Verdict.NOT_RESOLVED)
     if adjusted_p >= LEVEL:
-        more = needed(effect.estimate, open_level) if effect.estimate is not None else None
+        more = None if estimate is None else needed(estimate, LEVEL / num_open, looked=effect.share < 1)
         return replace(effect, verdict=Verdict.NOT_RESOLVED, needed=more)
     return replace(effect, verdict=Verdict.SUPPORTED if effect.holds else Verdict.CONTRADICTED)

@@ -1,8 +1,9 @@
 """The study's two claims (section 4.2) held against the records, pair by pair and on average. No torch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from itertools import combinations, pairwise
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from dae.architecture import STEM_SIZE
 from sweep.analysis import Arrays, Effect, Verdict, flags_of, judge, loss_by_image, usable_records
 from sweep.grid import Cell
 from sweep.records import Record, Status, Sweep
-from sweep.statistics import Estimate, crossed, over_seeds, spending
+from sweep.statistics import Estimate, crossed, over_seeds, share
 
 
 class Split(StrEnum):
@@ -21,6 +22,10 @@ class Split(StrEnum):
     TRAINING = "training"
     VALIDATION = "validation"
     TEST = "test"
+
+
+Quantity = Split | Callable[[Record], float]
+"""What is compared: one of the losses, or anything else that a record tells."""
 
 
 class Factor(StrEnum):
@@ -107,11 +112,7 @@ class Claim:
 
 
 class Comparer:
-    """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share.
-
-    Attributes:
-        share: which part of `sweep.statistics.LEVEL` the latest look may spend; 1 for a fixed number of seeds.
-    """
+    """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share."""
 
     def __init__(self, sweep: Sweep, arrays: Arrays) -> None:
         self._grid = sweep.manifest.grid
@@ -120,7 +121,23 @@ class Comparer:
         for record in usable_records(sweep):
             self._records.setdefault(_subject(record), {})[record.seed] = record
         self._looks = _looks(sweep)
-        self.share = spending(len(self._looks)) if len(self._looks) > 1 or sweep.manifest.looks else 1.0
+
+    def looks(self, cells: Iterable[Cell], seeds: Sequence[int]) -> list[tuple[tuple[int, ...], float]]:
+        """The seeds that each look saw for all of ``cells``, and the part of `LEVEL` that it may spend.
+
+        One look that sees everything and spends everything where the sweep has none of `dae-sweep run --resolve`.
+        """
+        if not self._looks:
+            return [(tuple(seeds), 1.0)]
+        own = [self._records[_subject(cell)] for cell in cells]
+        found: list[tuple[tuple[int, ...], float]] = []
+        before = 0
+        for keys in self._looks:
+            then = tuple(seed for seed in seeds if all(records[seed].key in keys for records in own))
+            if len(then) > max(1, before):
+                found.append((then, share(len(then), before)))
+                before = len(then)
+        return found or [(tuple(seeds), share(len(seeds), 0))]
 
     def claim(self, factor: Factor) -> Claim:
         """The claim on ``factor``: (*) smaller latent, higher loss, or (**) shallower, higher loss."""
@@ -211,7 +228,8 @@ class Comparer:
         rests_on = [self._records[name][seed] for name in weights for seed in seeds]
         collapsed = {record.seed for record in rests_on if record.collapsed}
         intact = tuple(seed for seed in seeds if seed not in collapsed)
-        effects = {split: self._effect(split, weights, base, seeds) for split in Split} if seeds else {}
+        looks = self.looks(cells, seeds) if seeds else []
+        effects = {split: self._effect(split, weights, base, seeds, looks) for split in Split} if seeds else {}
         if collapsed:
             withheld = "a collapsed model makes the spread over seeds anything but normal"
             effects = {split: replace(effect, withheld=withheld) for split, effect in effects.items()}
@@ -222,53 +240,55 @@ class Comparer:
             cells=cells,
             effects=effects,
             caveats=tuple(caveat for record in rests_on for caveat in _caveats(record)),
-            without_collapsed=self._effect(Split.TEST, weights, base, intact) if collapsed and intact else None,
+            without_collapsed=self._effect(Split.TEST, weights, base, intact, []) if collapsed and intact else None,
         )
 
+    def measure(self, of: Quantity, weights: Mapping[Cell, float]) -> Effect | None:
+        """A weighted sum of anything that records tell, over the seeds that the cells share; not judged yet.
+
+        Returns:
+            None where they share no seed.
+        """
+        own = [self._records.get(_subject(cell), {}) for cell in weights]
+        seeds = tuple(sorted(set.intersection(*map(set, own))))
+        named = {_subject(cell): weight for cell, weight in weights.items()}
+        return self._effect(of, named, {}, seeds, self.looks(weights, seeds)) if seeds else None
+
     def _effect(
-        self, split: Split, weights: Mapping[str, float], base: Mapping[str, float], seeds: tuple[int, ...]
+        self,
+        of: Quantity,
+        weights: Mapping[str, float],
+        base: Mapping[str, float],
+        seeds: tuple[int, ...],
+        looks: Sequence[tuple[tuple[int, ...], float]],
     ) -> Effect:
-        difference = fmean(self._combine(split, weights, seed) for seed in seeds)
-        reference = fmean(self._combine(split, base, seed) for seed in seeds)
+        difference = fmean(self._combine(of, weights, seed) for seed in seeds)
+        reference = fmean(self._combine(of, base, seed) for seed in seeds)
         effect = Effect(difference, difference / reference if reference else None, seeds)
         if len(seeds) == 1:
             return effect
-        estimate = self._estimate(split, weights, seeds)
+        estimate = self._estimate(of, weights, seeds)
         low, high = estimate.interval()
-        valid_p = self._valid_p(split, weights, seeds, estimate)
-        return replace(effect, low=low, high=high, p=estimate.p, valid_p=valid_p, estimate=estimate)
+        effect = replace(effect, low=low, high=high, p=estimate.p, estimate=estimate)
+        if not self._looks or not looks:
+            return effect
+        # The lowest p value of any look, each for its share; a look at fewer seeds has to have the sign of them all.
+        then = [(estimate if own == seeds else self._estimate(of, weights, own), part) for own, part in looks]
+        agreeing = [each.p / part for each, part in then if each.mean * estimate.mean > 0]
+        return replace(effect, valid_p=min([1.0, *agreeing]), share=looks[-1][1])
 
-    def _estimate(self, split: Split, weights: Mapping[str, float], seeds: tuple[int, ...]) -> Estimate:
-        """The contrast over seeds and, on the test loss, over test images."""
-        if split is Split.TEST:
+    def _estimate(self, of: Quantity, weights: Mapping[str, float], seeds: tuple[int, ...]) -> Estimate:
+        """The weighted sum over seeds and, on the test loss, over test images."""
+        if of is Split.TEST:
             tables = [loss_by_image([self._records[name][s].key for s in seeds], self._outputs) for name in weights]
             weighted = [w * table for w, table in zip(weights.values(), tables, strict=True) if table is not None]
             if len(weighted) == len(weights) and len({each.shape for each in weighted}) == 1:
                 return crossed(np.sum(weighted, axis=0))
-        return over_seeds([self._combine(split, weights, seed) for seed in seeds])
+        return over_seeds([self._combine(of, weights, seed) for seed in seeds])
 
-    def _valid_p(
-        self, split: Split, weights: Mapping[str, float], seeds: tuple[int, ...], latest: Estimate
-    ) -> float | None:
-        """The lowest p value over the looks, each divided by what the look may spend; None without looks.
-
-        A look at fewer seeds counts where it has the sign of all seeds together.
-        """
-        if self.share == 1.0:
-            return None
-        corrected = 1.0
-        before: tuple[int, ...] = ()
-        for number, keys in enumerate(self._looks, start=1):
-            then = tuple(s for s in seeds if all(self._records[name][s].key in keys for name in weights))
-            if len(then) > 1 and then != before:
-                estimate = latest if then == seeds else self._estimate(split, weights, then)
-                if estimate.mean * latest.mean > 0:
-                    corrected = min(corrected, estimate.p / spending(number))
-            before = then
-        return corrected
-
-    def _combine(self, split: Split, weights: Mapping[str, float], seed: int) -> float:
-        return sum(weight * loss_of(self._records[name][seed], split) for name, weight in weights.items())
+    def _combine(self, of: Quantity, weights: Mapping[str, float], seed: int) -> float:
+        value = partial(loss_of, split=of) if isinstance(of, Split) else of
+        return sum(weight * value(self._records[name][seed]) for name, weight in weights.items())
 
     def _judged(self, contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
         """The contrasts as one family: Holm's correction within each split, over those that are comparable."""
@@ -277,7 +297,7 @@ class Comparer:
             (own, contrast) for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own
         ]
         for split in Split:
-            judged = judge((own[split] for own, _ in members), share=self.share)
+            judged = judge(own[split] for own, _ in members)
             for (own, contrast), effect in zip(members, judged, strict=True):
                 own[split] = self._timed(effect, contrast)
         return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))
@@ -337,17 +357,16 @@ def _mean_seconds(records: Collection[Record]) -> float:
 
 
 def _looks(sweep: Sweep) -> list[set[str]]:
-    """Keys of the cells that each look saw. What has been completed since the last one is a look of its own.
+    """Keys of the cells that each look saw; empty where none is recorded.
 
-    Half a round is none: while cells are under way, the recorded looks stand.
+    What has been completed since the last one is a look of its own. Half a round is none: while cells are under way,
+    the recorded looks stand.
     """
     looks: list[set[str]] = []
     for added in sweep.manifest.looks:
         looks.append({*(looks[-1] if looks else ()), *added})
-    completed = {record.key for record in usable_records(sweep)}
-    open_cells = [cell for cell in sweep.manifest.grid.cells if not _has_ended(sweep.status(cell))]
-    if not looks or (completed - looks[-1] and not open_cells):
-        looks.append({*(looks[-1] if looks else ()), *completed})
+    if looks and all(_has_ended(sweep.status(cell)) for cell in sweep.manifest.grid.cells):
+        looks.append(looks[-1] | {record.key for record in usable_records(sweep)})
     return looks
 
 

@@ -5,7 +5,7 @@ For a page: `effects` gives main effects and interaction, `front` loss against a
 with its interval and verdict; what makes a family is said where it is judged.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -13,8 +13,10 @@ from statistics import fmean
 
 import numpy as np
 
+from dae.architecture import parameter_count
 from sweep.analysis import Arrays, Effect, Result, Verdict, judge, results
 from sweep.claims import Claim, Comparer, Contrast, Factor, Split
+from sweep.grid import Cell, Grid
 from sweep.records import Record, Sweep
 from sweep.statistics import over_seeds
 
@@ -76,6 +78,49 @@ def _shares(sweep: Sweep) -> Shares | None:
     rest = centred - by_depth - by_latent
     depth, latent, interaction = (float((part**2).mean()) / total for part in (by_depth, by_latent, rest))
     return Shares(depth=depth, latent=latent, interaction=interaction)
+
+
+# ---- depth at equal parameters
+
+TOLERANCE = 0.1
+"""Parameters that differ by no more than this part of the arm's own count as equal; width is a whole number."""
+
+
+def equal_parameters(sweep: Sweep) -> Sweep | None:
+    """The cells of depth 2 and more whose widths give them the same number of parameters, as a sweep of its own.
+
+    Depth moves parameters, receptive field and cost at once. In this arm (`dae-sweep run --match-parameters`) it no
+    longer moves the parameters: `effects` and `profiles` of it say what depth does at an equal number. Takes the
+    whole sweep, not a facet; depth 1 has no width and is never in it.
+
+    Returns:
+        None where at no latent size two depths agree.
+    """
+    manifest = sweep.manifest
+    chosen: list[Cell] = []
+    for latent in manifest.grid.latents:
+        counts = {
+            cell: parameter_count(manifest.settings.model(cell))
+            for cell in manifest.grid.architectures
+            if cell.latent == latent and cell.depth > 1 and all(name == "width" for name, _ in cell.axes)
+        }
+        arms = [_arm(counts, target) for target in counts.values()]
+        chosen += max(arms, key=len) if arms else []
+    if not any(cell.axes for cell in chosen):
+        return None
+    cells = [cell for cell in manifest.grid.cells if replace(cell, seed=0) in chosen]
+    keys = {cell.key for cell in cells}
+    records = {key: record for key, record in sweep.records.items() if key in keys}
+    return replace(sweep, manifest=replace(manifest, grid=Grid.of(cells)), records=records)
+
+
+def _arm(counts: Mapping[Cell, int], target: int) -> list[Cell]:
+    """Of each depth the cell nearest to ``target``, where it is near; none where only one depth has such a cell."""
+    near: dict[int, Cell] = {}
+    for cell, count in sorted(counts.items(), key=lambda item: abs(item[1] - target)):
+        if abs(count - target) <= TOLERANCE * target:
+            near.setdefault(cell.depth, cell)
+    return list(near.values()) if len(near) > 1 else []
 
 
 # ---- loss against cost
@@ -216,29 +261,34 @@ def profiles(sweep: Sweep, arrays: Arrays) -> tuple[Profile, ...]:
     """A profile of each latent size that has results at two depths or more, in the grid's order."""
     comparer = Comparer(sweep, arrays)
     pairs = comparer.claim(Factor.DEPTH).pairs
-    found = [result for result in results(sweep, arrays) if result.records]
     profiles = []
     for latent in sweep.manifest.grid.latents:
-        row = [result for result in found if result.config.latent == latent]
+        row = {
+            cell: result
+            for cell, result in zip(sweep.manifest.grid.architectures, results(sweep, arrays), strict=True)
+            if cell.latent == latent and result.records
+        }
         if len(row) > 1:
             own = [pair for pair in pairs if pair.at == (latent,) and pair.effects and pair.counted]
-            profiles.append(_profile(latent, row, own, comparer.share))
+            profiles.append(_profile(latent, row, own, comparer))
     return tuple(profiles)
 
 
-def _profile(latent: int, row: Sequence[Result], pairs: Sequence[Contrast], share: float) -> Profile:
+def _profile(latent: int, found: Mapping[Cell, Result], pairs: Sequence[Contrast], comparer: Comparer) -> Profile:
+    cells, row = list(found), list(found.values())
+    neighbours = list(pairwise(cells))
     by_depths = {
         (pair.cells[0].depth, pair.cells[1].depth): effect
-        for pair, effect in zip(pairs, judge((_plain(p.effects[Split.TEST]) for p in pairs), share=share), strict=True)
+        for pair, effect in zip(pairs, judge(_plain(pair.effects[Split.TEST]) for pair in pairs), strict=True)
     }
-    neighbours = list(pairwise(row))
-    keys = [(one.config.depth, other.config.depth) for one, other in neighbours]
-    losses = iter(judge((_plain(by_depths[key]) for key in keys if key in by_depths), share=share))
-    gaps = [_gap_step(one, other) for one, other in neighbours]
-    gaps_judged = iter(judge((_looked(gap, share) for gap in gaps if gap is not None), share=share))
-    own_gaps = judge((_looked(_over(result.records, _gap, _train_loss), share) for result in row), share=share)
-    rises = [_over(result.records, _rise, _late_loss) if _has_late(result) else None for result in row]
-    rises_judged = iter(judge((_looked(rise, share) for rise in rises if rise is not None), share=share))
+    losses = [by_depths.get((one.depth, other.depth)) for one, other in neighbours]
+    gaps = [comparer.measure(_gap, {cell: 1.0}) for cell in cells]
+    rises = [
+        comparer.measure(_rise, {cell: 1.0}) if _has_late(each) else None for cell, each in zip(cells, row, strict=True)
+    ]
+    widenings = [comparer.measure(_gap, {deeper: 1.0, shallower: -1.0}) for shallower, deeper in neighbours]
+    points = zip(row, _family(gaps), _family(rises), strict=True)
+    steps = zip(neighbours, _family([each and _plain(each) for each in losses]), _family(widenings), strict=True)
     enough, may_gain = _enough(row, by_depths)
     return Profile(
         latent=latent,
@@ -246,33 +296,35 @@ def _profile(latent: int, row: Sequence[Result], pairs: Sequence[Contrast], shar
             DepthPoint(
                 depth=result.config.depth,
                 result=result,
-                gap=gap,
-                rise=None if rise is None else next(rises_judged),
+                gap=_relative_to(gap, _train_loss, result),
+                rise=rise and _relative_to(rise, _late_loss, result),
                 seconds=_seconds(result.records),
             )
-            for result, gap, rise in zip(row, own_gaps, rises, strict=True)
+            for result, gap, rise in points
+            if gap is not None
         ),
         steps=tuple(
-            Step(
-                shallower=key[0],
-                deeper=key[1],
-                loss=next(losses) if key in by_depths else None,
-                gap=None if gap is None else next(gaps_judged),
-            )
-            for key, gap in zip(keys, gaps, strict=True)
+            Step(shallower=one.depth, deeper=other.depth, loss=loss, gap=gap) for (one, other), loss, gap in steps
         ),
         enough=enough,
         may_gain=may_gain,
     )
 
 
+def _family(effects: Sequence[Effect | None]) -> list[Effect | None]:
+    """The effects judged as one family, holes staying where they are."""
+    judged = iter(judge(effect for effect in effects if effect is not None))
+    return [None if effect is None else next(judged) for effect in effects]
+
+
+def _relative_to(effect: Effect, base: Callable[[Record], float], result: Result) -> Effect:
+    reference = fmean(base(record) for record in result.records)
+    return replace(effect, relative=effect.difference / reference if reference else None)
+
+
 def _plain(effect: Effect) -> Effect:
     """As before it was judged, to be judged in another family."""
     return replace(effect, verdict=Verdict.ONE_SEED, adjusted_p=None, wide=None, needed=None)
-
-
-def _looked(effect: Effect, share: float) -> Effect:
-    return effect if effect.p is None or share == 1.0 else replace(effect, valid_p=min(1.0, effect.p / share))
 
 
 def _enough(row: Sequence[Result], by_depths: dict[tuple[int, int], Effect]) -> tuple[int | None, float | None]:
@@ -284,30 +336,6 @@ def _enough(row: Sequence[Result], by_depths: dict[tuple[int, int], Effect]) -> 
             most = max((effect.wide[1] for effect in beyond if effect.wide is not None), default=None)
             return result.config.depth, None if most is None or not result.mean else most / result.mean
     return None, None
-
-
-def _over(records: Sequence[Record], of: Callable[[Record], float], base: Callable[[Record], float]) -> Effect:
-    values = [of(record) for record in records]
-    reference = fmean(base(record) for record in records)
-    mean, seeds = fmean(values), tuple(record.seed for record in records)
-    return _with_interval(Effect(mean, mean / reference if reference else None, seeds), values)
-
-
-def _with_interval(effect: Effect, values: Sequence[float]) -> Effect:
-    if len(values) < 2:
-        return effect
-    estimate = over_seeds(values)
-    low, high = estimate.interval()
-    return replace(effect, low=low, high=high, p=estimate.p, estimate=estimate)
-
-
-def _gap_step(shallower: Result, deeper: Result) -> Effect | None:
-    one, other = ({record.seed: _gap(record) for record in each.records} for each in (shallower, deeper))
-    seeds = tuple(sorted(set(one) & set(other)))
-    if not seeds:
-        return None
-    values = [other[seed] - one[seed] for seed in seeds]
-    return _with_interval(Effect(fmean(values), None, seeds), values)
 
 
 def _gap(record: Record) -> float:
@@ -332,5 +360,5 @@ def _rise(record: Record) -> float:
 
 def _seconds(records: Sequence[Record]) -> Measured:
     values = [sum(epoch.seconds for epoch in record.history) for record in records]
-    effect = _with_interval(Effect(fmean(values), None, ()), values)
-    return Measured(mean=effect.difference, low=effect.low, high=effect.high, seeds=len(values))
+    low, high = over_seeds(values).interval() if len(values) > 1 else (None, None)
+    return Measured(mean=fmean(values), low=low, high=high, seeds=len(values))
