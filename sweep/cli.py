@@ -15,7 +15,7 @@ from sweep import __version__
 from sweep.cli_axes import grid_of, which_axes
 from sweep.cli_resolve import resolving_of, which_rounds
 from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
-from sweep.records import MANIFEST, Status, Sweep, check_same_sweep, check_settings, facets, gather
+from sweep.records import MANIFEST, Status, Sweep, check_settings, facets, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unwritable, open_store
 
@@ -263,10 +263,8 @@ def plan(**given: Any) -> None:
         own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
         click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
-    if found is not None and found.records:
-        check_same_sweep(found.manifest, settings)
-    for record in found.records.values() if found is not None else ():
-        check_settings(record, settings)
+    if found is not None:
+        check_settings(found.records.values(), settings, found.manifest)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)

@@ -1,7 +1,7 @@
 """What is known of a sweep and of each of its cells, and the names of the files that keep it. No torch, no Ray."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -321,29 +321,29 @@ def gather(store: Store) -> Sweep:
     return Sweep(store, manifest, records, damaged)
 
 
-def check_settings(record: Record, settings: Settings) -> None:
+def check_settings(records: Iterable[Record], settings: Settings, manifest: Manifest | None) -> None:
     """A sweep compares like with like.
 
-    Raises:
-        UserError: the record was made with other settings.
-    """
-    asked = settings.config(record.cell)
-    _refuse(f"{record.key} was made", record.config, asked)
-    for name, value in record.axes.items():
-        if value == getattr(settings, name):
-            raise UserError(
-                f"{record.key} was made in a sweep with another {name} than the {value} that this command asks for. "
-                f"Give the --{_option(name)} of that sweep to go on with it, or another --name to begin a new one."
-            )
-
-
-def check_same_sweep(manifest: Manifest, settings: Settings) -> None:
-    """A sweep with records keeps its settings, also where all its records are off them on an axis.
+    Args:
+        records: what the sweep has.
+        settings: what a command asks for.
+        manifest: of the sweep, None where it is lost.
 
     Raises:
-        UserError: the settings are others.
+        UserError: a record, or the sweep although none of its records shows it, was made with other settings.
     """
-    _refuse(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
+    records = list(records)
+    for record in records:
+        _refuse(f"{record.key} was made", record.config, settings.config(record.cell))
+    if records and manifest is not None:
+        _refuse(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
+    for record in records:
+        for name, value in record.axes.items():
+            if value == getattr(settings, name):
+                raise UserError(
+                    f"{record.key} was made in a sweep whose {name} was not the {value} that this command asks for. "
+                    f"Give the --{_option(name)} of that sweep to go on with it, or another --name to begin a new one."
+                )
 
 
 def _refuse(subject: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

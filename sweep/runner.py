@@ -27,7 +27,6 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
-    check_same_sweep,
     check_settings,
     gather,
     read_record,
@@ -165,16 +164,14 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
         records = dict(found.records)
-    if records and found is not None:
-        check_same_sweep(found.manifest, settings)
-    elif not records:
+    if not records:
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
         # The sample digits of before may be under other noise.
         manifest = replace(
             manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
         )
+    check_settings(records.values(), settings, None if found is None else found.manifest)
     for record in records.values():
-        check_settings(record, settings)
         _check_same(record, dataset)
     manifest = _with_samples(manifest, store, dataset)
     if found is None or manifest != found.manifest:

@@ -128,7 +128,7 @@ def test_every_setting_arrives_in_what_is_trained_and_recorded() -> None:
     assert (training.epochs, training.batch_size, training.lr, training.alpha, training.seed) == (7, 64, 0.01, 0.3, 11)
     assert settings.config(cell) == {
         "depth": 4, "latent": 9, "seed": 11, "dataset": "kmnist", "train_fraction": 0.25, "epochs": 7,
-        "batch_size": 64, "lr": 0.01, "alpha": 0.3, "width": 6, "latent_channels": 3,
+        "batch_size": 64, "lr": 0.01, "alpha": 0.3, "noise": "gaussian", "width": 6, "latent_channels": 3,
     }  # fmt: skip
 
 
