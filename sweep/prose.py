@@ -31,6 +31,13 @@ CLAIMS = {
 }
 """The study's name and statement of each claim (section 4.2)."""
 
+CONFOUND = (
+    "Depth and latent size are not all that differs between two architectures. Depth also moves the number of parameters, the "
+    "multiply-accumulates and how much of the image a latent element sees; so does latent size, through the kernels that reach it. "
+    "An effect above is that of the whole change. By depth:"
+)
+"""Why an effect of depth or latent size may be one of something else."""
+
 MOST_STEPS = 3
 """Steps between levels that a sentence goes through; beyond that it gives both ends."""
 

@@ -1,7 +1,7 @@
 """The tables of a report: what stands in them and what their columns are sorted by. No torch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dae.config import IMAGE_SIZE
@@ -24,6 +24,7 @@ from sweep.words import (
     listed,
     mse,
     needed,
+    pair_name,
     share,
 )
 
@@ -47,10 +48,16 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
-    """A row; ``kind`` is ``gap`` for what is not there and ``base`` for what is done without a network."""
+    """A row of a table.
+
+    Attributes:
+        kind: ``gap`` for what is not there, ``base`` for what is done without a network.
+        link: the cell or architecture that its numbers lead to.
+    """
 
     entries: Sequence[Entry]
     kind: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +83,10 @@ def results(findings: Findings) -> Table:
     """The study's Table 1 with results beside it, and below it the ways to do without a network."""
     has_quality = bool(findings.qualities.found) or findings.condition is not None
     has_seeds = any(result.interval for result in findings.results)
-    rows = [Row(entries=_architecture(findings, each), kind="" if each.losses else "gap") for each in findings.results]
+    rows = [
+        Row(entries=_architecture(findings, each), kind="" if each.losses else "gap", link=each.name)
+        for each in findings.results
+    ]
     rows += [Row(entries=entries, kind="base") for entries in _baselines(findings)]
     headings = [
         "model", "latent space", ">compres-sion rate", "layers", ">field, px", ">param-eters", ">MACs", ">test MSE",
@@ -87,8 +97,7 @@ def results(findings: Findings) -> Table:
     return Table(
         headings=[name for i, name in enumerate(headings) if i not in left_out],
         rows=[
-            Row(entries=[each for i, each in enumerate(row.entries) if i not in left_out], kind=row.kind)
-            for row in rows
+            replace(row, entries=[each for i, each in enumerate(row.entries) if i not in left_out]) for row in rows
         ],
     )
 
@@ -220,7 +229,7 @@ def contrasts(found: Sequence[Contrast], factor: Factor, findings: Findings) -> 
     rows = []
     for each in found:
         entries = [
-            _text(f"{each.higher} over {each.lower.removeprefix(f'{factor} ')}"),
+            _text(f"{each.higher} over {each.lower.removeprefix(f'{factor} ')}", note=pair_name(each) if is_pair else ""),
             _text(", ".join(map(str, each.at)), float(each.at[0])),
             *(_effect(each, each.effects.get(split)) for split in Split),
         ]
@@ -262,7 +271,7 @@ def depths(findings: Findings, least: int) -> Table:
     rows = []
     for profile in findings.profiles:
         if len(profile.points) >= least:
-            rows += [Row(entries=_depth(profile, point)) for point in profile.points]
+            rows += [Row(entries=_depth(profile, point), link=point.result.name) for point in profile.points]
     headings = ["model", ">depth", ">test MSE", "next depth", ">validation above training", ">rise at the end", ">time"]
     return Table(headings=headings, rows=rows)
 
@@ -305,7 +314,7 @@ def spreads(findings: Findings) -> Table:
     for result in findings.results:
         ratios = remarks.spread_ratios(findings.sweep, result, findings.arrays)
         entries = [_number(value, f"{value:.3f}") for value in ratios or ()] or [_text("no images"), Entry()]
-        rows.append(Row(entries=[_text(result.name), *entries], kind="" if ratios else "gap"))
+        rows.append(Row(entries=[_text(result.name), *entries], kind="" if ratios else "gap", link=result.name))
     headings = ["model", ">distance to the mean image, relative to clean images", ">distance between class means, relative to clean images"]
     return Table(headings=headings, rows=rows)
 
@@ -325,7 +334,8 @@ def robustness(findings: Findings) -> Table:
                 _text(result.name),
                 _number(facet.sweep.manifest.settings.alpha, f"{facet.sweep.manifest.settings.alpha:g}"),
                 *(_number(curve.get(alpha), mse(curve.get(alpha, 0.0))) for alpha in strengths),
-            ]
+            ],
+            link=result.name,
         )
         for facet, result, curve in curves
     ]
@@ -352,6 +362,7 @@ def facet(findings: Findings) -> Table:
                     _text(", ".join(result.marks)),
                 ],
                 kind="" if result.losses else "gap",
+                link=result.name,
             )
         )
     return Table(headings=["model", ">parameters", ">test MSE", ">n", ">PSNR, dB", ">read rightly", "marks"], rows=rows)
@@ -380,6 +391,7 @@ def cells(findings: Findings) -> Table:
                     _text(record.finished_at or ""),
                 ],
                 kind="" if record.status is Status.COMPLETED else "gap",
+                link=cell.key,
             )
         )
     return Table(
