@@ -38,8 +38,8 @@ def test_loss(findings: Findings) -> str:
     text += ", each seed a dot, bars of error 95 % intervals." if any(each.interval for each in found) else "."
     if findings.condition is not None:
         text += (
-            " The black line above a bar is the best linear denoiser (PCA or reduced-rank regression) with as many latent "
-            "elements, where it fits; the panel beside has the ways to do without a network, tuned on validation images."
+            " The black line over a bar is the best linear denoiser (PCA or reduced-rank regression) with as many "
+            "latent elements, where it fits; the panel beside has what is done without a network, tuned on validation images."
         )
     if identity := findings.sweep.manifest.baselines.get("identity"):
         text += (
@@ -81,9 +81,9 @@ def cost(findings: Findings) -> str:
         for kind in Cost
     }
     return (
-        f"Test loss, {_of(findings)}, against what a model costs. Filled: no other architecture has as low a loss at as low "
-        f"a cost (Pareto front, by mean loss). By {'; by '.join(f'{kind}: {names}' for kind, names in named.items())}."
-        + _rests_on(findings)
+        f"Test loss, {_of(findings)}, against what a model costs. Filled: no other architecture has as low a loss at "
+        f"as low a cost (Pareto front, by mean loss). By "
+        f"{'; by '.join(f'{kind}: {names}' for kind, names in named.items())}." + _rests_on(findings)
     )
 
 
@@ -103,11 +103,11 @@ def reader(findings: Findings) -> str:
     shares = {result.name: found for result in findings.results if (found := accuracy(findings, result)) is not None}
     best, worst = max(shares, key=lambda name: shares[name].mean), min(shares, key=lambda name: shares[name].mean)
     text = (
-        f"A classifier trained on clean digits ({judge.parameters:,} parameters) reads {share(judge.accuracy_clean)} of the "
-        f"{len(references.labels):,} clean test digits"
+        f"A classifier trained on clean digits ({judge.parameters:,} parameters) reads {share(judge.accuracy_clean)} "
+        f"of the {len(references.labels):,} clean test digits"
         + (f", {share(condition.accuracy_noisy)} of the noisy ones" if condition else "")
-        + f", and of those denoised {share(shares[worst].mean)} ({worst}) to {share(shares[best].mean)} ({best}). Bars are "
-        f"95{SPACE}% intervals over test images, and over seeds where there are several."
+        + f", and of those denoised {share(shares[worst].mean)} ({worst}) to {share(shares[best].mean)} ({best}). Bars "
+        f"are 95{SPACE}% intervals over test images, and over seeds where there are several."
     )
     losses = [result.mean or 0.0 for result in findings.results if result.name in shares]
     rho = rank_correlation(losses, [shares[result.name].mean for result in findings.results if result.name in shares])
@@ -127,8 +127,8 @@ def confusion(findings: Findings) -> str:
     record = worst_read(findings)
     assert record is not None
     return (
-        f"The cell of which the fewest digits are read, {record.key}: in each row what a digit is taken for, in % of its "
-        "test images; empty is never." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
+        f"The cell of which the fewest digits are read, {record.key}: in each row what a digit is taken for, in % of "
+        "its test images; empty is never." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
     )
 
 
@@ -136,8 +136,8 @@ def robustness(findings: Findings) -> str:
     """Of other strengths of noise."""
     settings = findings.sweep.manifest.settings
     return (
-        f"Test loss of the models trained at strength {settings.alpha:g} of {settings.noise} noise, tested at others, mean "
-        f"over the evaluated seeds; the table below has the numbers." + _rests_on(findings)
+        f"Test loss of the models trained at strength {settings.alpha:g} of {settings.noise} noise, tested at others, "
+        "mean over the evaluated seeds; the table below has the numbers." + _rests_on(findings)
     )
 
 
@@ -146,9 +146,9 @@ def facets(findings: Findings) -> str:
     shown = [each for each in findings.facets if any(result.losses for result in each.results)]
     seeds = len(findings.whole.manifest.grid.seeds)
     return (
-        f"The grid at {counted(len(shown), 'point')} on the sweep's further axes; mean over up to {counted(seeds, 'seed')}, "
-        f"95{SPACE}% intervals where there are several. Losses under other noises are not comparable as such: each panel "
-        "has its own task."
+        f"The grid at {counted(len(shown), 'point')} on the sweep's further axes; mean over up to "
+        f"{counted(seeds, 'seed')}, 95{SPACE}% intervals where there are several. Losses under other noises are not "
+        "comparable as such: each panel has its own task."
     )
 
 
@@ -171,8 +171,8 @@ def example(findings: Findings) -> str:
     assert samples is not None
     return (
         f"Test image of class {int(samples.labels[index])}: of the ten samples the one of median error under "
-        f"{record.architecture} (seed {record.seed}), the architecture with the lowest test loss whose images can be read."
-        + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
+        f"{record.architecture} (seed {record.seed}), the architecture with the lowest test loss whose images can be "
+        "read." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
     )
 
 
@@ -195,7 +195,8 @@ def extremes(findings: Findings) -> str:
     """Of the best, median and worst images."""
     return (
         "The test images that each architecture denoises best, at the median and worst, of all test images: clean, "
-        "corrupted, denoised. Numbers are the MSE of the image; the first evaluated seed is shown." + _rests_on(findings)
+        "corrupted, denoised. Numbers are the MSE of the image; the first evaluated seed is shown."
+        + _rests_on(findings)
     )
 
 

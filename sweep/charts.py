@@ -138,10 +138,12 @@ def reader(findings: Findings) -> Figure:
     shapes = markers(grid.depths)
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.35, 1))
+    shares: list[Share] = []
     for result in findings.results:
         share = accuracy(findings, result)
         if share is None or result.mean is None:
             continue
+        shares.append(share)
         place, _ = grouped(result, grid.depths, grid.latents)
         colour, marker = colours[result.config.latent], shapes[result.config.depth]
         for axes, x in ((left, place), (right, result.mean)):
@@ -168,6 +170,9 @@ def reader(findings: Findings) -> Figure:
     left.set_ylabel("misread digits, % (log)")
     right.set_xlabel("test MSE per pixel (log)")
     log_scale(right, of="x")
+    # An interval may reach down to no misread digit at all, which has no place on this scale.
+    lowest = min(_misread(1 - level) for level in [*levels.values(), *(1 - each.mean for each in shares)])
+    left.set_ylim(bottom=0.6 * lowest)
     log_scale(left)
     kinds = [("+", "filter"), ("x", "linear denoiser")] if condition is not None else []
     others = [Line2D([], [], ls="", marker=marker, color=SOFT, label=label) for marker, label in kinds]
@@ -273,7 +278,7 @@ def robustness(findings: Findings) -> Figure:
 
 def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float]]]:
     """Test loss by strength of the noise, mean over the seeds that were tested."""
-    found = []
+    found: list[tuple[Result, Mapping[float, float]]] = []
     for result in findings.results:
         curves = [
             dict(zip(quality.robust_alpha.tolist(), quality.robust_loss.tolist(), strict=True))
@@ -299,7 +304,7 @@ def facets(findings: Findings) -> Figure:
         for latent in facet.sweep.manifest.grid.latents:
             column = [each for each in facet.results if each.config.latent == latent and each.mean is not None]
             places = [depths.index(each.config.depth) for each in column]
-            axes.plot(places, [each.mean for each in column], "o-", color=colours[latent], ms=4, lw=1.4)
+            axes.plot(places, [each.mean or 0.0 for each in column], "o-", color=colours[latent], ms=4, lw=1.4)
             for place, each in zip(places, column, strict=True):
                 if each.interval:
                     axes.plot([place, place], each.interval, color=colours[latent], lw=1)
@@ -328,9 +333,7 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
 
 
-def _frame(
-    figure: Figure, panels: Sequence[Axes], count: int, x: str, y: str, handles: Sequence[Line2D]
-) -> None:
+def _frame(figure: Figure, panels: Sequence[Axes], count: int, x: str, y: str, handles: Sequence[Line2D]) -> None:
     """Axis labels at the edge of the grid of panels, and the legend below it."""
     columns = even_columns(count, 4)
     for axes in panels[count:]:

@@ -134,7 +134,7 @@ def log_scale(axes: Axes, *, of: str = "y") -> None:
     getattr(axes, f"set_{of}scale")("log")
     axis = getattr(axes, f"{of}axis")
     low, high = sorted(getattr(axes, f"get_{of}lim")())
-    subs = (1, 2, 3, 5) if high < 60 * low else (1, 3) if high < 1000 * low else (1,)
+    subs: tuple[float, ...] = (1, 2, 3, 5) if high < 60 * low else (1, 3) if high < 1000 * low else (1,)
     if high < 3 * low:
         subs = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
@@ -144,10 +144,11 @@ def log_scale(axes: Axes, *, of: str = "y") -> None:
 
 
 def plain(value: float) -> str:
-    """A number on an axis: ``0.02``, ``8,000``, ``3M``."""
-    if value >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+    """A number on an axis: ``0.02``, ``8k``, ``3M``."""
+    for factor, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:g}{letter}"
+    return f"{value:g}"
 
 
 def grouped(result: Result, depths: Sequence[int], latents: Sequence[int]) -> tuple[float, float]:

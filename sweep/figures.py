@@ -178,9 +178,9 @@ def _legend(figure: Figure, found: Sequence[Result], colours: Mapping[int, str],
             handles.append(Patch(fc="#aaaaaa", ec="white", hatch=hatch, label=flag))
     if any(result.interval for result in found):
         handles.append(Line2D([], [], ls="", marker="o", ms=4, mfc="white", mec=INK, label="one seed"))
-        handles.append(Line2D([], [], color=INK, lw=1.1, marker="|", ms=0, label="95 % interval"))
+        handles.append(Line2D([], [], ls="", color=INK, marker="|", ms=9, mew=1.1, label="95 % interval"))
     if has_linear:
-        handles.append(Line2D([], [], color=INK, lw=1.4, label="best linear denoiser, same latent size"))
+        handles.append(Line2D([], [], color=INK, lw=1.4, label="linear denoiser, same latent size"))
     figure.legend(
         handles=handles, loc="outside lower center", ncols=even_columns(len(handles), limit=7), handlelength=1.4
     )
@@ -218,7 +218,14 @@ def _to_scale(axes: Axes, findings: Findings) -> None:
             va="center",
             fontsize=7.5,
             weight="bold" if is_network else "normal",
-            arrowprops={"arrowstyle": "-", "color": "#b5b5b5", "lw": 0.6, "shrinkA": 1, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": "#b5b5b5",
+                "lw": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, top)
@@ -250,7 +257,7 @@ def effects(findings: Findings) -> Figure:
     y, ticks = 0.0, []
     for title, group in groups.items():
         axes.annotate(
-            title, (0, y), xycoords=("axes fraction", "data"), xytext=(-8, 0), textcoords="offset points",
+            title, (0, y), xycoords=("axes fraction", "data"), xytext=(-3.5, 0), textcoords="offset points",
             ha="right", va="center", weight="bold",
         )  # fmt: skip
         y += 1
@@ -281,9 +288,9 @@ def effect_groups(findings: Findings) -> dict[str, list[tuple[str, Contrast]]]:
     """What `effects` shows, with names: effects between adjacent levels, then interactions, on the test loss."""
     latent, depth = findings.claims
     groups = {
-        "smaller latent, over depths": [(level_name(each), each) for each in latent.averages if each.adjacent],
-        "shallower, over latents": [(level_name(each), each) for each in depth.averages if each.adjacent],
-        "the smaller latent, shallower more": [
+        "smaller latent, mean over depths": [(level_name(each), each) for each in latent.averages if each.adjacent],
+        "shallower, mean over latents": [(level_name(each), each) for each in depth.averages if each.adjacent],
+        "smaller latent, more if shallower": [
             (f"{level_name(each)}, depth {each.at[0]} over {each.at[1]}", each) for each in findings.effects.interaction
         ],
     }

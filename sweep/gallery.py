@@ -57,15 +57,14 @@ def _exhibits(findings: Findings) -> Iterator[Exhibit]:
     ) -> Exhibit:
         if not given:
             return Exhibit(name=name, title=title, answers=answers, missing=missing)
-        return Exhibit(
-            name=name, title=title, answers=answers, caption=caption(findings), draw=draw, is_photo=is_photo
-        )
+        return Exhibit(name=name, title=title, answers=answers, caption=caption(findings), draw=draw, is_photo=is_photo)
 
     yield exhibit("test_loss", "Test loss", "the study's figure 6", figures.loss_bars, captions.test_loss)
     yield exhibit(
         "effects", "Effects of depth and latent size", "the study's claims and section 5.1", figures.effects,
         captions.effects, given=bool(figures.effect_groups(findings)),
-        missing="No two cells differ in one thing alone: " + command(findings.whole.manifest, "--depths 1,3 --latents 13,5"),
+        missing="No two cells differ in one thing alone: "
+        + command(findings.whole.manifest, "--depths 1,3 --latents 13,5"),
     )  # fmt: skip
     yield exhibit("cost", "Loss against cost", "the study's section 5.3", charts.cost, captions.cost)
     yield exhibit(

@@ -203,7 +203,7 @@ class _Sheet:
         ]
 
     def _row(self, row: int) -> float:
-        return self._first + row * (self._strip + self.CAPTION)
+        return float(self._first + row * (self._strip + self.CAPTION))
 
     def _axes(self, column: int, y: float) -> Axes:
         x = self.LEFT + column * (self._width + self.GAP)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from dae.architecture import STEM_SIZE
 from sweep.analysis import Result, Verdict, flags_of, usable_records
 from sweep.claims import Claim, Contrast, Factor, Split
-from sweep.effects import Cost, front
 from sweep.findings import Findings
 from sweep.grid import axes_text
 from sweep.records import Status, Sweep
@@ -14,14 +13,11 @@ from sweep.words import (
     bounds,
     command,
     counted,
-    difference,
     effect_size,
     interval,
     listed,
     mse,
-    needed,
     pair_name,
-    percent,
     rests_on,
 )
 
@@ -32,9 +28,9 @@ CLAIMS = {
 """The study's name and statement of each claim (section 4.2)."""
 
 CONFOUND = (
-    "Depth and latent size are not all that differs between two architectures. Depth also moves the number of parameters, the "
-    "multiply-accumulates and how much of the image a latent element sees; so does latent size, through the kernels that reach it. "
-    "An effect above is that of the whole change. By depth:"
+    "Depth and latent size are not all that differs between two architectures. Depth also moves the number of "
+    "parameters, the multiply-accumulates and how much of the image a latent element sees; so does latent size, "
+    "through the kernels that reach it. An effect above is that of the whole change. By depth:"
 )
 """Why an effect of depth or latent size may be one of something else."""
 
@@ -53,7 +49,8 @@ def lead(findings: Findings) -> str:
     rest = ", ".join(f"{statuses.count(status)} {status}" for status in holes)
     return (
         f"{statuses.count(Status.COMPLETED)} of {counted(len(grid.cells), 'cell')} completed: "
-        f"{counted(len({cell.architecture for cell in grid.cells}), 'architecture')}, {counted(len(grid.seeds), 'seed')}"
+        f"{counted(len({cell.architecture for cell in grid.cells}), 'architecture')}, "
+        f"{counted(len(grid.seeds), 'seed')}"
         + (f" ({rest})." if rest else ".")
         + f" Dataset {settings.dataset}, {settings.noise} noise of strength {settings.alpha:g}, "
         f"{counted(settings.epochs, 'epoch')}."
@@ -159,7 +156,7 @@ def _certainty(findings: Findings) -> str:
         signs = "; ".join(_signs(claim) for claim in claims if claim.judged())
         more = command(findings.whole.manifest, "--seeds 0,1,2")
         return (
-            f"One seed an architecture: the spread between seeds is unknown, so that no verdict can be given. "
+            "One seed an architecture: the spread between seeds is unknown, so that no verdict can be given. "
             + (f"{_capital(signs)}. " if signs else "")
             + f"Verdicts take two seeds or more, such as {more}."
             + rests
@@ -230,6 +227,7 @@ def on_split(claim: Claim, split: Split) -> str:
 
 
 def verdict_counts(pairs: Sequence[Contrast], split: Split) -> str:
+    """How many of each verdict: ``7 supported, 2 not resolved``."""
     verdicts = [pair.effects[split].verdict for pair in pairs]
     if set(verdicts) == {Verdict.ONE_SEED}:
         return str(Verdict.ONE_SEED)
@@ -284,7 +282,6 @@ def stem_note(sweep: Sweep) -> str:
     )
 
 
-
 # ---- how deep
 
 
@@ -295,7 +292,9 @@ def depth_sentences(findings: Findings) -> list[str]:
         if len(profile.points) < MIN_DEPTHS:
             continue
         best = next(point.result for point in profile.points if point.depth == profile.best)
-        text = f"At latent {profile.latent} the lowest test loss is that of depth {profile.best} ({mse(best.mean or 0.0)})"
+        text = (
+            f"At latent {profile.latent} the lowest test loss is that of depth {profile.best} ({mse(best.mean or 0.0)})"
+        )
         if profile.enough is None:
             text += "; with one seed, where depth stops paying cannot be told from chance"
         elif profile.enough == profile.points[-1].depth:

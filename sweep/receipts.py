@@ -60,10 +60,10 @@ def _receipt(findings: Findings, cell: Cell, read: float | None) -> Receipt:
         )  # fmt: skip
     seconds = sum(epoch.seconds for epoch in record.history)
     flags = [word for word in ("collapsed", "unconverged") if getattr(record, word)]
-    loss = f"MSE {mse(record.test_loss)}" if record.test_loss is not None else ""
+    loss = "" if record.test_loss is None else f"MSE {mse(record.test_loss)}"
     facts = [
-        *([("test loss", f"{mse(record.test_loss)} (PSNR {record.test_psnr_db or 0:.2f} dB)")] if loss and record.test_loss is not None else []),
-        *([("read rightly", share(read))] if read is not None else []),
+        ("test loss", f"{loss} (PSNR {record.test_psnr_db or 0:.2f} dB)" if loss else ""),
+        ("read rightly", "" if read is None else share(read)),
         ("epochs", f"{len(record.history)} in {duration(seconds)}"),
         ("attempts", ", ".join(attempt.reason or "unfinished" for attempt in record.attempts)),
         *((name.replace("_", " "), str(value)) for name, value in record.config.items()),
@@ -76,7 +76,7 @@ def _receipt(findings: Findings, cell: Cell, read: float | None) -> Receipt:
         key=cell.key,
         status=str(record.status),
         headline=" · ".join([str(record.status), *([loss] if loss else []), *flags]),
-        facts=facts,
+        facts=[(name, value) for name, value in facts if value],
         files=[(what, name) for what, name in files if sweep.store.exists(name)],
         curve=curve(record.history),
         log=_tail(findings, names.log),

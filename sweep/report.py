@@ -5,7 +5,7 @@ import csv
 import io
 import logging
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -126,7 +126,7 @@ def _part(name: str) -> str:
     return files("sweep").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
 
 
-def _linker(anchors: Collection[str]) -> "Any":
+def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
     """A filter that makes every name of a cell or architecture in a text lead to it."""
     name = re.compile(r"DAE_\d+_\d+(?:-[A-Za-z0-9_.\-]*s\d+)?")
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from dae.config import IMAGE_SIZE
 from sweep import remarks
 from sweep.analysis import Effect, Result, Verdict, psnr
 from sweep.charts import robust_curves
-from sweep.claims import Claim, Contrast, Factor, Split
+from sweep.claims import Contrast, Factor, Split
 from sweep.effects import DepthPoint, Measured, Profile
 from sweep.findings import Findings
 from sweep.prose import CLAIMS, verdict_counts
@@ -76,6 +75,10 @@ def _number(value: float | None, text: str = "", note: str = "") -> Entry:
     return Entry(text=text if value is not None else "", order=value, note=note)
 
 
+def _loss(result: Result) -> Entry:
+    return _number(result.mean, mse(result.mean or 0.0), note=bounds(*result.interval) if result.interval else "")
+
+
 # ---- architectures and baselines
 
 
@@ -96,14 +99,12 @@ def results(findings: Findings) -> Table:
     left_out |= {i for i, name in enumerate(headings) if name in {">SSIM", ">read rightly"} and not has_quality}
     return Table(
         headings=[name for i, name in enumerate(headings) if i not in left_out],
-        rows=[
-            replace(row, entries=[each for i, each in enumerate(row.entries) if i not in left_out]) for row in rows
-        ],
+        rows=[replace(row, entries=[each for i, each in enumerate(row.entries) if i not in left_out]) for row in rows],
     )
 
 
 def _architecture(findings: Findings, result: Result) -> list[Entry]:
-    config, mean = result.config, result.mean
+    config = result.config
     qualities = [findings.qualities.found[each.key] for each in result.records if each.key in findings.qualities.found]
     ssim = sum(float(each.ssim.mean(dtype=float)) for each in qualities) / len(qualities) if qualities else None
     read = accuracy(findings, result)
@@ -116,7 +117,7 @@ def _architecture(findings: Findings, result: Result) -> list[Entry]:
         _number(result.field, str(result.field)),
         _number(result.parameters, f"{result.parameters:,}"),
         _number(result.macs, f"{result.macs:,}"),
-        _number(mean, mse(mean or 0.0), note=bounds(*result.interval) if result.interval else ""),
+        _loss(result),
         _number(result.sd, f"{result.sd or 0:.6f}"),
         _number(len(result.losses), f"{len(result.losses)} of {len(result.statuses)}"),
         _number(result.psnr, f"{result.psnr or 0:.2f}"),
@@ -198,7 +199,7 @@ def verdicts(findings: Findings) -> Table:
                 ]
             )
         )
-    headings = ["claim", "verdict", "family", ">sign holds, pairs", "an adjacent step, on average", "to resolve what is open"]
+    headings = ["claim", "verdict", "family", ">sign holds, pairs", "an adjacent step, mean", "to resolve what is open"]
     return Table(headings=headings, rows=rows)
 
 
@@ -228,8 +229,9 @@ def contrasts(found: Sequence[Contrast], factor: Factor, findings: Findings) -> 
     headings += ["rests on"] * has_caveats
     rows = []
     for each in found:
+        levels = f"{each.higher} over {each.lower.removeprefix(f'{factor} ')}"
         entries = [
-            _text(f"{each.higher} over {each.lower.removeprefix(f'{factor} ')}", note=pair_name(each) if is_pair else ""),
+            _text(levels, note=pair_name(each) if is_pair else ""),
             _text(", ".join(map(str, each.at)), float(each.at[0])),
             *(_effect(each, each.effects.get(split)) for split in Split),
         ]
@@ -251,12 +253,12 @@ def _effect(contrast: Contrast, effect: Effect | None) -> Entry:
     """A difference with its interval and a word: the verdict, with one seed the sign's."""
     if effect is None:
         return Entry(badge="missing", kind="hole")
-    known = {"text": effect_size(effect), "note": interval(effect), "order": effect.difference}
+    known = Entry(text=effect_size(effect), note=interval(effect), order=effect.difference)
     if not contrast.counted:
-        return Entry(**known, badge="not comparable", kind="hole")
+        return replace(known, badge="not comparable", kind="hole")
     if effect.p is None:
-        return Entry(**known, badge="holds" if effect.holds else "fails", kind="yes" if effect.holds else "no")
-    return Entry(**known, badge=str(effect.verdict), kind=_kind(effect.verdict))
+        return replace(known, badge="holds" if effect.holds else "fails", kind="yes" if effect.holds else "no")
+    return replace(known, badge=str(effect.verdict), kind=_kind(effect.verdict))
 
 
 def _kind(verdict: Verdict | None) -> str:
@@ -279,11 +281,10 @@ def depths(findings: Findings, least: int) -> Table:
 def _depth(profile: Profile, point: DepthPoint) -> list[Entry]:
     step = next((step for step in profile.steps if step.shallower == point.depth), None)
     loss = step.loss if step else None
-    mean = point.result.mean or 0.0
     return [
         _text(point.result.name),
         _number(point.depth, str(point.depth)),
-        _number(mean, mse(mean), note=bounds(*point.result.interval) if point.result.interval else ""),
+        _loss(point.result),
         _judged(loss, "lowers by " if loss and loss.holds else "raises by "),
         _judged(point.gap),
         _judged(point.rise),
@@ -295,10 +296,8 @@ def _judged(effect: Effect | None, words: str | None = None) -> Entry:
     if effect is None:
         return Entry()
     text = difference(effect.difference) if words is None else f"{words}{abs(effect.difference):.5f}"
-    badge = "" if effect.p is None else str(effect.verdict)
-    return Entry(
-        text=text, order=effect.difference, note=interval(effect), badge=badge, kind=_kind(effect.verdict) if badge else ""
-    )
+    known = Entry(text=text, order=effect.difference, note=interval(effect))
+    return known if effect.p is None else replace(known, badge=str(effect.verdict), kind=_kind(effect.verdict))
 
 
 def _spread(measured: Measured) -> str:
@@ -315,8 +314,7 @@ def spreads(findings: Findings) -> Table:
         ratios = remarks.spread_ratios(findings.sweep, result, findings.arrays)
         entries = [_number(value, f"{value:.3f}") for value in ratios or ()] or [_text("no images"), Entry()]
         rows.append(Row(entries=[_text(result.name), *entries], kind="" if ratios else "gap", link=result.name))
-    headings = ["model", ">distance to the mean image, relative to clean images", ">distance between class means, relative to clean images"]
-    return Table(headings=headings, rows=rows)
+    return Table(headings=["model", ">distance to the mean image", ">distance between class means"], rows=rows)
 
 
 def robustness(findings: Findings) -> Table:
@@ -355,7 +353,7 @@ def facet(findings: Findings) -> Table:
                 entries=[
                     _text(result.name),
                     _number(result.parameters, f"{result.parameters:,}"),
-                    _number(result.mean, mse(result.mean or 0.0), note=bounds(*result.interval) if result.interval else ""),
+                    _loss(result),
                     _number(len(result.losses), f"{len(result.losses)} of {len(result.statuses)}"),
                     _number(result.psnr, f"{result.psnr or 0:.2f}"),
                     _number(read.mean, share(read.mean)) if read else Entry(),
