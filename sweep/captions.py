@@ -39,7 +39,8 @@ def test_loss(findings: Findings) -> str:
     if findings.condition is not None:
         text += (
             " The black line over a bar is the best linear denoiser (PCA or reduced-rank regression) with as many "
-            "latent elements, where it fits; the panel beside has what is done without a network, tuned on validation images."
+            "latent elements, where it fits; the panel beside has what is done without a network, tuned on validation "
+            "images."
         )
     if identity := findings.sweep.manifest.baselines.get("identity"):
         text += (

@@ -19,6 +19,7 @@ from sweep.words import (
     mse,
     pair_name,
     rests_on,
+    roughly,
 )
 
 CLAIMS = {
@@ -86,26 +87,31 @@ def summary(findings: Findings) -> list[tuple[str, str]]:
 def _effect_sentence(claim: Claim, word: str, findings: Findings) -> str:
     averages = [each for each in claim.averages if each.effects]
     if not averages:
-        return f"no two cells that can be compared differ in {word} alone: nothing can be said."
+        return f"No two cells that can be compared differ in {word} alone: nothing can be said."
     steps = [each for each in averages if each.adjacent]
     if len(steps) > MOST_STEPS:
         steps = [max(averages, key=lambda each: abs(_level(each.higher) - _level(each.lower)))]
-    # The largest loss last would read backwards: from shallow to deep, from large to small.
+    # From shallow to deep and from large to small, as a reader thinks of the change.
     steps = sorted(steps, key=lambda each: _level(each.higher), reverse=claim.factor is Factor.LATENT)
-    return _capital("; ".join(_step(claim, each, findings) for each in steps)) + "."
+    at = steps[0].at
+    mean = (
+        f"On average over {claim.factor.other}s {', '.join(map(str, at))}"
+        if len(at) > 1
+        else f"At {claim.factor.other} {at[0]}"
+    )
+    return f"{mean}, the test loss of {', and that of '.join(_step(claim, each, findings) for each in steps)}."
 
 
 def _step(claim: Claim, contrast: Contrast, findings: Findings) -> str:
-    effect, way = contrast.effects[Split.TEST], "above" if contrast.effects[Split.TEST].holds else "below"
-    higher, lower = contrast.higher, contrast.lower.removeprefix("depth ").removeprefix("latent ")
+    effect = contrast.effects[Split.TEST]
+    higher, lower = contrast.higher, contrast.lower
     if claim.factor is Factor.LATENT:
         higher, lower = f"{higher} ({_kept(higher, findings)})", f"{lower} ({_kept(lower, findings)})"
-    at = f", mean over {claim.factor.other}s {', '.join(map(str, contrast.at))}" if len(contrast.at) > 1 else ""
-    sizes = f"{abs(effect.difference):.5f}"
-    sizes += "" if effect.relative is None else f" ({100 * abs(effect.relative):.1f}{SPACE}%)"
+    size = f"{abs(effect.difference):.5f}"
+    size += "" if effect.relative is None else f" ({100 * abs(effect.relative):.1f}{SPACE}%)"
     low, high = (effect.low, effect.high) if effect.holds else (_minus(effect.high), _minus(effect.low))
-    certain = f", 95{SPACE}% interval {bounds(low, high)}: {effect.verdict}" if effect.p is not None else ""
-    return f"{higher} lies {sizes} {way} {lower}{at}{certain}"
+    certain = f" (95{SPACE}% interval {bounds(low, high)}, {effect.verdict})" if effect.p is not None else ""
+    return f"{higher} is {size} {'above' if effect.holds else 'below'} that of {lower}{certain}"
 
 
 def _minus(value: float | None) -> float | None:
@@ -186,12 +192,8 @@ def _verdict_of(claim: Claim) -> str:
     if more:
         seconds = sum(each.seconds or 0 for each in missing if each is not None and each.more is not None)
         times = f"; the open ones take about {counted(max(more), 'more seed')}"
-        text += times + (f" ({_time(seconds)})" if seconds else "")
+        text += times + (f" ({roughly(seconds)})" if seconds else "")
     return text
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{max(1, round(seconds / 60))} min"
 
 
 def _caveats(found: Iterable[Result]) -> list[str]:

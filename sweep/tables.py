@@ -1,7 +1,9 @@
 """The tables of a report: what stands in them and what their columns are sorted by. No torch."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 
 from dae.config import IMAGE_SIZE
 from sweep import remarks
@@ -11,10 +13,10 @@ from sweep.claims import Contrast, Factor, Split
 from sweep.effects import DepthPoint, Measured, Profile
 from sweep.findings import Findings
 from sweep.prose import CLAIMS, verdict_counts
-from sweep.quality import Baseline
 from sweep.reading import accuracy
 from sweep.records import Status
 from sweep.words import (
+    SPACE,
     bounds,
     difference,
     duration,
@@ -85,66 +87,57 @@ def _loss(result: Result) -> Entry:
 def results(findings: Findings) -> Table:
     """The study's Table 1 with results beside it, and below it the ways to do without a network."""
     has_quality = bool(findings.qualities.found) or findings.condition is not None
-    has_seeds = any(result.interval for result in findings.results)
     rows = [
         Row(entries=_architecture(findings, each), kind="" if each.losses else "gap", link=each.name)
         for each in findings.results
     ]
     rows += [Row(entries=entries, kind="base") for entries in _baselines(findings)]
     headings = [
-        "model", "latent space", ">compres-sion rate", "layers", ">field, px", ">param-eters", ">MACs", ">test MSE",
-        ">sd", ">n", ">PSNR, dB", ">SSIM", ">read rightly", ">sum of squares", "marks",
+        "model", ">test MSE", ">n", ">PSNR, dB", ">SSIM", ">read rightly", ">sum of squares", "latent space",
+        ">compression rate", "layers, or as tuned", ">field, px", ">parameters", ">MACs", "marks",
     ]  # fmt: skip
-    left_out = {i for i, name in enumerate(headings) if (name == ">sd" and not has_seeds)}
-    left_out |= {i for i, name in enumerate(headings) if name in {">SSIM", ">read rightly"} and not has_quality}
+    kept = [i for i, name in enumerate(headings) if has_quality or name not in {">SSIM", ">read rightly"}]
     return Table(
-        headings=[name for i, name in enumerate(headings) if i not in left_out],
-        rows=[replace(row, entries=[each for i, each in enumerate(row.entries) if i not in left_out]) for row in rows],
+        headings=[headings[i] for i in kept],
+        rows=[replace(row, entries=[row.entries[i] for i in kept]) for row in rows],
     )
 
 
 def _architecture(findings: Findings, result: Result) -> list[Entry]:
-    config = result.config
+    config, read = result.config, accuracy(findings, result)
     qualities = [findings.qualities.found[each.key] for each in result.records if each.key in findings.qualities.found]
-    ssim = sum(float(each.ssim.mean(dtype=float)) for each in qualities) / len(qualities) if qualities else None
-    read = accuracy(findings, result)
-    marks = ", ".join(result.marks)
+    ssim = fmean(float(each.ssim.mean(dtype=float)) for each in qualities) if qualities else None
     return [
         _text(result.name),
-        _text(f"({config.latent_channels}, {config.latent}, {config.latent})", config.latent),
+        _loss(result),
+        _number(len(result.losses), f"{len(result.losses)} of {len(result.statuses)}"),
+        _number(result.psnr, f"{result.psnr or 0:.2f}"),
+        _number(ssim, f"{ssim or 0:.3f}"),
+        Entry()
+        if read is None
+        else _number(read.mean, share(read.mean), note=f"[{100 * read.low:.1f}, {100 * read.high:.1f}]"),
+        _number(result.total, f"{result.total or 0:.2f}"),
+        _text(f"({config.latent_channels}, {config.latent}, {config.latent})".replace(" ", SPACE), config.latent),
         _number(config.compression, f"{100 * config.compression:.2f} %"),
         _text(result.layers, config.depth),
         _number(result.field, str(result.field)),
         _number(result.parameters, f"{result.parameters:,}"),
         _number(result.macs, f"{result.macs:,}"),
-        _loss(result),
-        _number(result.sd, f"{result.sd or 0:.6f}"),
-        _number(len(result.losses), f"{len(result.losses)} of {len(result.statuses)}"),
-        _number(result.psnr, f"{result.psnr or 0:.2f}"),
-        _number(ssim, f"{ssim or 0:.3f}"),
-        Entry() if read is None else _number(
-            read.mean, share(read.mean), note=f"[{100 * read.low:.1f}, {100 * read.high:.1f}]"
-        ),
-        _number(result.total, f"{result.total or 0:.2f}"),
-        _text(marks),
-    ]  # fmt: skip
+        _text(", ".join(result.marks)),
+    ]
 
 
-def _baselines(findings: Findings) -> Iterable[list[Entry]]:
-    if findings.condition is None:
+def _baselines(findings: Findings) -> Iterator[list[Entry]]:
+    references, condition = findings.references, findings.condition
+    if references is None or condition is None:
         names = {"identity": "doing nothing", "mean_image": "mean image"}
         for name, loss in findings.sweep.manifest.baselines.items():
-            yield _without_network(names.get(name, name), "", None, loss, None, None)
+            yield _without_network(names.get(name, name), loss)
         return
-    for each in findings.condition.baselines:
-        yield _without_network(each.name, _tuned(each), each.latent, each.test_loss, each.ssim, each.accuracy)
-    clean = findings.references
-    assert clean is not None
-    yield _without_network("the clean images", "", None, None, 1.0, clean.judge.accuracy_clean)
-
-
-def _tuned(baseline: Baseline) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in baseline.parameters.items())
+    for each in condition.baselines:
+        tuned = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in each.parameters.items())
+        yield _without_network(each.name, each.test_loss, each.ssim, each.accuracy, each.latent, tuned)
+    yield _without_network("the clean images", None, 1.0, references.judge.accuracy_clean)
 
 
 def _plain(value: object) -> str:
@@ -152,23 +145,30 @@ def _plain(value: object) -> str:
 
 
 def _without_network(
-    name: str, parameters: str, latent: int | None, loss: float | None, ssim: float | None, read: float | None
+    name: str,
+    loss: float | None,
+    ssim: float | None = None,
+    read: float | None = None,
+    latent: int | None = None,
+    tuned: str = "",
 ) -> list[Entry]:
+    decibels = psnr(loss) if loss else None
+    total = None if loss is None else loss * IMAGE_SIZE**2
+    compression = None if latent is None else latent / IMAGE_SIZE**2
     return [
         _text(name),
-        _number(latent, "" if latent is None else f"{latent} elements"),
-        _number(None if latent is None else latent / IMAGE_SIZE**2, f"{100 * (latent or 0) / IMAGE_SIZE**2:.2f} %"),
-        _text(parameters),
-        Entry(),
-        Entry(),
-        Entry(),
         _number(loss, mse(loss or 0.0)),
         Entry(),
-        Entry(),
-        _number(psnr(loss) if loss else None, f"{psnr(loss) if loss else 0:.2f}"),
+        _number(decibels, f"{decibels or 0:.2f}"),
         _number(ssim, f"{ssim or 0:.3f}"),
         _number(read, share(read or 0.0)),
-        _number(None if loss is None else loss * IMAGE_SIZE**2, f"{(loss or 0) * IMAGE_SIZE**2:.2f}"),
+        _number(total, f"{total or 0:.2f}"),
+        _number(None if latent is None else math.sqrt(latent), f"{latent}{SPACE}elements"),
+        _number(compression, f"{100 * (compression or 0):.2f} %"),
+        _text(tuned),
+        Entry(),
+        Entry(),
+        Entry(),
         Entry(),
     ]
 

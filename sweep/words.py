@@ -50,6 +50,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
+def roughly(seconds: float) -> str:
+    """A time that is itself a guess."""
+    return f"{seconds / 3600:.1f}{SPACE}h" if seconds > 5400 else f"{max(1, round(seconds / 60))}{SPACE}min"
+
+
 def listed(items: Iterable[str], limit: int = 4, separator: str = ", ") -> str:
     """The items with commas; beyond ``limit`` only how many more there are."""
     items = list(dict.fromkeys(items))
@@ -79,7 +84,7 @@ def needed(found: Needed | None) -> str:
         return ""
     if found.more is None:
         return "no number of seeds: too close for this test set" if found.limit is Limit.IMAGES else "over 100 seeds"
-    time = "" if found.seconds is None else f", {duration(found.seconds)}"
+    time = "" if found.seconds is None else f", {roughly(found.seconds)}"
     return f"about {counted(found.more, 'more seed')}{time}"
 
 
