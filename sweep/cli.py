@@ -12,10 +12,11 @@ from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.config import GAUSSIAN, NOISES, check_dataset, default_batch_size
 from dae.errors import UserError
 from sweep import __version__
-from sweep.cli_axes import grid_of, which_axes
+from sweep.cli_axes import grid_of, which_arm, which_axis
 from sweep.cli_resolve import resolving_of, which_rounds
 from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
-from sweep.records import MANIFEST, Status, Sweep, check_settings, facets, gather
+from sweep.matching import WIDTH
+from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unwritable, open_store
 
@@ -109,7 +110,8 @@ which_grid = options(
     click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
     click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
     click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
-    which_axes,
+    which_axis,
+    which_arm,
 )
 which_data = click.option(
     "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
@@ -123,6 +125,13 @@ which_settings = options(
     click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
     click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+    click.option(
+        "--latent-bias",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What the latent's biases begin at; 0.5 keeps its ReLUs alive.",
+    ),
 )
 
 
@@ -260,11 +269,17 @@ def plan(**given: Any) -> None:
         )
     Console().print(table)
     for axis, values in grid.axes.items():
-        own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
-        click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
+        if given["match_parameters"] and axis == WIDTH:
+            shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
+            click.echo(
+                f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
+            )
+        else:
+            own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
+            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
     if found is not None:
-        check_settings(found.records.values(), settings, found.manifest)
+        check_sweep(found.records.values(), settings, found.manifest)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)

@@ -27,7 +27,7 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
-    check_settings,
+    check_sweep,
     gather,
     read_record,
     read_verified,
@@ -164,13 +164,13 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
         records = dict(found.records)
-    if not records:
+    if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
-        # The sample digits of before may be under other noise.
+        # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
         manifest = replace(
             manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
         )
-    check_settings(records.values(), settings, None if found is None else found.manifest)
+    check_sweep(list(records.values()), settings, None if found is None else found.manifest)
     for record in records.values():
         _check_same(record, dataset)
     manifest = _with_samples(manifest, store, dataset)

@@ -21,9 +21,21 @@ import safetensors.torch
 import torch
 
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
-from sweep.grid import Cell, complete
+from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record, read_verified
+from sweep.records import (
+    LATER_SETTINGS,
+    SCHEMA,
+    Attempt,
+    CellFiles,
+    Epoch,
+    Failure,
+    Record,
+    Status,
+    now,
+    read_record,
+    read_verified,
+)
 from sweep.store import Damaged, digest, seal, unseal
 
 
@@ -171,7 +183,7 @@ class Trial:
         except Exception as error:  # damaged, or written by another version: either way it is not to be used
             _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
-        if complete(state.get("identity", {})) != self._identity():
+        if LATER_SETTINGS | state.get("identity", {}) != self._identity():
             _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state

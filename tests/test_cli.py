@@ -115,6 +115,7 @@ BAD_VALUES = [
     (["--batch-size", "0"], ["batch size 0 is out of range", "at least 1"]),
     (["--width", "0"], ["width 0 is out of range"]),
     (["--latent-channels=-4"], ["latent channels -4 is out of range"]),
+    (["--latent-bias=-1"], ["latent bias -1.0 is out of range"]),
     (["--train-fraction", "0"], ["train fraction 0.0 is out of range", "above 0 and at most 1"]),
     (["--train-fraction", "1.5"], ["train fraction 1.5 is out of range"]),
     (["--name", "a/b"], ["'a/b' cannot name a sweep", "without path separators", "--name my-sweep"]),
@@ -404,7 +405,8 @@ def storage(in_process: InProcess, folder: Path, undisturbed: Store) -> Store:
 @pytest.mark.parametrize(
     ("option", "found", "asked"),
     [("--epochs", "3", "4"), ("--lr", "0.001", "0.01"), ("--alpha", "0.5", "0.25"), ("--batch-size", "32", "64"),
-     ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--train-fraction", "0.1", "0.2")],
+     ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--latent-bias", "0.0", "0.5"),
+     ("--train-fraction", "0.1", "0.2")],
 )  # fmt: skip
 def test_a_contradiction_names_the_field_both_values_and_the_way_out(
     storage: Store, in_process: InProcess, option: str, found: str, asked: str

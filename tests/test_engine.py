@@ -28,7 +28,7 @@ def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
 
 def plain_model(config: ModelConfig, seed: int = 0) -> DenoisingAutoencoder:
     model = DenoisingAutoencoder(config)
-    initialise(model, generator(seed), mean_pixel=0.2)
+    initialise(model, generator(seed), mean_pixel=0.2, latent_bias=0.0)
     with torch.no_grad():  # so that a lost bias would show
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):

@@ -75,7 +75,7 @@ class Trainee:
     def __init__(self, kernels, config: ModelConfig) -> None:
         seeded = torch.Generator().manual_seed(7)
         self.model = DenoisingAutoencoder(config)
-        initialise(self.model, seeded, 0.13)
+        initialise(self.model, seeded, 0.13, latent_bias=0.0)
         for parameter in self.model.parameters():  # biases that matter
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=seeded)
         self.plain = DenoisingAutoencoder(config).to(DEVICE, torch.float64)

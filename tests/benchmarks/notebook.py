@@ -43,7 +43,7 @@ def train(
         Subset(train_set, order[12000 : 12000 + round(48000 * fraction)]), batch_size=128, shuffle=True, drop_last=True
     )
     model = DenoisingAutoencoder(ModelConfig(**config))
-    initialise(model, torch.Generator().manual_seed(0), MEAN_PIXEL)
+    initialise(model, torch.Generator().manual_seed(0), MEAN_PIXEL, latent_bias=0.0)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     criterion = nn.MSELoss()
