@@ -311,7 +311,8 @@ class Effect:
         wide: interval that holds with 95 % for all of the family and all looks together (Bonferroni); Holm's step-down
             is sharper, so that it may reach across zero where there is a verdict.
         estimate: mean, variances and degrees of freedom behind the interval; None with one seed.
-        needed: what would resolve it; only where the verdict is *not resolved*.
+        open_level: what is left of `LEVEL` for this one; only where the verdict is *not resolved* for want of seeds.
+        seconds_a_seed: training time of one more seed, for all cells of the comparison one after the other.
         withheld: why there is no verdict whatever the p value; empty where there is one.
         share: which part of `LEVEL` the latest look may spend; 1 where the number of seeds was fixed in advance.
     """
@@ -327,7 +328,8 @@ class Effect:
     adjusted_p: float | None = None
     wide: tuple[float, float] | None = None
     estimate: Estimate | None = None
-    needed: Needed | None = None
+    open_level: float | None = None
+    seconds_a_seed: float | None = None
     withheld: str = ""
     share: float = 1.0
 
@@ -335,6 +337,16 @@ class Effect:
     def holds(self) -> bool:
         """Whether the sign is the claimed one."""
         return self.difference > 0
+
+    @property
+    def needed(self) -> Needed | None:
+        """What would resolve it; None where the verdict is not *not resolved*, or is withheld."""
+        if self.open_level is None or self.estimate is None:
+            return None
+        found = needed(self.estimate, self.open_level, looked=self.share < 1)
+        if found.more is None or self.seconds_a_seed is None:
+            return found
+        return replace(found, seconds=found.more * self.seconds_a_seed)
 
 
 def judge(effects: Iterable[Effect]) -> list[Effect]:
@@ -355,6 +367,5 @@ def _with_verdict(effect: Effect, adjusted_p: float, num_family: int, num_open: 
     if effect.withheld:
         return replace(effect, verdict=Verdict.NOT_RESOLVED)
     if adjusted_p >= LEVEL:
-        more = None if estimate is None else needed(estimate, LEVEL / num_open, looked=effect.share < 1)
-        return replace(effect, verdict=Verdict.NOT_RESOLVED, needed=more)
+        return replace(effect, verdict=Verdict.NOT_RESOLVED, open_level=LEVEL / num_open)
     return replace(effect, verdict=Verdict.SUPPORTED if effect.holds else Verdict.CONTRADICTED)

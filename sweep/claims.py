@@ -114,12 +114,14 @@ class Claim:
 class Comparer:
     """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share."""
 
-    def __init__(self, sweep: Sweep, arrays: Arrays) -> None:
+    def __init__(self, sweep: Sweep, arrays: Arrays, splits: Sequence[Split] = tuple(Split)) -> None:
+        self._splits = splits
         self._grid = sweep.manifest.grid
         self._outputs = arrays.outputs
         self._records: dict[str, dict[int, Record]] = {}
         for record in usable_records(sweep):
             self._records.setdefault(_subject(record), {})[record.seed] = record
+        self._seconds = {name: _mean_seconds(records.values()) for name, records in self._records.items()}
         self._looks = _looks(sweep)
 
     def looks(self, cells: Iterable[Cell], seeds: Sequence[int]) -> list[tuple[tuple[int, ...], float]]:
@@ -229,7 +231,7 @@ class Comparer:
         collapsed = {record.seed for record in rests_on if record.collapsed}
         intact = tuple(seed for seed in seeds if seed not in collapsed)
         looks = self.looks(cells, seeds) if seeds else []
-        effects = {split: self._effect(split, weights, base, seeds, looks) for split in Split} if seeds else {}
+        effects = {split: self._effect(split, weights, base, seeds, looks) for split in self._splits} if seeds else {}
         if collapsed:
             withheld = "a collapsed model makes the spread over seeds anything but normal"
             effects = {split: replace(effect, withheld=withheld) for split, effect in effects.items()}
@@ -264,7 +266,8 @@ class Comparer:
     ) -> Effect:
         difference = fmean(self._combine(of, weights, seed) for seed in seeds)
         reference = fmean(self._combine(of, base, seed) for seed in seeds)
-        effect = Effect(difference, difference / reference if reference else None, seeds)
+        relative = difference / reference if reference else None
+        effect = Effect(difference, relative, seeds, seconds_a_seed=sum(self._seconds[name] for name in weights))
         if len(seeds) == 1:
             return effect
         estimate = self._estimate(of, weights, seeds)
@@ -293,21 +296,12 @@ class Comparer:
     def _judged(self, contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
         """The contrasts as one family: Holm's correction within each split, over those that are comparable."""
         effects: list[dict[Split, Effect]] = [dict(contrast.effects) for contrast in contrasts]
-        members = [
-            (own, contrast) for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own
-        ]
-        for split in Split:
-            judged = judge(own[split] for own, _ in members)
-            for (own, contrast), effect in zip(members, judged, strict=True):
-                own[split] = self._timed(effect, contrast)
+        members = [own for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own]
+        for split in self._splits:
+            judged = judge(own[split] for own in members)
+            for own, effect in zip(members, judged, strict=True):
+                own[split] = effect
         return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))
-
-    def _timed(self, effect: Effect, contrast: Contrast) -> Effect:
-        """The seeds needed with their time, from what the cells of the contrast have taken."""
-        if effect.needed is None or effect.needed.more is None:
-            return effect
-        taken = [_mean_seconds(self._records[_subject(cell)].values()) for cell in dict.fromkeys(contrast.cells)]
-        return replace(effect, needed=replace(effect.needed, seconds=effect.needed.more * sum(taken)))
 
     def _part(self, worse: Cell, better: Cell) -> float | None:
         shares = []

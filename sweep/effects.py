@@ -105,7 +105,8 @@ def equal_parameters(sweep: Sweep) -> Sweep | None:
             if cell.latent == latent and cell.depth > 1 and all(name == "width" for name, _ in cell.axes)
         }
         arms = [_arm(counts, target) for target in counts.values()]
-        chosen += max(arms, key=len) if arms else []
+        longest = max(arms, key=lambda arm: len(arm), default=None)
+        chosen += longest or []
     if not any(cell.axes for cell in chosen):
         return None
     cells = [cell for cell in manifest.grid.cells if replace(cell, seed=0) in chosen]
@@ -324,7 +325,7 @@ def _relative_to(effect: Effect, base: Callable[[Record], float], result: Result
 
 def _plain(effect: Effect) -> Effect:
     """As before it was judged, to be judged in another family."""
-    return replace(effect, verdict=Verdict.ONE_SEED, adjusted_p=None, wide=None, needed=None)
+    return replace(effect, verdict=Verdict.ONE_SEED, adjusted_p=None, wide=None, open_level=None)
 
 
 def _enough(row: Sequence[Result], by_depths: dict[tuple[int, int], Effect]) -> tuple[int | None, float | None]:

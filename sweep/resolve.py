@@ -5,7 +5,7 @@ Which pairs get more seeds depends on what was seen; how much chance of a false 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -14,7 +14,7 @@ from sweep.claims import Comparer, Contrast, Factor, Split
 from sweep.effects import equal_parameters
 from sweep.grid import Cell
 from sweep.records import Manifest, Sweep, facets
-from sweep.statistics import LOOKS, Limit
+from sweep.statistics import LOOKS, too_few_images
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,9 +39,8 @@ def with_look(sweep: Sweep) -> Manifest:
     return replace(sweep.manifest, looks=(*sweep.manifest.looks, new)) if new else sweep.manifest
 
 
-def next_step(sweep: Sweep, arrays: Arrays, max_seeds: int) -> Step:
-    """What to do after a look: seeds for all cells of the undecided comparisons, until none could do with more."""
-    contrasts = list(_contrasts(sweep, arrays))
+def next_step(sweep: Sweep, contrasts: Sequence[Contrast], max_seeds: int) -> Step:
+    """What to do after a look: seeds for all cells of the undecided `comparisons`, until none could do with more."""
     if not contrasts:
         return Step(because="there are no two architectures to compare")
     undecided = [each for each in contrasts if _is_undecided(each)]
@@ -60,16 +59,20 @@ def next_step(sweep: Sweep, arrays: Arrays, max_seeds: int) -> Step:
     return Step(because=f"{len(undecided)} of {len(contrasts)} comparisons are not decided: {listed}")
 
 
-def _contrasts(sweep: Sweep, arrays: Arrays) -> Iterator[Contrast]:
-    """All pairs that are judged, and the averages that the claim on depth is about."""
+def comparisons(sweep: Sweep, arrays: Arrays) -> list[Contrast]:
+    """What is to be decided: all pairs that are judged, and the averages that the claim on depth is about."""
+    return list(_comparisons(sweep, arrays))
+
+
+def _comparisons(sweep: Sweep, arrays: Arrays) -> Iterator[Contrast]:
     for _, facet in facets(sweep):
-        comparer = Comparer(facet, arrays)
+        comparer = Comparer(facet, arrays, (Split.TEST,))
         for factor in Factor:
             claim = comparer.claim(factor)
             yield from claim.judged()
             yield from (each for each in claim.answers if len(each.cells) > 2)
     if (equal := equal_parameters(sweep)) is not None:
-        yield from Comparer(equal, arrays).claim(Factor.DEPTH).judged()
+        yield from Comparer(equal, arrays, (Split.TEST,)).claim(Factor.DEPTH).judged()
 
 
 def _is_undecided(contrast: Contrast) -> bool:
@@ -81,7 +84,7 @@ def _why_hopeless(contrast: Contrast) -> str:
     effect = contrast.effects[Split.TEST]
     if effect.withheld:
         return effect.withheld
-    if effect.needed is not None and effect.needed.limit is Limit.IMAGES:
+    if effect.open_level and effect.estimate and too_few_images(effect.estimate, effect.open_level):
         return "the difference is too small for this number of test images, whatever the seeds"
     return ""
 

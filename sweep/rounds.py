@@ -45,7 +45,7 @@ def after_look(sweep: Sweep, resolving: Resolving | None, slots: int, tell: Call
         Cells to train next; none at the end, or while cells of the last round are unfinished.
     """
     from sweep.analysis import load_arrays
-    from sweep.resolve import next_step, with_look
+    from sweep.resolve import comparisons, next_step, with_look
 
     has_ended = all(
         status.is_final or status is Status.FAILED for status in map(sweep.status, sweep.manifest.grid.cells)
@@ -57,7 +57,7 @@ def after_look(sweep: Sweep, resolving: Resolving | None, slots: int, tell: Call
         sweep = gather(sweep.store)
     if resolving is None:
         return ()
-    step = next_step(sweep, load_arrays(sweep), resolving.max_seeds)
+    step = next_step(sweep, comparisons(sweep, load_arrays(sweep)), resolving.max_seeds)
     message, count, expected_s = f"{sweep.manifest.name}: {step.because}", len(step.cells), step.seconds / slots
     if expected_s > resolving.left_s:
         tell(

@@ -86,7 +86,7 @@ class Estimate:
             return 2 * float(stdtr(self.seeds - 1, -abs(self.mean) / self.error))
         # The level falls as the half width grows; 1e-15 is as far as quantiles can be told from their limit.
         low, high = math.log(1e-15), 0.0
-        while high - low > 1e-9:
+        while high - low > 1e-7:
             middle = (low + high) / 2
             low, high = (low, middle) if self.half_width(math.exp(middle)) < abs(self.mean) else (middle, high)
         return math.exp(high)
@@ -229,5 +229,9 @@ def needed(estimate: Estimate, level: float, *, looked: bool = False) -> Needed:
         found = candidates[index] if index < len(candidates) else None
     if found is not None:
         return Needed(more=found - estimate.seeds)
-    best = power(replace(estimate, seed_variance=0.0), MOST_SEEDS, level)
-    return Needed(more=None, limit=Limit.IMAGES if estimate.image_variance and best < POWER else Limit.NEAR_ZERO)
+    return Needed(more=None, limit=Limit.IMAGES if too_few_images(estimate, level) else Limit.NEAR_ZERO)
+
+
+def too_few_images(estimate: Estimate, level: float) -> bool:
+    """Whether even seeds without end would hardly find a difference of this size on a test set of this size."""
+    return estimate.image_variance > 0 and power(replace(estimate, seed_variance=0.0), MOST_SEEDS, level) < POWER
