@@ -169,9 +169,15 @@ def main() -> None:
 @which_rounds
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @click.option("--no-report", is_flag=True, help="Train only.")
+@click.option(
+    "--no-evaluation",
+    is_flag=True,
+    envvar="DAE_SWEEP_NO_EVALUATION",
+    help="No baselines, readability, similarity and robustness: the report has test losses only.",
+)
 @debug_option
 @click.pass_context
-def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> None:
+def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool, **given: Any) -> None:
     """Train every depth with every latent size and seed, then report.
 
     Completed cells are left alone, interrupted ones continue after their last finished epoch: to resume, to extend
@@ -214,6 +220,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         project=given["project"],
         max_retries=given["max_retries"],
         resolving=resolving_of(given, grid, start),
+        evaluation=not (no_report or no_evaluation),
     )
     outcome = runner.run(
         request,

@@ -59,6 +59,8 @@ class Request:
     project: str
     max_retries: int = 3
     resolving: Resolving | None = None
+    evaluation: bool = False
+    """Whether to compute what the report shows beside the test losses."""
 
     @property
     def slots(self) -> int:
@@ -129,6 +131,10 @@ def run(
                 stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell)
             sweep = gather(request.store)
             signals.raise_if_asked()
+            if request.evaluation and sweep.completed:
+                from sweep.evaluation import evaluate
+
+                evaluate(sweep, dataset, workers=request.cpus, warn=warn, tell=tell)
             if make_report is not None and sweep.completed:
                 tracker.report(*make_report(sweep))
         finally:

@@ -17,7 +17,7 @@ from dae.model import DenoisingAutoencoder
 from dae.testset import TestSet
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
-from sweep.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES
+from sweep.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
 from sweep.records import (
     IDENTITY,
     MANIFEST,
@@ -70,8 +70,20 @@ def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lamb
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
+    found += list(_check_evaluation(sweep))
     found += [Disagreement(name, "is no file of this sweep") for name in orphans(sweep)]
     return found
+
+
+def _check_evaluation(sweep: Sweep) -> Iterator[Disagreement]:
+    try:
+        references = load_references(sweep)
+        if references is not None:
+            read_verified(sweep.store, JUDGE, {JUDGE: references.judge.sha256})
+    except Damaged as error:
+        yield Disagreement(REFERENCES, str(error))
+    for key, reason in load_quality(sweep).damaged.items():
+        yield Disagreement(key, reason)
 
 
 def _check_dataset(sweep: Sweep, images: Images) -> Iterator[Disagreement]:

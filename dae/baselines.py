@@ -1,0 +1,367 @@
+"""The denoisers one would use without a network, for any kind and strength of noise. No torch.
+
+Filters (scipy, scikit-image) and the best linear maps through a bottleneck of as many elements as a model's latent.
+What they have to choose is chosen on validation images, under noise of their own; none sees a test image.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dae.config import IMAGE_SIZE
+from dae.data import Dataset
+from dae.noise import corrupt_test
+from dae.testset import Array, mean_square
+
+Matrix = npt.NDArray[np.float64]
+Filter = Callable[..., Array]
+
+PIXELS = IMAGE_SIZE**2
+TUNING_IMAGES = 1000
+"""Validation images on which parameters are chosen."""
+SLOW_TUNING_IMAGES = 100
+"""The same for total variation and non-local means, which take a millisecond or more an image."""
+FITTING_IMAGES = 48_000
+"""Noisy images that a regression is fitted to, at least: few training images are corrupted several times."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Denoiser:
+    """A denoiser with its parameters chosen; can be sent to another process.
+
+    Attributes:
+        name: such as ``median filter`` or ``PCA 100``.
+        family: ``none``, ``filter`` or ``linear``.
+        latent: the number of latent elements it is to be compared with, None if it has none.
+        parameters: as chosen, for the reader.
+        validation_loss: mean squared error per pixel on the validation images they were chosen on.
+        function: images (n, 28, 28) to images.
+    """
+
+    name: str
+    family: str
+    latent: int | None = None
+    parameters: Mapping[str, Any]
+    validation_loss: float
+    function: Filter
+
+    def __call__(self, noisy: Array) -> Array:
+        """The denoised images, shape (n, 28, 28), float32 in [0, 1]."""
+        return _clipped(self.function(noisy))
+
+
+# ---- filters
+
+
+def mean_filter(noisy: Array, size: int) -> Array:
+    """The mean over a window of ``size`` x ``size`` pixels."""
+    from scipy.ndimage import uniform_filter
+
+    filtered: Array = uniform_filter(noisy, (1, size, size))
+    return filtered
+
+
+def median_filter(noisy: Array, size: int) -> Array:
+    """The median over a window of ``size`` x ``size`` pixels."""
+    from scipy.ndimage import median_filter as median
+
+    filtered: Array = median(noisy, (1, size, size))
+    return filtered
+
+
+def gaussian_filter(noisy: Array, sigma: float) -> Array:
+    """The mean weighted by a Gaussian of ``sigma`` pixels."""
+    from scipy.ndimage import gaussian_filter as gaussian
+
+    filtered: Array = gaussian(noisy, (0, sigma, sigma))
+    return filtered
+
+
+def wiener_filter(noisy: Array, size: int, noise: float) -> Array:
+    """The locally linear minimum of the mean squared error, for noise of variance ``noise`` (Lim 1990, as in scipy)."""
+    from scipy.signal import wiener
+
+    reach = size // 2  # scipy takes the image to be black outside; here it goes on as in a mirror
+    padded = np.pad(noisy, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
+    filtered: Array = wiener(padded, (1, size, size), noise)
+    return filtered[:, reach : reach + IMAGE_SIZE, reach : reach + IMAGE_SIZE]
+
+
+def total_variation(noisy: Array, weight: float) -> Array:
+    """The image of least total variation near the noisy one (Chambolle 2004, as in scikit-image)."""
+    from skimage.restoration import denoise_tv_chambolle
+
+    return np.stack([denoise_tv_chambolle(image, weight=weight) for image in noisy])
+
+
+def non_local_means(noisy: Array, h: float, patch: int, distance: int) -> Array:
+    """The mean over pixels whose surroundings look alike (Buades et al. 2005, as in scikit-image)."""
+    from skimage.restoration import denoise_nl_means
+
+    return np.stack([denoise_nl_means(image, patch, distance, h=h, fast_mode=True) for image in noisy])
+
+
+Grid = Mapping[str, Sequence[Any]]
+
+FILTERS: Mapping[str, tuple[Filter, Grid]] = {
+    "mean filter": (mean_filter, {"size": (1, 3, 5, 7)}),
+    "median filter": (median_filter, {"size": (1, 3, 5, 7)}),
+    "Gaussian filter": (gaussian_filter, {"sigma": (0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.6, 2.0)}),
+    "Wiener filter": (wiener_filter, {"size": (3, 5, 7), "noise": (1e-4, 1e-3, 0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3)}),
+}
+MODERN: Mapping[str, tuple[Filter, Grid]] = {
+    "total variation": (total_variation, {"weight": (0.001, 0.01, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7)}),
+    "non-local means": (
+        non_local_means,
+        {"h": (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "patch": (5,), "distance": (6,)},
+    ),
+}
+
+
+def filters(dataset: Dataset, noise: str, alpha: float) -> list[Denoiser]:
+    """Doing nothing, the mean image and every filter, tuned; of the modern ones the better.
+
+    Each filter comes twice: as it is, and followed by the straight line of brightness that fits the validation images
+    best (``rescaled``), for clipped noise makes a dark background brighter, which no average can undo.
+
+    Args:
+        dataset: its validation images choose the parameters.
+        noise: kind of the noise, as in `dae.noise`.
+        alpha: its strength.
+    """
+    clean, noisy = _tuning_images(dataset, noise, alpha)
+    mean_image = dataset.unit(dataset.train.mean(axis=0))
+    found = [
+        _denoiser("doing nothing", "none", {}, _unchanged, clean, noisy),
+        _denoiser("mean image", "none", {}, partial(_always, answer=mean_image), clean, noisy),
+    ]
+    for name, (function, grid) in FILTERS.items():
+        found += _tuned(name, function, grid, clean, noisy)
+    few = slice(SLOW_TUNING_IMAGES)
+    candidates = [_tuned(name, function, grid, clean[few], noisy[few]) for name, (function, grid) in MODERN.items()]
+    return found + min(candidates, key=lambda pair: min(each.validation_loss for each in pair))
+
+
+def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) -> list[Denoiser]:
+    """The filter with the parameters of least loss, as it is and rescaled."""
+    plain, rescaled = [], []
+    for values in product(*grid.values()):
+        parameters = dict(zip(grid, values, strict=True))
+        chosen = partial(function, **parameters)
+        filtered = _clipped(chosen(noisy))
+        gain, offset = _line(filtered, clean)
+        brightness = {"gain": gain, "offset": offset}
+        for kind, found, more, then in (
+            ("", plain, {}, chosen),
+            (", rescaled", rescaled, brightness, partial(_rescaled, chosen, **brightness)),
+        ):
+            answer = filtered if not more else _clipped(np.float32(gain) * filtered + np.float32(offset))
+            found.append(
+                Denoiser(
+                    name=name + kind,
+                    family="filter",
+                    parameters=parameters | more,
+                    validation_loss=mean_square(answer - clean),
+                    function=then,
+                )
+            )
+    return [min(found, key=lambda each: each.validation_loss) for found in (plain, rescaled)]
+
+
+def _line(filtered: Array, clean: Array) -> tuple[float, float]:
+    """Gain and offset of the least-squares line from filtered to clean pixels."""
+    x, y = filtered.mean(dtype=np.float64), clean.mean(dtype=np.float64)
+    variance = np.square(filtered - x).mean(dtype=np.float64)
+    gain = float(((filtered - x) * (clean - y)).mean(dtype=np.float64) / variance) if variance > 0 else 0.0
+    return gain, float(y - gain * x)
+
+
+def _rescaled(function: Filter, noisy: Array, *, gain: float, offset: float) -> Array:
+    return np.float32(gain) * _clipped(function(noisy)) + np.float32(offset)
+
+
+def _unchanged(noisy: Array) -> Array:
+    return noisy
+
+
+def _always(noisy: Array, *, answer: Array) -> Array:
+    return np.broadcast_to(answer, noisy.shape)
+
+
+# ---- linear maps through a bottleneck
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Moments:
+    """First and second moments of pairs of noisy and clean images, as vectors of d pixels; centred, divided by n.
+
+    Attributes:
+        noisy_mean, clean_mean: shape (d,).
+        noisy, clean: covariances, (d, d).
+        both: covariance of noisy (rows) with clean pixels (columns), (d, d).
+    """
+
+    noisy_mean: Matrix
+    clean_mean: Matrix
+    noisy: Matrix
+    clean: Matrix
+    both: Matrix
+
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[Matrix, Matrix]]) -> "Moments":
+        """Of pairs of matrices, each of noisy and of clean images, (n, d)."""
+        count, sums = 0, [np.zeros(1)] * 5
+        for noisy, clean in pairs:
+            count += len(noisy)
+            parts = (noisy.sum(axis=0), clean.sum(axis=0), noisy.T @ noisy, clean.T @ clean, noisy.T @ clean)
+            sums = [total + part for total, part in zip(sums, parts, strict=True)]
+        x, y, xx, yy, xy = (total / count for total in sums)
+        return cls(
+            noisy_mean=x,
+            clean_mean=y,
+            noisy=xx - np.outer(x, x),
+            clean=yy - np.outer(y, y),
+            both=xy - np.outer(x, y),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LinearMap:
+    """Images to a few numbers and back: ``mean_out + (x - mean_in) @ encode @ decode``.
+
+    Attributes:
+        mean_in, mean_out: shape (d,).
+        encode: shape (d, rank).
+        decode: shape (rank, d).
+    """
+
+    mean_in: Matrix
+    mean_out: Matrix
+    encode: Matrix
+    decode: Matrix
+
+    def __call__(self, images: Array) -> Array:
+        """The map of each image, in the images' shape, float32."""
+        flat = images.reshape(len(images), -1) - self.mean_in
+        answer: Array = ((flat @ self.encode) @ self.decode + self.mean_out).astype(np.float32)
+        return answer.reshape(images.shape)
+
+
+def principal_components(moments: Moments, rank: int) -> LinearMap:
+    """The projection on the ``rank`` principal components of the clean images."""
+    components = _leading_eigenvectors(moments.clean)[:, :rank]
+    mean = moments.clean_mean
+    return LinearMap(mean_in=mean, mean_out=mean, encode=components, decode=components.T)
+
+
+def reduced_rank_regressions(
+    moments: Moments, ranks: Iterable[int], ridges: Iterable[float]
+) -> Iterator[tuple[int, float, LinearMap]]:
+    """The linear maps of least squared error from noisy to clean images, by rank and ridge.
+
+    In closed form (Izenman 1975; with a ridge Mukherjee and Zhu 2011): the ridge regression, projected on the leading
+    eigenvectors of its fitted values' covariance.
+
+    Args:
+        moments: of the images to fit.
+        ranks: of the maps.
+        ridges: what is added to the covariance of the noisy pixels, as a share of their mean variance. Directions in
+            which they do not vary at all are left out.
+
+    Yields:
+        Rank, ridge and map.
+    """
+    from scipy.linalg import eigh
+
+    variances, vectors = eigh(moments.noisy)
+    scores, ranks = vectors.T @ moments.both, tuple(ranks)
+    for ridge in ridges:
+        values = variances + ridge * variances.mean()
+        is_used = values > values.max() * len(values) * np.finfo(float).eps
+        inverse = np.divide(1, values, out=np.zeros_like(values), where=is_used)[:, None]
+        coefficients = vectors @ (inverse * scores)
+        leading = _leading_eigenvectors(scores.T @ (inverse * scores))
+        for rank in ranks:
+            chosen = leading[:, :rank]
+            encode = coefficients @ chosen
+            mean_in, mean_out = moments.noisy_mean, moments.clean_mean
+            yield rank, ridge, LinearMap(mean_in=mean_in, mean_out=mean_out, encode=encode, decode=chosen.T)
+
+
+def _leading_eigenvectors(symmetric: Matrix) -> Matrix:
+    """Eigenvectors as columns, that of the largest eigenvalue first."""
+    from scipy.linalg import eigh
+
+    vectors: Matrix = eigh(symmetric)[1][:, ::-1]
+    return vectors
+
+
+RIDGES = (0, 1e-6, 1e-4, 1e-3, 1e-2, 0.1)
+
+
+def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -> list[Denoiser]:
+    """PCA of the clean training images and reduced-rank regression, each through ``latents`` elements.
+
+    Args:
+        dataset: fitted to its training images, the ridge chosen on its validation images.
+        noise: kind of the noise, as in `dae.noise`.
+        alpha: its strength.
+        latents: numbers of latent elements; a rank cannot exceed the number of pixels.
+    """
+    clean, noisy = _tuning_images(dataset, noise, alpha)
+    moments = Moments.of(_training_pairs(dataset, noise, alpha))
+    ranks = {latent: min(latent, PIXELS) for latent in latents}
+    found = [
+        _denoiser(f"PCA {latent}", "linear", {"rank": rank}, principal_components(moments, rank), clean, noisy, latent)
+        for latent, rank in ranks.items()
+    ]
+    best: dict[int, Denoiser] = {}
+    for rank, ridge, fitted in reduced_rank_regressions(moments, set(ranks.values()), RIDGES):
+        parameters = {"rank": rank, "ridge": ridge}
+        tried = _denoiser("reduced-rank regression", "linear", parameters, fitted, clean, noisy)
+        best[rank] = min(best.get(rank, tried), tried, key=lambda each: each.validation_loss)
+    return found + [
+        replace(best[rank], name=f"reduced-rank regression {latent}", latent=latent) for latent, rank in ranks.items()
+    ]
+
+
+def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterable[tuple[Matrix, Matrix]]:
+    for draw in range(math.ceil(FITTING_IMAGES / len(dataset.train))):
+        for start in range(0, len(dataset.train), 4000):
+            clean = dataset.unit(dataset.train[start : start + 4000])
+            noisy = corrupt_test(clean, alpha, f"{dataset.name}, training images from {start}, draw {draw}", noise)
+            yield (noisy.reshape(-1, PIXELS).astype(np.float64), clean.reshape(-1, PIXELS).astype(np.float64))
+
+
+# ---- what both need
+
+
+def _tuning_images(dataset: Dataset, noise: str, alpha: float) -> tuple[Array, Array]:
+    """Validation images, clean and under the one draw of noise that is theirs."""
+    clean = dataset.unit(dataset.validation[:TUNING_IMAGES])
+    return clean, corrupt_test(clean, alpha, f"{dataset.name}, validation images", noise)
+
+
+def _denoiser(
+    name: str,
+    family: str,
+    parameters: Mapping[str, Any],
+    function: Filter,
+    clean: Array,
+    noisy: Array,
+    latent: int | None = None,
+) -> Denoiser:
+    loss = mean_square(_clipped(function(noisy)) - clean)
+    return Denoiser(
+        name=name, family=family, latent=latent, parameters=parameters, validation_loss=loss, function=function
+    )
+
+
+def _clipped(images: Array) -> Array:
+    return np.clip(images, 0, 1).astype(np.float32, copy=False)

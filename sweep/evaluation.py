@@ -1,0 +1,399 @@
+"""What the report needs beyond test losses: baselines, a reader of digits, image quality, robustness.
+
+Computed after training from weights and dataset, for old sweeps as for new ones; records and test results are never
+touched. Only what is missing, damaged or stale is made. `sweep.quality` says what is in the files.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dae import baselines
+from dae.baselines import Denoiser
+from dae.config import ModelConfig, TrainConfig
+from dae.data import Dataset
+from dae.similarity import SSIM, ssim
+from dae.testset import mean_square
+from sweep.quality import (
+    JUDGE,
+    Baseline,
+    Condition,
+    JudgeSummary,
+    Quality,
+    References,
+    load_quality,
+    load_references,
+)
+from sweep.records import CellFiles, Record, Sweep, read_verified
+from sweep.store import Damaged, digest
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the noise that models are tested under beside their own."""
+
+SETTINGS: dict[str, Any] = {
+    "ssim": SSIM,
+    "tuning_images": baselines.TUNING_IMAGES,
+    "slow_tuning_images": baselines.SLOW_TUNING_IMAGES,
+    "fitting_images": baselines.FITTING_IMAGES,
+}
+"""What the references depend on beside the data; with others they are made anew."""
+
+Tell = Callable[[str], None]
+
+
+class Noise(NamedTuple):
+    """Kind and strength."""
+
+    kind: str
+    alpha: float
+
+
+def evaluate(
+    sweep: Sweep, dataset: Dataset, *, workers: int, warn: Tell, tell: Tell, executor: Executor | None = None
+) -> None:
+    """Make what is missing of a sweep's references and of its completed cells' quality.
+
+    Args:
+        sweep: as it was gathered; its lock is held.
+        dataset: loaded as its settings say.
+        workers: processes to use, of one thread each.
+        warn: told of what could not be computed; that never raises.
+        tell: told what begins and how long it took.
+        executor: computes instead of processes of its own.
+    """
+    start = time.monotonic()
+    references = _usable_references(sweep, warn)
+    wanted = _conditions(sweep)
+    missing = {noise: _missing(references, noise, latents) for noise, latents in wanted.items()}
+    missing = {noise: todo for noise, todo in missing.items() if todo.any}
+    cells = _stale_cells(sweep, references, warn)
+    if references is not None and not missing and not cells:
+        return
+    parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a judge"] * (references is None)
+    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
+    with _processes(dataset, workers) if executor is None else _own(executor, dataset) as pool:
+        try:
+            _Evaluation(sweep, pool, references, warn).run(missing, cells)
+        except Exception as error:  # whatever it is, the report comes without
+            warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
+    tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
+
+
+# ---- what is to be done
+
+
+class _Todo(NamedTuple):
+    """Baselines of one condition that are not there: all filters, or none; linear ones of these latent elements."""
+
+    filters: bool
+    latents: tuple[int, ...]
+
+    @property
+    def any(self) -> bool:
+        return self.filters or bool(self.latents)
+
+
+def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
+    try:
+        references = load_references(sweep)
+        if references is None:
+            return None
+        read_verified(sweep.store, JUDGE, {JUDGE: references.judge.sha256})
+    except Damaged as error:
+        warn(f"{error}: the references are computed anew")
+        return None
+    return references if dict(references.settings) == SETTINGS else None
+
+
+def _conditions(sweep: Sweep) -> dict[Noise, set[int]]:
+    """The noise that completed cells were trained and tested under, and their numbers of latent elements."""
+    found: dict[Noise, set[int]] = {}
+    for record in sweep.completed:
+        settings = sweep.manifest.settings.at(record.cell)
+        elements = settings.latent_channels * record.latent**2
+        found.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
+    return found
+
+
+def _missing(references: References | None, noise: Noise, latents: set[int]) -> _Todo:
+    condition = None if references is None else references.condition(*noise)
+    known = set() if condition is None else {each.latent for each in condition.baselines}
+    return _Todo(condition is None, tuple(sorted(latents - known, reverse=True)))
+
+
+def _stale_cells(sweep: Sweep, references: References | None, warn: Tell) -> list[Record]:
+    qualities = load_quality(sweep)
+    for reason in qualities.damaged.values():
+        warn(f"{reason}: it is computed anew")
+    judge = None if references is None else references.judge.sha256
+    fresh = {key for key, quality in qualities.found.items() if quality.judge == judge}
+    return [record for record in sweep.completed if record.key not in fresh]
+
+
+# ---- doing it
+
+
+class _Evaluation:
+    """One evaluation on its way; writes each result as soon as it is there."""
+
+    def __init__(self, sweep: Sweep, pool: Executor, references: References | None, warn: Tell) -> None:
+        self._sweep, self._store, self._pool, self._warn = sweep, sweep.store, pool, warn
+        self._references = references
+
+    def run(self, missing: dict[Noise, _Todo], cells: list[Record]) -> None:
+        """Judge and fits side by side, for they take about as long; then all that the judge is needed for."""
+        training = self._pool.submit(_train_judge) if self._references is None else None
+        fits = {noise: self._pool.submit(_fit, noise, todo) for noise, todo in missing.items()}
+        if training is not None:
+            judge, self._references = training.result()
+            self._store.write(JUDGE, judge)
+            self._write_references()
+        judge = self._store.read(JUDGE)
+        written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
+        tried = {noise: self._submit_baselines(noise, fit, judge) for noise, fit in fits.items()}
+        for cell in as_completed(written):
+            self._keep(cell, "a cell", lambda result: self._store.write(*result))
+        for noise, parts in tried.items():
+            if parts is not None:
+                self._keep_condition(noise, *parts)
+
+    def _cell_tasks(self, cells: list[Record]) -> Iterator[tuple[str, ModelConfig, TrainConfig, bytes]]:
+        settings = self._sweep.manifest.settings
+        for record in cells:
+            try:
+                weights = read_verified(self._store, CellFiles(record.key).weights, record.digests)
+            except Damaged as error:
+                self._warn(f"{record.key} is not evaluated: {error}")
+                continue
+            yield record.key, settings.model(record.cell), settings.training(record.cell), weights
+
+    def _submit_baselines(
+        self, noise: Noise, fit: "Future[list[Denoiser]]", judge: bytes
+    ) -> "tuple[Future[npt.NDArray[np.uint8]], list[Future[Baseline]]] | None":
+        try:
+            denoisers = fit.result()
+        except Exception as error:  # of any library; the other conditions go on
+            self._warn(f"no baselines for {noise.kind} noise {noise.alpha}: {type(error).__name__}: {error}")
+            return None
+        reading = self._pool.submit(_read_noisy, noise, judge)
+        return reading, [self._pool.submit(_try, denoiser, noise, judge) for denoiser in denoisers]
+
+    def _keep_condition(
+        self, noise: Noise, reading: "Future[npt.NDArray[np.uint8]]", parts: "list[Future[Baseline]]"
+    ) -> None:
+        assert self._references is not None
+        found: list[Baseline] = []
+        for part in parts:
+            self._keep(part, "a baseline", found.append)
+        read, labels = reading.result(), self._references.labels
+        known = self._references.condition(*noise)
+        if len(found) < len(parts):
+            return  # half a condition would pass for a whole one
+        condition = Condition(
+            noise=noise.kind,
+            alpha=noise.alpha,
+            accuracy_noisy=float((read == labels).mean()),
+            baselines=tuple(sorted((*(known.baselines if known else ()), *found), key=_place)),
+            read_noisy=read,
+        )
+        others = [each for each in self._references.conditions if each is not known]
+        self._references = replace(self._references, conditions=(*others, condition))
+        self._write_references()
+
+    def _keep(self, future: "Future[Any]", what: str, keep: Callable[[Any], object]) -> None:
+        try:
+            result = future.result()
+        except Exception as error:  # of any library; the others go on
+            self._warn(f"{what} could not be evaluated: {type(error).__name__}: {error}")
+        else:
+            keep(result)
+
+    def _write_references(self) -> None:
+        assert self._references is not None
+        for name, content in self._references.to_files().items():
+            self._store.write(name, content)
+
+
+def _place(baseline: Baseline) -> tuple[bool, bool, int]:
+    """The order of tables: filters as they came, PCA and regression by falling rank."""
+    return baseline.family == "linear", baseline.name.startswith("reduced"), -(baseline.latent or 0)
+
+
+# ---- the processes that compute
+
+
+@contextmanager
+def _processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
+    # Spawned: threads of Ray and W&B would not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, _prepare_process, (dataset,))
+    try:
+        yield pool
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()  # nothing of theirs is on disk
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _own(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
+    _prepare(dataset)
+    yield executor
+
+
+_dataset: list[Dataset] = []
+"""That of this process."""
+
+
+def _prepare_process(dataset: Dataset) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its workers
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+    import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    _prepare(dataset)
+
+
+def _prepare(dataset: Dataset) -> None:
+    _dataset[:] = [dataset]
+    _images.cache_clear()
+
+
+def _end_with_driver() -> None:
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(1)
+
+
+@cache
+def _images() -> Any:
+    from dae.training import Images
+
+    return Images(_dataset[0], 0.0, "cpu")
+
+
+def _train_judge() -> tuple[bytes, References]:
+    """The judge's weights, and references that hold nothing but the judge."""
+    import safetensors.torch
+
+    from dae import judge as judges
+
+    dataset = _dataset[0]
+    judge, result = judges.train(dataset)
+    weights = {name: value.contiguous() for name, value in judge.state_dict().items()}
+    content: bytes = safetensors.torch.save(weights)
+    read = judges.read(judge, dataset.unit(dataset.test))
+    labels = dataset.test_labels
+    return content, References(
+        dataset=dataset.fingerprint,
+        train=len(dataset.train),
+        settings=SETTINGS,
+        judge=JudgeSummary(
+            accuracy_clean=float((read == labels).mean()),
+            accuracy_validation=result.accuracy_validation,
+            epochs=result.epochs,
+            parameters=sum(value.numel() for value in weights.values()),
+            sha256=digest(content),
+        ),
+        conditions=(),
+        labels=labels,
+        read_clean=read,
+    )
+
+
+def _read(images: npt.NDArray[np.float32], judge: bytes) -> npt.NDArray[np.uint8]:
+    import safetensors.torch
+
+    from dae import judge as judges
+
+    reader = judges.Judge()
+    reader.load_state_dict(safetensors.torch.load(judge))
+    return judges.read(reader, images)
+
+
+def _fit(noise: Noise, todo: _Todo) -> list[Denoiser]:
+    filters = baselines.filters(_dataset[0], *noise) if todo.filters else []
+    return filters + (baselines.linear(_dataset[0], *noise, todo.latents) if todo.latents else [])
+
+
+def _read_noisy(noise: Noise, judge: bytes) -> npt.NDArray[np.uint8]:
+    return _read(_images().under(noise.alpha, noise.kind).test_set.noisy, judge)
+
+
+def _try(denoiser: Denoiser, noise: Noise, judge: bytes) -> Baseline:
+    from dae.training import psnr_db
+
+    test_set = _images().under(noise.alpha, noise.kind).test_set
+    denoised = denoiser(test_set.noisy)
+    loss = np.square(denoised - test_set.clean).mean(axis=(1, 2))
+    test_loss = mean_square(denoised - test_set.clean)
+    return Baseline(
+        name=denoiser.name,
+        family=denoiser.family,
+        latent=denoiser.latent,
+        parameters=dict(denoiser.parameters),
+        test_loss=test_loss,
+        test_psnr_db=psnr_db(test_loss) if test_loss else None,
+        ssim=float(ssim(denoised, test_set.clean).mean(dtype=np.float64)),
+        accuracy=float((_read(denoised, judge) == test_set.dataset.test_labels).mean()),
+        loss=loss,
+    )
+
+
+def _evaluate_cell(
+    key: str, model: ModelConfig, training: TrainConfig, weights: bytes, judge: bytes
+) -> tuple[str, bytes]:
+    """A cell's quality file, by name."""
+    import safetensors.torch
+    import torch
+
+    from dae import engine
+    from dae.model import DenoisingAutoencoder
+
+    images, dataset = _images().under(training.alpha, training.noise), _dataset[0]
+    test_set = images.test_set
+    network = DenoisingAutoencoder(model)
+    network.load_state_dict(safetensors.torch.load(weights))
+    runner = engine.build(network, training, images.train, dataset.low, dataset.high)
+
+    def denoise(noisy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        answer: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
+        return answer
+
+    denoised = denoise(test_set.noisy)
+    order = np.argsort(np.square(denoised - test_set.clean).mean(axis=(1, 2)), kind="stable")
+    shown = order[[0, len(order) // 2, -1]]
+    strengths = sorted({*STRENGTHS, training.alpha})
+    robust = [
+        mean_square(denoise(images.under(each, training.noise).test_set.noisy) - test_set.clean) for each in strengths
+    ]
+    quality = Quality(
+        weights=digest(weights),
+        judge=digest(judge),
+        ssim=ssim(denoised, test_set.clean),
+        read=_read(denoised, judge),
+        shown_index=shown,
+        shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
+        robust_noise=np.array([training.noise] * len(strengths)),
+        robust_alpha=np.array(strengths),
+        robust_loss=np.array(robust),
+    )
+    return CellFiles(key).quality, quality.to_bytes()
