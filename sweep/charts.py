@@ -26,7 +26,7 @@ from sweep.drawing import (
 )
 from sweep.effects import Cost, front
 from sweep.findings import Findings
-from sweep.grid import axes_text
+from sweep.prose import facet_name
 from sweep.reading import (
     CLASSES,
     Share,
@@ -308,7 +308,7 @@ def facets(findings: Findings) -> Figure:
             for place, each in zip(places, column, strict=True):
                 if each.interval:
                     axes.plot([place, place], each.interval, color=colours[latent], lw=1)
-        axes.set_title(axes_text(facet.axes) or "the sweep's own settings", fontsize=9)
+        axes.set_title(facet_name(facet), fontsize=9)
         axes.set_xticks(range(len(depths)), [str(each) for each in depths])
         axes.set_xlim(-0.4, len(depths) - 0.6)
         axes.grid(axis="y")
@@ -322,7 +322,7 @@ def facets(findings: Findings) -> Figure:
 
 
 def _colours(findings: Findings) -> dict[int, str]:
-    return palette(findings.sweep.manifest.grid.latents)
+    return palette(findings.whole.manifest.grid.latents)
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
@@ -349,7 +349,10 @@ def _frame(figure: Figure, panels: Sequence[Axes], count: int, x: str, y: str, h
 def _keys(findings: Findings) -> list[Line2D]:
     """What colours and markers mean; a grid of one depth or latent size needs no key to it."""
     colours, shapes = _colours(findings), markers(findings.sweep.manifest.grid.depths)
-    latents = [Line2D([], [], ls="", marker="s", color=each, label=f"latent {size}") for size, each in colours.items()]
+    latents = [
+        Line2D([], [], ls="", marker="s", color=colours[size], label=f"latent {size}")
+        for size in findings.sweep.manifest.grid.latents
+    ]
     depths = [Line2D([], [], ls="", marker=each, color=SOFT, label=f"depth {depth}") for depth, each in shapes.items()]
     return [*latents, *depths]
 

@@ -44,7 +44,7 @@ UPRIGHT = 8.0
 def curves(findings: Findings) -> Figure:
     """Training and validation loss by epoch, one panel a depth, one colour a latent size (study, figure 5)."""
     sweep = findings.sweep
-    grid, colours = sweep.manifest.grid, palette(sweep.manifest.grid.latents)
+    grid, colours = sweep.manifest.grid, palette(findings.whole.manifest.grid.latents)
     columns = min(3, len(grid.depths))
     rows = -(-len(grid.depths) // columns)
     legend_columns = even_columns(len(grid.latents) + 3, limit=7)
@@ -107,7 +107,9 @@ def loss_bars(findings: Findings) -> Figure:
     squashing the bars (study, figure 6).
     """
     found, grid = findings.results, findings.sweep.manifest.grid
-    colours = palette(grid.latents)
+    colours = {
+        size: colour for size, colour in palette(findings.whole.manifest.grid.latents).items() if size in grid.latents
+    }
     figure = Figure(figsize=(WIDTH, 3.9 + 0.2 * -(-len(grid.latents) // 8)), layout="constrained")
     axes, whole = figure.subplots(1, 2, width_ratios=(4.2, 1))
     highest = max(max((*result.losses, (result.interval or (0, 0))[1])) for result in found if result.losses)

@@ -7,6 +7,7 @@ from sweep.analysis import Result, Verdict, flags_of, usable_records
 from sweep.claims import Claim, Contrast, Factor, Split
 from sweep.findings import Findings
 from sweep.grid import axes_text
+from sweep.matching import MATCHED
 from sweep.records import Status, Sweep
 from sweep.words import (
     SPACE,
@@ -187,11 +188,12 @@ def _verdict_of(claim: Claim) -> str:
     word = "average" if claim.factor is Factor.DEPTH else "pair"
     text = f"claim {name}, {statement}, is {claim.verdict}: {verdict_counts(claim.answers, Split.TEST)} of "
     text += counted(len(claim.answers), word)
-    missing = [each.effects[Split.TEST].needed for each in claim.answers if each.effects]
-    more = [each.more for each in missing if each is not None and each.more is not None]
-    if more:
-        seconds = sum(each.seconds or 0 for each in missing if each is not None and each.more is not None)
-        times = f"; the open ones take about {counted(max(more), 'more seed')}"
+    plans = [each.effects[Split.TEST].needed for each in claim.answers if each.effects]
+    within_reach = [plan for plan in plans if plan is not None and plan.more is not None]
+    if within_reach:
+        seconds = max(plan.seconds or 0 for plan in within_reach)
+        most = max(plan.more or 0 for plan in within_reach)
+        times = f"; the hardest of the open ones takes about {counted(most, 'more seed')}"
         text += times + (f" ({roughly(seconds)})" if seconds else "")
     return text
 
@@ -332,4 +334,22 @@ def facet_sentence(findings: Findings) -> str:
 
 def facet_name(findings: Findings) -> str:
     """The point, in words."""
-    return axes_text(findings.axes) or "the sweep's own settings"
+    others = tuple(each for each in findings.axes if each not in MATCHED)
+    words = [*([axes_text(others)] if others else []), *(["equal parameters"] if is_matched(findings) else [])]
+    return ", ".join(words) or "the sweep's own settings"
+
+
+def is_matched(findings: Findings) -> bool:
+    """Whether it is an arm of equal parameters."""
+    return not set(findings.axes).isdisjoint(MATCHED)
+
+
+def matched(arm: Findings) -> str:
+    """What depth does where all depths have about as many parameters."""
+    found = [result for result in arm.results if result.losses]
+    counts = sorted(result.parameters for result in found) or [0]
+    return (
+        f"With the width solved for each depth, so that all have {counts[0]:,} to {counts[-1]:,} parameters: "
+        + _effect_sentence(arm.claims[1], "depth", arm)
+        + rests_on(_caveats(found))
+    )

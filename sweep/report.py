@@ -21,7 +21,7 @@ from sweep.findings import Findings
 from sweep.gallery import Exhibit, exhibits
 from sweep.receipts import receipts
 from sweep.records import Sweep
-from sweep.words import counted, duration
+from sweep.words import command, counted, duration
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,7 @@ def _page(findings: Findings) -> str:
         results=tables.results(findings),
         confound=prose.CONFOUND,
         confounds=[*prose.confounds(found), *filter(None, [prose.stem_note(sweep)])],
-        matched=None,
-        matched_missing="",
+        arm=_arm(findings),
         depths=tables.depths(findings, prose.MIN_DEPTHS),
         robustness=tables.robustness(findings),
         convergence=remarks.convergence(sweep),
@@ -114,7 +113,7 @@ def _page(findings: Findings) -> str:
         facets=[
             {"name": prose.facet_name(each), "text": prose.facet_sentence(each), "table": tables.facet(each)}
             for each in findings.facets
-            if each is not findings
+            if each is not findings and not prose.is_matched(each)
         ],
         run=_run_facts(findings),
         cells=tables.cells(findings),
@@ -154,6 +153,17 @@ def _claim(claim: Claim, findings: Findings) -> dict[str, Any]:
             for title, group in groups
         ],
     }
+
+
+def _arm(findings: Findings) -> dict[str, Any]:
+    """The arm of equal parameters, or what to run for it."""
+    arms = [each for each in findings.facets if prose.is_matched(each) and each.results]
+    if arms:
+        return {"text": " ".join(map(prose.matched, arms)), "tables": list(map(tables.facet, arms)), "missing": ""}
+    if sum(depth > 1 for depth in findings.sweep.manifest.grid.depths) < 2:
+        return {"text": "", "tables": [], "missing": ""}
+    run = command(findings.whole.manifest, "--match-parameters")
+    return {"text": "", "tables": [], "missing": f"An arm of equal parameters was not run: {run}"}
 
 
 def _pictures(findings: Findings) -> list[Picture]:

@@ -205,37 +205,39 @@ def verdicts(findings: Findings) -> Table:
 
 def _to_resolve(contrasts: Iterable[Contrast]) -> str:
     found = [each.effects[Split.TEST] for each in contrasts if each.effects]
-    hopeless = sum(each.needed is not None and each.needed.more is None for each in found)
     withheld = sum(bool(each.withheld) for each in found)
-    open_ones = [each.needed for each in found if each.needed is not None and each.needed.more is not None]
+    plans = [plan for each in found if (plan := each.needed) is not None]
+    within_reach = [each for each in plans if each.more is not None]
+    hopeless = [each for each in plans if each.more is None]
     texts = []
-    if open_ones:
-        most = max(open_ones, key=lambda each: each.more or 0)
-        texts.append(needed(most) + (" for the hardest" if len(open_ones) > 1 else ""))
+    if within_reach:
+        most = max(within_reach, key=lambda each: each.more or 0)
+        texts.append(needed(most) + (" for the hardest" if len(within_reach) > 1 else ""))
     if hopeless:
-        texts.append(f"{hopeless} too close to resolve")
+        texts.append(needed(hopeless[0]) if len(found) == 1 else f"{len(hopeless)} too close to resolve")
     if withheld:
-        texts.append(f"{withheld} with a collapsed cell: other seeds")
+        texts.append("a collapsed cell: other seeds")
     return "; ".join(texts)
 
 
 def contrasts(found: Sequence[Contrast], factor: Factor, findings: Findings) -> Table:
     """Differences between levels of a factor: pairs, or averages over the other one."""
     is_pair = all(len(each.at) == 1 for each in found)
-    has_open = any(each.effects and _to_resolve([each]) for each in found)
+    to_resolve = [_to_resolve([each]) for each in found]
+    has_open = any(to_resolve)
     has_caveats = any(each.caveats for each in found)
     headings = ["higher over lower", f"at {factor.other}", "training", "validation", "test"]
     headings += ["to resolve (test)"] * has_open + [">images", ">field, px", ">parameters"] * is_pair
     headings += ["rests on"] * has_caveats
     rows = []
-    for each in found:
+    for index, each in enumerate(found):
         levels = f"{each.higher} over {each.lower.removeprefix(f'{factor} ')}"
         entries = [
             _text(levels, note=pair_name(each) if is_pair else ""),
             _text(", ".join(map(str, each.at)), float(each.at[0])),
             *(_effect(each, each.effects.get(split)) for split in Split),
         ]
-        entries += [_text(_to_resolve([each]))] * has_open
+        entries += [_text(to_resolve[index])] * has_open
         if is_pair:
             settings = findings.sweep.manifest.settings
             one, other = (Result(config=settings.model(cell), statuses={}, records=()) for cell in each.cells[:2])

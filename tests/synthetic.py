@@ -42,8 +42,8 @@ def make_sweep(
     """Write a sweep to ``folder``.
 
     ``losses`` are test losses by (depth, latent), the rest is invented; seed 0 has them exactly, other seeds
-    scatter by ``seed_sd``; on an axis of strength they grow with it. ``statuses`` names the cells that are not completed, ``flags`` those that are
-    ``collapsed`` or ``unconverged``. ``digits`` are ten images, drawn if left out.
+    scatter by ``seed_sd``; on an axis of strength they grow with it. ``statuses`` names the cells that are not
+    completed, ``flags`` those that are ``collapsed`` or ``unconverged``. ``digits`` are ten images, drawn if left out.
     """
     statuses, store, settings = statuses or {}, Store(folder), Settings()
     clean = drawn_digits() if digits is None else digits.astype(np.float32)

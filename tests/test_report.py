@@ -207,7 +207,8 @@ def test_holes_are_marked(tmp_path: Path) -> None:
 def test_the_tables_keep_the_names_and_numbers_of_records(study: Path) -> None:
     results_csv = rows(study.parent / "results.csv")
     names = {"key", "architecture", "depth", "latent", "seed", "status", "collapsed", "unconverged", "test_loss",
-            "test_psnr_db", "ssim", "accuracy", "alpha", "parameters", "macs", "compression", "started_at", "finished_at", "error",
+            "test_psnr_db", "ssim", "accuracy", "alpha", "parameters", "macs", "compression",
+            "started_at", "finished_at", "error",
             "config.epochs", "config.lr", "dataset.fingerprint", "environment.torch"}  # fmt: skip
     assert names <= set(results_csv[0])
     record = gather_at(study).records["DAE_5_13-s0"]
