@@ -1,4 +1,5 @@
 import csv
+import html
 import logging
 import re
 import subprocess
@@ -33,7 +34,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def text_of(page: str) -> str:
     """The page without styles, scripts, images and tags."""
     page = re.sub(r"<(style|script).*?</\1>", "", page, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page)).replace("\N{NO-BREAK SPACE}", " ")
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", page))).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def gather_at(page: Path) -> Sweep:
