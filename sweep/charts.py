@@ -1,7 +1,6 @@
 """The figures of a report that go beyond the study: cost, depth, the reader, classes, robustness, further axes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from statistics import fmean
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,6 +33,7 @@ from sweep.reading import (
     class_accuracy,
     class_losses,
     confusion,
+    robust_curves,
     worst_read,
 )
 from sweep.statistics import Array
@@ -274,21 +274,6 @@ def robustness(findings: Findings) -> Figure:
     handles.append(Line2D([], [], color=FAINT, ls=(0, (4, 2)), label="strength of training"))
     _frame(figure, panels, len(depths), "strength of the noise at test", "test MSE per pixel (log)", handles)
     return figure
-
-
-def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float]]]:
-    """Test loss by strength of the noise, mean over the seeds that were tested."""
-    found: list[tuple[Result, Mapping[float, float]]] = []
-    for result in findings.results:
-        curves = [
-            dict(zip(quality.robust_alpha.tolist(), quality.robust_loss.tolist(), strict=True))
-            for record in result.records
-            if (quality := findings.qualities.found.get(record.key)) is not None and quality.robust_alpha.size
-        ]
-        if curves:
-            strengths = sorted(set.intersection(*map(set, curves)))
-            found.append((result, {alpha: fmean(curve[alpha] for curve in curves) for alpha in strengths}))
-    return found
 
 
 # ---- further axes

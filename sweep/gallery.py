@@ -7,7 +7,7 @@ from sweep import captions, charts, figures, images
 from sweep.drawing import Figure
 from sweep.findings import Findings
 from sweep.prose import MIN_DEPTHS
-from sweep.reading import worst_read
+from sweep.reading import robust_curves, worst_read
 from sweep.words import command
 
 
@@ -87,7 +87,7 @@ def _exhibits(findings: Findings) -> Iterator[Exhibit]:
     )  # fmt: skip
     yield exhibit(
         "robustness", "Other strengths of noise", "the study's section 2.2", charts.robustness, captions.robustness,
-        given=bool(charts.robust_curves(findings)), missing=evaluate,
+        given=bool(robust_curves(findings)), missing=evaluate,
     )  # fmt: skip
     yield exhibit(
         "facets", "Further axes", "the study's section 1.2", charts.facets, captions.facets,

@@ -1,8 +1,9 @@
-"""What the reader makes of denoised digits, and losses by class: accuracies with intervals, confusion. No torch."""
+"""What the evaluation of the cells says by architecture: the reader, classes, other strengths of noise. No torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -106,6 +107,21 @@ def confusion(findings: Findings, record: Record) -> Array:
     table = np.zeros((10, 10), np.int64)
     np.add.at(table, (references.labels, read[0]), 1)
     return table
+
+
+def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float]]]:
+    """Test loss by strength of the noise, mean over the seeds that were tested."""
+    found: list[tuple[Result, Mapping[float, float]]] = []
+    for result in findings.results:
+        curves = [
+            dict(zip(quality.robust_alpha.tolist(), quality.robust_loss.tolist(), strict=True))
+            for record in result.records
+            if (quality := findings.qualities.found.get(record.key)) is not None and quality.robust_alpha.size
+        ]
+        if curves:
+            strengths = sorted(set.intersection(*map(set, curves)))
+            found.append((result, {alpha: fmean(curve[alpha] for curve in curves) for alpha in strengths}))
+    return found
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

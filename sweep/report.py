@@ -6,7 +6,6 @@ import io
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,6 @@ FOLDER = "report"
 
 class NothingCompleted(Exception):
     """No cell has a result yet; the message says how far the sweep has come and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A figure on the page: ``source`` is the image itself as a URI, empty where it cannot be drawn."""
-
-    exhibit: Exhibit
-    source: str
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.exhibit, name)
 
 
 def build(sweep: Sweep) -> Path:
@@ -166,21 +154,24 @@ def _arm(findings: Findings) -> dict[str, Any]:
     return {"text": "", "tables": [], "missing": f"An arm of equal parameters was not run: {run}"}
 
 
-def _pictures(findings: Findings) -> list[Picture]:
-    """Draw, write and describe every figure; of one that cannot be drawn the old files go."""
-    store, pictures = findings.sweep.store, []
+def _pictures(findings: Findings) -> list[tuple[Exhibit, str]]:
+    """Draw and write every figure: what it is, and the image itself as a URI, empty where it cannot be drawn.
+
+    The files of one that could be drawn before go.
+    """
+    store, pictures = findings.sweep.store, list[tuple[Exhibit, str]]()
     for exhibit in exhibits(findings):
         png, svg = f"{FOLDER}/{exhibit.name}.png", f"{FOLDER}/{exhibit.name}.svg"
         if exhibit.draw is None:
             store.delete(png)
             store.delete(svg)
-            pictures.append(Picture(exhibit, ""))
+            pictures.append((exhibit, ""))
             continue
         drawn = drawing.render(exhibit.draw(findings))
         store.write(png, drawn.png)
         store.write(svg, drawn.svg)
         source = _data_uri(drawn.png, "png") if exhibit.is_photo else _data_uri(drawn.svg, "svg+xml")
-        pictures.append(Picture(exhibit, source))
+        pictures.append((exhibit, source))
     return pictures
 
 

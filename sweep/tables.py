@@ -8,12 +8,11 @@ from statistics import fmean
 from dae.config import IMAGE_SIZE
 from sweep import remarks
 from sweep.analysis import Effect, Result, Verdict, psnr
-from sweep.charts import robust_curves
 from sweep.claims import Contrast, Factor, Split
 from sweep.effects import DepthPoint, Measured, Profile
 from sweep.findings import Findings
 from sweep.prose import CLAIMS, verdict_counts
-from sweep.reading import accuracy
+from sweep.reading import accuracy, robust_curves
 from sweep.records import Status
 from sweep.words import (
     SPACE,
