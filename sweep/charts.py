@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from sweep.analysis import Result
+from sweep.analysis import Effect, Result
 from sweep.drawing import (
     FAINT,
     INK,
@@ -20,6 +20,7 @@ from sweep.drawing import (
     grouped,
     log_scale,
     markers,
+    named,
     palette,
     styled,
 )
@@ -85,17 +86,19 @@ def depth(findings: Findings) -> Figure:
     found, colours = findings.profiles, _colours(findings)
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     panels = figure.subplots(1, 3)
-    titles = ("test MSE per pixel (log)", "validation above training loss, MSE", "training time of a cell, s")
+    titles = ("test MSE per pixel (log)", "validation above training loss, 1000 MSE", "training time of a cell, s")
     offsets = np.linspace(-0.12, 0.12, len(found)) if len(found) > 1 else [0.0]
     for profile, offset in zip(found, offsets, strict=True):
         colour, points = colours[profile.latent], profile.points
         places = [point.depth + float(offset) for point in points]
         _line(panels[0], places, [(each.result.mean or 0.0, each.result.interval) for each in points], colour)
-        _line(panels[1], places, [(e.gap.difference, _bounds(e.gap.low, e.gap.high)) for e in points], colour)
+        _line(panels[1], places, [_thousandfold(each.gap) for each in points], colour)
         _line(panels[2], places, [(e.seconds.mean, _bounds(e.seconds.low, e.seconds.high)) for e in points], colour)
         lowest = next(point for point in points if point.depth == profile.best)
         panels[0].plot(lowest.depth + offset, lowest.result.mean, "o", ms=10, mfc="none", mec=colour, mew=1.1)
-        over = [(place, each.gap.difference) for place, each in zip(places, points, strict=True) if each.overfits]
+        over = [
+            (place, 1000 * each.gap.difference) for place, each in zip(places, points, strict=True) if each.overfits
+        ]
         panels[1].plot([x for x, _ in over], [y for _, y in over], "o", ms=10, mfc="none", mec=ORANGE, mew=1.4)
     for axes, title in zip(panels, titles, strict=True):
         axes.set_title(title, fontsize=9.5, weight="normal")
@@ -120,6 +123,11 @@ def _line(
     for place, (_, interval) in zip(places, values, strict=True):
         if interval is not None:
             axes.plot([place, place], interval, color=colour, lw=1.1)
+
+
+def _thousandfold(effect: Effect) -> tuple[float, tuple[float, float] | None]:
+    bounds = _bounds(effect.low, effect.high)
+    return 1000 * effect.difference, None if bounds is None else (1000 * bounds[0], 1000 * bounds[1])
 
 
 def _bounds(low: float | None, high: float | None) -> tuple[float, float] | None:
@@ -270,7 +278,11 @@ def robustness(findings: Findings) -> Figure:
         axes.set_title(f"depth {depth_}")
         axes.grid(axis="y")
         log_scale(axes)
-    handles = [Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}") for size, each in colours.items()]
+    handles = [
+        Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}")
+        for size, each in colours.items()
+        if size in named(list(colours))
+    ]
     handles.append(Line2D([], [], color=FAINT, ls=(0, (4, 2)), label="strength of training"))
     _frame(figure, panels, len(depths), "strength of the noise at test", "test MSE per pixel (log)", handles)
     return figure
@@ -298,7 +310,11 @@ def facets(findings: Findings) -> Figure:
         axes.set_xlim(-0.4, len(depths) - 0.6)
         axes.grid(axis="y")
         log_scale(axes)
-    handles = [Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}") for size, each in colours.items()]
+    handles = [
+        Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}")
+        for size, each in colours.items()
+        if size in named(list(colours))
+    ]
     _frame(figure, panels, len(shown), "depth", "test MSE per pixel (log)", handles)
     return figure
 
@@ -336,7 +352,7 @@ def _keys(findings: Findings) -> list[Line2D]:
     colours, shapes = _colours(findings), markers(findings.sweep.manifest.grid.depths)
     latents = [
         Line2D([], [], ls="", marker="s", color=colours[size], label=f"latent {size}")
-        for size in findings.sweep.manifest.grid.latents
+        for size in named(findings.sweep.manifest.grid.latents)
     ]
     depths = [Line2D([], [], ls="", marker=each, color=SOFT, label=f"depth {depth}") for depth, each in shapes.items()]
     return [*latents, *depths]

@@ -138,7 +138,7 @@ def log_scale(axes: Axes, *, of: str = "y") -> None:
     low, high = sorted(getattr(axes, f"get_{of}lim")())
     subs: tuple[float, ...] = (1, 2, 3, 5) if high < 60 * low else (1, 3) if high < 1000 * low else (1,)
     if high < 3 * low:
-        subs = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8)
+        subs = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9) if high < 2 * low else (1, 1.5, 2, 3, 4, 5, 7)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
     axis.set_minor_formatter(NullFormatter())
@@ -165,6 +165,13 @@ def depth_ticks(axes: Axes, depths: Sequence[int]) -> None:
     axes.set_xticks(range(len(depths)), [f"depth {depth}" if len(depths) < 10 else str(depth) for depth in depths])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.55, len(depths) - 0.45)
+
+
+def named(levels: Sequence[int], most: int = 9) -> list[int]:
+    """The levels that a legend names: all, or where they are many some from end to end, the colours running between."""
+    if len(levels) <= most:
+        return list(levels)
+    return [levels[round(i * (len(levels) - 1) / (most - 3))] for i in range(most - 2)]
 
 
 def even_columns(count: int, limit: int) -> int:

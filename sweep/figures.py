@@ -26,6 +26,7 @@ from sweep.drawing import (
     grouped,
     hole_word,
     log_scale,
+    named,
     palette,
     styled,
 )
@@ -47,8 +48,8 @@ def curves(findings: Findings) -> Figure:
     grid, colours = sweep.manifest.grid, palette(findings.whole.manifest.grid.latents)
     columns = min(3, len(grid.depths))
     rows = -(-len(grid.depths) // columns)
-    legend_columns = even_columns(len(grid.latents) + 3, limit=7)
-    legend_height = 0.2 * -(-(len(grid.latents) + 3) // legend_columns)
+    legend_columns = even_columns(len(named(grid.latents)) + 3, limit=7)
+    legend_height = 0.2 * -(-(len(named(grid.latents)) + 3) // legend_columns)
     figure = Figure(figsize=(WIDTH, 2.75 * rows + 0.5 + legend_height), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(grid.depths) :]:
@@ -71,7 +72,7 @@ def curves(findings: Findings) -> Figure:
         panels.flat[index].tick_params(labelbottom=True)
     figure.legend(
         handles=[
-            *(Line2D([], [], color=colours[latent], lw=2, label=f"latent {latent}") for latent in grid.latents),
+            *(Line2D([], [], color=colours[latent], lw=2, label=f"latent {latent}") for latent in named(grid.latents)),
             Line2D([], [], color=INK, lw=1.5, label="validation"),
             Line2D([], [], color=INK, lw=1.2, ls=(0, (3, 1.5)), label="training"),
             Line2D([], [], color=FAINT, lw=1, ls=(0, (1, 2)), label="mean image"),
@@ -110,8 +111,8 @@ def loss_bars(findings: Findings) -> Figure:
     colours = {
         size: colour for size, colour in palette(findings.whole.manifest.grid.latents).items() if size in grid.latents
     }
-    figure = Figure(figsize=(WIDTH, 3.9 + 0.2 * -(-len(grid.latents) // 8)), layout="constrained")
-    axes, whole = figure.subplots(1, 2, width_ratios=(4.2, 1))
+    figure = Figure(figsize=(WIDTH, 3.9 + 0.2 * -(-len(named(grid.latents)) // 8)), layout="constrained")
+    axes, whole = figure.subplots(1, 2, width_ratios=(3, 1))
     highest = max(max((*result.losses, (result.interval or (0, 0))[1])) for result in found if result.losses)
     linear = {size: loss for size, loss in _linear(findings).items() if loss < 2.2 * highest}
     top, bars = max([highest, *linear.values()]), len(grid.depths) * len(grid.latents)
@@ -173,7 +174,10 @@ def _hole_bar(axes: Axes, place: float, step: float, highest: float, word: str) 
 
 
 def _legend(figure: Figure, found: Sequence[Result], colours: Mapping[int, str], *, has_linear: bool) -> None:
-    handles: list[Patch | Line2D] = [Patch(fc=colour, label=f"latent {latent}") for latent, colour in colours.items()]
+    shown = named(list(colours))
+    handles: list[Patch | Line2D] = [
+        Patch(fc=colour, label=f"latent {latent}") for latent, colour in colours.items() if latent in shown
+    ]
     flags = {flag for result in found for record in result.records for flag in flags_of(record)}
     for flag, hatch in (("unconverged", "///"), ("collapsed", "xxx")):
         if flag in flags:
@@ -204,35 +208,22 @@ def _to_scale(axes: Axes, findings: Findings) -> None:
     means = [result.mean for result in findings.results if result.mean is not None]
     lines = baseline_losses(findings)
     top = max([*lines.values(), *means]) * 1.06
-    axes.axhspan(min(means), max(means), color="#44688c", lw=0)
+    axes.fill_between([0, 1], min(means), max(means), color="#44688c", lw=0)
     names = {"the networks": (min(means) + max(means)) / 2} | lines
     places = apart(list(names.values()), top * 0.055, top * 0.01, top * 0.98)
     for place, (name, loss) in zip(places, names.items(), strict=True):
         is_network = name == "the networks"
         if not is_network:
-            axes.axhline(loss, color=GREY, lw=1)
-        axes.annotate(
-            name if is_network else f"{name} {loss:.3f}",
-            (1, loss),
-            xycoords=("axes fraction", "data"),
-            xytext=(1.1, place),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            fontsize=7.5,
-            weight="bold" if is_network else "normal",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": "#b5b5b5",
-                "lw": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
-    axes.set_xlim(0, 1)
+            axes.plot([0, 1], [loss, loss], color=GREY, lw=1)
+        axes.plot([1, 1.12], [loss, place], color="#b5b5b5", lw=0.6)
+        weight = "bold" if is_network else "normal"
+        text = name if is_network else f"{name} {loss:.3f}"
+        axes.text(1.16, place, text, va="center", fontsize=7.5, weight=weight)
+    axes.set_xlim(0, 2.9)
     axes.set_ylim(0, top)
     axes.set_xticks([])
-    axes.set_title("to scale", fontsize=9)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_title("to scale", fontsize=9, loc="left")
     axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
