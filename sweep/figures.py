@@ -208,7 +208,7 @@ def _to_scale(axes: Axes, findings: Findings) -> None:
     means = [result.mean for result in findings.results if result.mean is not None]
     lines = baseline_losses(findings)
     top = max([*lines.values(), *means]) * 1.06
-    axes.fill_between([0, 1], min(means), max(means), color="#44688c", lw=0)
+    axes.fill_between([0, 1], min(means), max(means), color="#44688c", lw=2)
     names = {"the networks": (min(means) + max(means)) / 2} | lines
     places = apart(list(names.values()), top * 0.055, top * 0.01, top * 0.98)
     for place, (name, loss) in zip(places, names.items(), strict=True):

@@ -66,7 +66,11 @@ def _exhibits(findings: Findings) -> Iterator[Exhibit]:
         missing="No two cells differ in one thing alone: "
         + command(findings.whole.manifest, "--depths 1,3 --latents 13,5"),
     )  # fmt: skip
-    yield exhibit("cost", "Loss against cost", "the study's section 5.3", charts.cost, captions.cost)
+    yield exhibit(
+        "cost", "Loss against cost", "the study's section 5.3", charts.cost, captions.cost,
+        given=sum(bool(result.losses) for result in findings.results) > 1,
+        missing="One architecture alone: " + command(findings.whole.manifest, "--depths 1,3,5 --latents 13,8,5"),
+    )  # fmt: skip
     yield exhibit(
         "depth", "How deep before it stops helping", "the study's future work, section 5.4", charts.depth,
         captions.depth, given=any(len(profile.points) >= MIN_DEPTHS for profile in findings.profiles),
