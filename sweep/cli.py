@@ -11,7 +11,7 @@ import click
 from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.config import GAUSSIAN, NOISES, check_dataset, default_batch_size
 from dae.errors import UserError
-from sweep import __version__
+from sweep import __version__, caches
 from sweep.cli_axes import grid_of, which_arm, which_axis
 from sweep.cli_resolve import resolving_of, which_rounds
 from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
@@ -139,6 +139,7 @@ which_settings = options(
 @click.version_option(__version__)
 def main() -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
+    caches.keep_beside_ray()
 
 
 @main.command()
@@ -233,7 +234,10 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
         make_report=None if no_report else _report,
     )
     print_results(console, outcome.sweep)
-    console.print(f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}", highlight=False)
+    unsuccessful = [record for record in outcome.sweep.records.values() if record.error]
+    closing = f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}{':' * bool(unsuccessful)}"
+    for line in (closing, *(f"  {each.key}  {each.status}: {each.error}" for each in unsuccessful)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if outcome.stopped_because:
         click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
     if outcome.sweep.completed and not no_report:
@@ -301,14 +305,17 @@ def plan(**given: Any) -> None:
 @storage_option
 @debug_option
 def status(storage: str) -> None:
-    """List the sweeps of a storage folder and the state of their cells."""
+    """List the sweeps of a storage folder and the state of their cells.
+
+    Every file is compared with its digest; whether the numbers are right as well is what verify tells.
+    """
     folder = Path(storage).expanduser()
     names = [entry.parent.name for entry in sorted(folder.glob(f"*/{MANIFEST}"))]
     if not names:
         raise UserError(f"there is no sweep in {folder.absolute()}. Begin one with dae-sweep run, or give --storage.")
     for name in names:
         try:
-            sweep = gather(open_store(storage, name))
+            sweep = gather(open_store(storage, name), thorough=True)
         except (Damaged, UserError) as error:
             click.echo(f"{name}: {MANIFEST} cannot be read: {error}")
             continue
@@ -318,7 +325,7 @@ def status(storage: str) -> None:
         for cell in sweep.manifest.grid.cells:
             record = sweep.records.get(cell.key)
             state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
-            detail = ""
+            detail = sweep.damaged.get(cell.key, "")
             if record is not None:
                 detail = f"epoch {len(record.history)}/{epochs}"
                 detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
@@ -375,7 +382,8 @@ def print_results(console: "Console", sweep: Sweep) -> None:
     for point, facet in facets(sweep):
         heading, *rows = loss_table(facet)
         title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim")
         for name in heading:
             table.add_column(name, justify="right")
         for row in rows:
@@ -408,7 +416,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
 
 def _find(store: Store) -> Sweep | None:
     try:
-        return gather(store)
+        return gather(store, thorough=True)
     except (FileNotFoundError, Damaged):
         return None
 
@@ -468,7 +476,8 @@ def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) ->
 
     store = open_store(storage, name or dataset)
     done = upload.sync(store)
-    click.echo(f"{done.now} runs uploaded, {done.before} had been before, {len(done.missing)} missing")
+    runs = "run" if done.now == 1 else "runs"
+    click.echo(f"{done.now} {runs} uploaded, {done.before} had been before, {len(done.missing)} missing")
     for folder in done.missing:
         click.echo(f"  {folder}")
     if done.missing:

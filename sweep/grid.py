@@ -126,10 +126,11 @@ class Cell:
         return cell
 
 
-_DIGITS = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_KEY_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_KEY_VALUES = {"noise": "|".join(NOISES), "batch_size": r"\d+", "width": r"\d+"}
 _KEY = re.compile(
     r"DAE_(?P<depth>\d+)_(?P<latent>\d+)"
-    + "".join(f"(?:-{name}(?P<{name}>{'|'.join(NOISES) if name == 'noise' else _DIGITS}))?" for name in AXES)
+    + "".join(f"(?:-{name}(?P<{name}>{_KEY_VALUES.get(name, _KEY_NUMBER)}))?" for name in AXES)
     + r"-s(?P<seed>\d+)",
     re.ASCII,
 )

@@ -12,7 +12,7 @@ from dae.config import GAUSSIAN
 from dae.errors import UserError
 from sweep.grid import AXES, Axes, Cell, Grid, Settings, Value, suffix, value_text
 from sweep.matching import MATCHED, find_arms, without_width
-from sweep.store import Damaged, Store, digest, dump_json, load_json
+from sweep.store import Damaged, Store, digest, dump_json, load_json, unseal
 
 SCHEMA = 1
 MANIFEST = "sweep.json"
@@ -306,8 +306,12 @@ def samples_file(axes: Axes) -> str:
     return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
 
 
-def gather(store: Store) -> Sweep:
+def gather(store: Store, *, thorough: bool = False) -> Sweep:
     """Read a sweep folder. Cells that cannot be read are named in ``damaged``, never guessed.
+
+    Args:
+        store: the folder.
+        thorough: a cell whose record is sound, but whose weights, outputs or checkpoint are not, is ``damaged`` too.
 
     Raises:
         FileNotFoundError: there is no sweep in this folder.
@@ -324,6 +328,12 @@ def gather(store: Store) -> Sweep:
             continue
         except Damaged as error:
             damaged[cell.key] = f"record.json: {error}"
+            continue
+        try:
+            if thorough:
+                check_files(store, record)
+        except Damaged as error:
+            damaged[cell.key] = str(error)
             continue
         if record.status is Status.RUNNING and not is_live:
             record = replace(record, status=Status.INTERRUPTED)
@@ -410,6 +420,35 @@ def read_verified(store: Store, name: str, digests: Mapping[str, str]) -> bytes:
     if digests.get(name.rsplit("/", 1)[-1]) != digest(data):
         raise Damaged(f"{name} does not match its digest")
     return data
+
+
+def check_files(store: Store, record: Record) -> None:
+    """Whether the files beside a record can be trusted: outputs of a completed cell, checkpoint of an unfinished one.
+
+    Raises:
+        Damaged: one is not what was written.
+    """
+    files = CellFiles(record.key)
+    if record.status is Status.COMPLETED:
+        for name in (files.test, files.weights):
+            read_verified(store, name, record.digests)
+    elif not record.status.is_final:
+        check_checkpoint(store, record.cell)
+
+
+def check_checkpoint(store: Store, cell: Cell) -> None:
+    """Whether a cell can go on from its checkpoint, if it has one.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    name = CellFiles(cell.key).checkpoint
+    try:
+        unseal(store.read(name))
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        raise Damaged(f"{name}: {error}") from error
 
 
 def now() -> str:

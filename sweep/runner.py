@@ -3,8 +3,8 @@
 import importlib
 import io
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
+    check_checkpoint,
+    check_files,
     check_sweep,
     gather,
     read_record,
@@ -272,28 +274,18 @@ def _todo(sweep: Sweep, warn: Warn) -> list[Cell]:
         if cell.key in sweep.damaged:
             warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
             sweep.store.delete(CellFiles(cell.key).record)
-        elif sweep.status(cell) is Status.COMPLETED:
-            record, files = sweep.records[cell.key], CellFiles(cell.key)
+        elif sweep.status(cell).is_final:
             try:
-                for name in (files.test, files.weights):
-                    read_verified(sweep.store, name, record.digests)
+                check_files(sweep.store, sweep.records[cell.key])
                 continue
             except Damaged as error:
                 warn(f"{error}; {cell.key} is trained again")
-        elif sweep.status(cell).is_final:
-            continue
-        _check_checkpoint(sweep.store, cell, warn)
+        try:
+            check_checkpoint(sweep.store, cell)
+        except Damaged as error:
+            warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
-
-
-def _check_checkpoint(store: Store, cell: Cell, warn: Warn) -> None:
-    try:
-        unseal(store.read(CellFiles(cell.key).checkpoint))
-    except FileNotFoundError:
-        return
-    except Damaged as error:
-        warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
 
 
 def _train(
@@ -380,29 +372,23 @@ def _next_round(sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, te
     return sweep, longest_first(cells, sweep.manifest.settings)
 
 
-class _held:  # noqa: N801  (reads as the context it is)
+@contextmanager
+def _held(store: Store) -> Iterator[None]:
     """The sweep's folder, made if need be, for this process alone.
 
     Raises:
         UserError: it cannot be written, or another run is at it.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
+    with ExitStack() as held:
         try:
-            self._store.root.mkdir(parents=True, exist_ok=True)
-            self._lock = self._store.lock()
-            self._lock.__enter__()
+            store.root.mkdir(parents=True, exist_ok=True)
+            held.enter_context(store.lock())
         except Held as holder:
             raise UserError(
-                f"{holder} is already at the sweep in {self._store.root}. Wait for it, or give another --name."
+                f"{holder} is already at the sweep in {store.root}. Wait for it, or give another --name."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {self._store.root} ({error.strerror}). Give a --storage that can be written."
+                f"cannot write to {store.root} ({error.strerror}). Give a --storage that can be written."
             ) from error
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.__exit__(None, None, None)
+        yield

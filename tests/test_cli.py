@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import SMALL_GRID, InProcess
+from conftest import SMALL, SMALL_GRID, InProcess
 from synthetic import make_sweep
 
 from dae.data import FILES
@@ -345,6 +345,20 @@ def test_status_knows_a_live_run_and_a_damaged_record(folder: Path) -> None:
     assert "a: 0 of 2 completed, 1 running, 1 missing, a run is at it" in said
     assert re.search(r"DAE_1_13-s0 +damaged", said)
     assert re.search(r"DAE_1_8-s0 +running", said)
+
+
+@pytest.mark.parametrize("which", ["record", "weights", "test"])
+def test_status_and_plan_count_no_cell_whose_files_are_damaged(sweep_copy: Store, which: str) -> None:
+    key = SMALL_GRID.cells[0].key
+    file = getattr(CellFiles(key), which)
+    assert "4 of 4 completed" in ask("status", "--storage", sweep_copy.root.parent).output
+    sweep_copy.write(file, sweep_copy.read(file)[:-40])
+    said = ask("status", "--storage", sweep_copy.root.parent).output
+    assert "mnist-5k: 3 of 4 completed, 1 missing" in said
+    assert re.search(rf"{key} +damaged +.*{Path(file).name}", said)
+    settings = ("--dataset", "mnist-5k", "--epochs", SMALL.epochs, "--train-fraction", SMALL.train_fraction)
+    planned = ask("plan", "--storage", sweep_copy.root.parent, "--depths", "1,3", "--latents", "5,8", *settings)
+    assert "3 completed, 0 to continue, 1 to train" in planned.output
 
 
 def test_status_goes_on_after_a_sweep_it_cannot_read(folder: Path) -> None:
