@@ -1,8 +1,9 @@
 """What depth and latent size do, what that costs, and how deep is deep enough. No torch.
 
 For a page: `effects` gives main effects and interaction, `front` loss against a cost with the Pareto front,
-`profiles` what happens with depth at each latent size. All take one facet's sweep. Every difference is an `Effect`
-with its interval and verdict; what makes a family is said where it is judged.
+`profiles` what happens with depth at each latent size. All take one facet's sweep. Depth moves parameters, receptive
+field and cost at once; in the facet of equal parameters (``--match-parameters``) it no longer moves the parameters.
+Every difference is an `Effect` with its interval and verdict; what makes a family is said where it is judged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +14,9 @@ from statistics import fmean
 
 import numpy as np
 
-from dae.architecture import parameter_count
 from sweep.analysis import Arrays, Effect, Result, Verdict, judge, results
 from sweep.claims import Claim, Comparer, Contrast, Factor, Split
-from sweep.grid import Cell, Grid
+from sweep.grid import Cell
 from sweep.records import Record, Sweep
 from sweep.statistics import over_seeds
 
@@ -78,50 +78,6 @@ def _shares(sweep: Sweep) -> Shares | None:
     rest = centred - by_depth - by_latent
     depth, latent, interaction = (float((part**2).mean()) / total for part in (by_depth, by_latent, rest))
     return Shares(depth=depth, latent=latent, interaction=interaction)
-
-
-# ---- depth at equal parameters
-
-TOLERANCE = 0.1
-"""Parameters that differ by no more than this part of the arm's own count as equal; width is a whole number."""
-
-
-def equal_parameters(sweep: Sweep) -> Sweep | None:
-    """The cells of depth 2 and more whose widths give them the same number of parameters, as a sweep of its own.
-
-    Depth moves parameters, receptive field and cost at once. In this arm (`dae-sweep run --match-parameters`) it no
-    longer moves the parameters: `effects` and `profiles` of it say what depth does at an equal number. Takes the
-    whole sweep, not a facet; depth 1 has no width and is never in it.
-
-    Returns:
-        None where at no latent size two depths agree.
-    """
-    manifest = sweep.manifest
-    chosen: list[Cell] = []
-    for latent in manifest.grid.latents:
-        counts = {
-            cell: parameter_count(manifest.settings.model(cell))
-            for cell in manifest.grid.architectures
-            if cell.latent == latent and cell.depth > 1 and all(name == "width" for name, _ in cell.axes)
-        }
-        arms = [_arm(counts, target) for target in counts.values()]
-        longest = max(arms, key=lambda arm: len(arm), default=None)
-        chosen += longest or []
-    if not any(cell.axes for cell in chosen):
-        return None
-    cells = [cell for cell in manifest.grid.cells if replace(cell, seed=0) in chosen]
-    keys = {cell.key for cell in cells}
-    records = {key: record for key, record in sweep.records.items() if key in keys}
-    return replace(sweep, manifest=replace(manifest, grid=Grid.of(cells)), records=records)
-
-
-def _arm(counts: Mapping[Cell, int], target: int) -> list[Cell]:
-    """Of each depth the cell nearest to ``target``, where it is near; none where only one depth has such a cell."""
-    near: dict[int, Cell] = {}
-    for cell, count in sorted(counts.items(), key=lambda item: abs(item[1] - target)):
-        if abs(count - target) <= TOLERANCE * target:
-            near.setdefault(cell.depth, cell)
-    return list(near.values()) if len(near) > 1 else []
 
 
 # ---- loss against cost

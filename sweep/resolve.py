@@ -11,7 +11,6 @@ from statistics import fmean
 
 from sweep.analysis import Arrays, Verdict, usable_records
 from sweep.claims import Comparer, Contrast, Factor, Split
-from sweep.effects import equal_parameters
 from sweep.grid import Cell
 from sweep.records import Manifest, Sweep, facets
 from sweep.statistics import LOOKS, too_few_images
@@ -71,8 +70,6 @@ def _comparisons(sweep: Sweep, arrays: Arrays) -> Iterator[Contrast]:
             claim = comparer.claim(factor)
             yield from claim.judged()
             yield from (each for each in claim.answers if len(each.cells) > 2)
-    if (equal := equal_parameters(sweep)) is not None:
-        yield from Comparer(equal, arrays, (Split.TEST,)).claim(Factor.DEPTH).judged()
 
 
 def _is_undecided(contrast: Contrast) -> bool:
