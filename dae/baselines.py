@@ -89,8 +89,10 @@ def wiener_filter(noisy: Array, size: int, noise: float) -> Array:
 
     reach = size // 2  # scipy takes the image to be black outside; here it goes on as in a mirror
     padded = np.pad(noisy, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
-    filtered: Array = wiener(padded, (1, size, size), noise)
-    return filtered[:, reach : reach + IMAGE_SIZE, reach : reach + IMAGE_SIZE]
+    inner = slice(reach, reach + IMAGE_SIZE)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies scipy takes the local mean
+        filtered: Array = wiener(padded, (1, size, size), noise)[:, inner, inner].astype(np.float32)
+    return filtered
 
 
 def total_variation(noisy: Array, weight: float) -> Array:
@@ -139,7 +141,7 @@ def filters(dataset: Dataset, noise: str, alpha: float) -> list[Denoiser]:
     mean_image = dataset.unit(dataset.train.mean(axis=0))
     found = [
         _denoiser("doing nothing", "none", {}, _unchanged, clean, noisy),
-        _denoiser("mean image", "none", {}, partial(_always, answer=mean_image), clean, noisy),
+        _denoiser("mean image", "none", {}, partial(_always, answer=mean_image), clean, mean_image),
     ]
     for name, (function, grid) in FILTERS.items():
         found += _tuned(name, function, grid, clean, noisy)
@@ -150,27 +152,18 @@ def filters(dataset: Dataset, noise: str, alpha: float) -> list[Denoiser]:
 
 def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) -> list[Denoiser]:
     """The filter with the parameters of least loss, as it is and rescaled."""
-    plain, rescaled = [], []
+    plain: list[Denoiser] = []
+    rescaled: list[Denoiser] = []
     for values in product(*grid.values()):
         parameters = dict(zip(grid, values, strict=True))
         chosen = partial(function, **parameters)
         filtered = _clipped(chosen(noisy))
+        plain.append(_denoiser(name, "filter", parameters, chosen, clean, filtered))
         gain, offset = _line(filtered, clean)
-        brightness = {"gain": gain, "offset": offset}
-        for kind, found, more, then in (
-            ("", plain, {}, chosen),
-            (", rescaled", rescaled, brightness, partial(_rescaled, chosen, **brightness)),
-        ):
-            answer = filtered if not more else _clipped(np.float32(gain) * filtered + np.float32(offset))
-            found.append(
-                Denoiser(
-                    name=name + kind,
-                    family="filter",
-                    parameters=parameters | more,
-                    validation_loss=mean_square(answer - clean),
-                    function=then,
-                )
-            )
+        parameters |= {"gain": gain, "offset": offset}
+        then = partial(_rescaled, function=chosen, gain=gain, offset=offset)
+        answer = _brightened(filtered, gain, offset)
+        rescaled.append(_denoiser(f"{name}, rescaled", "filter", parameters, then, clean, answer))
     return [min(found, key=lambda each: each.validation_loss) for found in (plain, rescaled)]
 
 
@@ -182,8 +175,12 @@ def _line(filtered: Array, clean: Array) -> tuple[float, float]:
     return gain, float(y - gain * x)
 
 
-def _rescaled(function: Filter, noisy: Array, *, gain: float, offset: float) -> Array:
-    return np.float32(gain) * _clipped(function(noisy)) + np.float32(offset)
+def _brightened(images: Array, gain: float, offset: float) -> Array:
+    return np.float32(gain) * images + np.float32(offset)
+
+
+def _rescaled(noisy: Array, *, function: Filter, gain: float, offset: float) -> Array:
+    return _brightened(_clipped(function(noisy)), gain, offset)
 
 
 def _unchanged(noisy: Array) -> Array:
@@ -253,11 +250,11 @@ class LinearMap:
         return answer.reshape(images.shape)
 
 
-def principal_components(moments: Moments, rank: int) -> LinearMap:
-    """The projection on the ``rank`` principal components of the clean images."""
-    components = _leading_eigenvectors(moments.clean)[:, :rank]
-    mean = moments.clean_mean
-    return LinearMap(mean_in=mean, mean_out=mean, encode=components, decode=components.T)
+def principal_components(moments: Moments, ranks: Iterable[int]) -> dict[int, LinearMap]:
+    """The projections on the leading principal components of the clean images, by their number."""
+    mean, components = moments.clean_mean, _leading_eigenvectors(moments.clean)
+    chosen = {rank: components[:, :rank] for rank in ranks}
+    return {rank: LinearMap(mean_in=mean, mean_out=mean, encode=each, decode=each.T) for rank, each in chosen.items()}
 
 
 def reduced_rank_regressions(
@@ -317,14 +314,14 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
     clean, noisy = _tuning_images(dataset, noise, alpha)
     moments = Moments.of(_training_pairs(dataset, noise, alpha))
     ranks = {latent: min(latent, PIXELS) for latent in latents}
-    found = [
-        _denoiser(f"PCA {latent}", "linear", {"rank": rank}, principal_components(moments, rank), clean, noisy, latent)
-        for latent, rank in ranks.items()
-    ]
+    found, projections = [], principal_components(moments, ranks.values())
+    for latent, rank in ranks.items():
+        fitted = projections[rank]
+        found.append(_denoiser(f"PCA {latent}", "linear", {"rank": rank}, fitted, clean, fitted(noisy), latent))
     best: dict[int, Denoiser] = {}
     for rank, ridge, fitted in reduced_rank_regressions(moments, set(ranks.values()), RIDGES):
         parameters = {"rank": rank, "ridge": ridge}
-        tried = _denoiser("reduced-rank regression", "linear", parameters, fitted, clean, noisy)
+        tried = _denoiser("reduced-rank regression", "linear", parameters, fitted, clean, fitted(noisy))
         best[rank] = min(best.get(rank, tried), tried, key=lambda each: each.validation_loss)
     return found + [
         replace(best[rank], name=f"reduced-rank regression {latent}", latent=latent) for latent, rank in ranks.items()
@@ -354,12 +351,17 @@ def _denoiser(
     parameters: Mapping[str, Any],
     function: Filter,
     clean: Array,
-    noisy: Array,
+    answer: Array,
     latent: int | None = None,
 ) -> Denoiser:
-    loss = mean_square(_clipped(function(noisy)) - clean)
+    """The denoiser of this function, judged by its answer on the validation images."""
     return Denoiser(
-        name=name, family=family, latent=latent, parameters=parameters, validation_loss=loss, function=function
+        name=name,
+        family=family,
+        latent=latent,
+        parameters=parameters,
+        validation_loss=mean_square(_clipped(answer) - clean),
+        function=function,
     )
 
 

@@ -83,35 +83,35 @@ def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Judg
         seed: root of weights, order and shifts.
         device: where to train.
     """
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.from_numpy(dataset.unit(dataset.train)).unsqueeze(1).to(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _train(dataset, device)
+
+
+def _train(dataset: Dataset, device: str) -> tuple[Judge, JudgeResult]:
+    images = torch.from_numpy(dataset.unit(dataset.train)).to(device)
     padded = F.pad(images, (MAX_SHIFT,) * 4)
     labels = torch.from_numpy(dataset.train_labels.astype(np.int64)).to(device)
-    batch_size = min(BATCH_SIZE, len(images))
-    steps_per_epoch = len(images) // batch_size
-    epochs = min(MAX_EPOCHS, math.ceil(STEPS / steps_per_epoch))
-    judge = _initialised(Judge(), generator).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(judge.parameters(), lr=PEAK_LR, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=epochs * steps_per_epoch)
-    best, result = copy.deepcopy(judge.state_dict()), JudgeResult(epochs=0, accuracy_validation=-1.0)
     validation = dataset.unit(dataset.validation)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for dropout, which takes no generator
-        for epoch in range(1, epochs + 1):
-            order = torch.randperm(len(images), generator=generator)[: steps_per_epoch * batch_size]
-            for batch in order.view(-1, batch_size).to(device):
-                loss = F.cross_entropy(judge(_shifted(padded, batch, generator)), labels[batch])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's
-                optimizer.step()
-                schedule.step()
-            accuracy = float((read(judge, validation) == dataset.validation_labels).mean())
-            judge.train()
-            if accuracy > result.accuracy_validation:
-                best, result = (
-                    copy.deepcopy(judge.state_dict()),
-                    JudgeResult(epochs=epoch, accuracy_validation=accuracy),
-                )
+    batch_size = min(BATCH_SIZE, len(images))
+    steps = len(images) // batch_size
+    epochs = min(MAX_EPOCHS, math.ceil(STEPS / steps))
+    judge = _initialised(Judge()).to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(judge.parameters(), lr=PEAK_LR, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=epochs * steps)
+    best, result = judge.state_dict(), JudgeResult(epochs=0, accuracy_validation=-1.0)
+    for epoch in range(1, epochs + 1):
+        judge.train()
+        for batch in torch.randperm(len(images))[: steps * batch_size].view(-1, batch_size).to(device):
+            loss = F.cross_entropy(judge(_shifted(padded, batch)), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+            optimizer.step()
+            schedule.step()
+        accuracy = float((read(judge, validation) == dataset.validation_labels).mean())
+        if accuracy > result.accuracy_validation:
+            best = copy.deepcopy(judge.state_dict())
+            result = JudgeResult(epochs=epoch, accuracy_validation=accuracy)
     judge.load_state_dict(best)
     return judge.eval(), result
 
@@ -134,17 +134,17 @@ def read(judge: Judge, images: Array) -> npt.NDArray[np.uint8]:
     return torch.cat(answers).numpy().astype(np.uint8)
 
 
-def _shifted(padded: torch.Tensor, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The images of a batch, each cut out of its padded one at a place of its own."""
-    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, len(batch)), generator=generator).to(batch.device)
-    windows = padded.squeeze(1).unfold(1, IMAGE_SIZE, 1).unfold(2, IMAGE_SIZE, 1)
+def _shifted(padded: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    """The images of a batch, each cut out of its padded one at a place of its own: (batch, 1, 28, 28)."""
+    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, len(batch))).to(batch.device)
+    windows = padded.unfold(1, IMAGE_SIZE, 1).unfold(2, IMAGE_SIZE, 1)
     return windows[batch, dy, dx].unsqueeze(1)
 
 
-@torch.no_grad()
-def _initialised(judge: Judge, generator: torch.Generator) -> Judge:
+def _initialised(judge: Judge) -> Judge:
     for layer in judge.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
     return judge

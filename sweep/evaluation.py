@@ -24,7 +24,7 @@ from dae.baselines import Denoiser
 from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.similarity import SSIM, ssim
-from dae.testset import mean_square
+from dae.testset import TestSet
 from sweep.quality import (
     JUDGE,
     Baseline,
@@ -343,8 +343,8 @@ def _try(denoiser: Denoiser, noise: Noise, judge: bytes) -> Baseline:
 
     test_set = _images().under(noise.alpha, noise.kind).test_set
     denoised = denoiser(test_set.noisy)
-    loss = np.square(denoised - test_set.clean).mean(axis=(1, 2))
-    test_loss = mean_square(denoised - test_set.clean)
+    loss = _losses(denoised, test_set)
+    test_loss = float(loss.mean(dtype=np.float64))
     return Baseline(
         name=denoiser.name,
         family=denoiser.family,
@@ -356,6 +356,12 @@ def _try(denoiser: Denoiser, noise: Noise, judge: bytes) -> Baseline:
         accuracy=float((_read(denoised, judge) == test_set.dataset.test_labels).mean()),
         loss=loss,
     )
+
+
+def _losses(denoised: npt.NDArray[np.float32], test_set: TestSet) -> npt.NDArray[np.float32]:
+    """Squared error per pixel of each image, as trials compute it."""
+    losses: npt.NDArray[np.float32] = np.square(denoised - test_set.clean).mean(axis=(1, 2))
+    return losses
 
 
 def _evaluate_cell(
@@ -379,12 +385,11 @@ def _evaluate_cell(
         return answer
 
     denoised = denoise(test_set.noisy)
-    order = np.argsort(np.square(denoised - test_set.clean).mean(axis=(1, 2)), kind="stable")
+    order = np.argsort(_losses(denoised, test_set), kind="stable")
     shown = order[[0, len(order) // 2, -1]]
     strengths = sorted({*STRENGTHS, training.alpha})
-    robust = [
-        mean_square(denoise(images.under(each, training.noise).test_set.noisy) - test_set.clean) for each in strengths
-    ]
+    under = [images.under(strength, training.noise).test_set for strength in strengths]
+    robust = [_losses(denoise(each.noisy), each).mean(dtype=np.float64) for each in under]
     quality = Quality(
         weights=digest(weights),
         judge=digest(judge),

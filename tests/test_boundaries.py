@@ -32,7 +32,7 @@ def test_records_are_read_without_anything_heavy(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"numpy", "matplotlib", "pandas", "scipy", "click", "rich"}) == set()
 
 
-@pytest.mark.parametrize("module", ["sweep.analysis", "sweep.report"])
+@pytest.mark.parametrize("module", ["sweep.analysis", "sweep.report", "sweep.quality"])
 def test_the_report_needs_no_torch(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"click"}) == set()
 
@@ -47,6 +47,10 @@ def test_a_trial_knows_no_ray() -> None:
 
 def test_the_driver_does_without_torch() -> None:
     assert loaded_by("sweep.runner", "sweep.job", "sweep.progress") & HEAVY == set()
+
+
+def test_what_computes_for_the_report_is_loaded_where_it_computes() -> None:
+    assert loaded_by("sweep.evaluation", "dae.baselines") & (HEAVY | {"scipy", "skimage"}) == set()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["plan", "--help"], ["--version"]], ids=" ".join)
