@@ -15,7 +15,8 @@ from sweep import drawing, gallery, images, prose, remarks
 from sweep.claims import Factor, Split
 from sweep.drawing import apart, depth_palette, palette
 from sweep.findings import Findings
-from sweep.grid import Cell, Grid
+from sweep.grid import Cell, Grid, Settings
+from sweep.matching import arm
 from sweep.reading import confusion, rank_correlation, wilson, worst_read
 from sweep.records import SAMPLES, CellFiles, Status, Sweep, gather
 from sweep.report import NothingCompleted, build
@@ -151,6 +152,15 @@ def test_further_axes_have_a_figure_and_sections(tmp_path: Path, undrawn: None) 
     assert 'id="DAE_1_5-alpha0.75-s1"' in page.read_text()
     table = rows(page.parent / "results.csv")
     assert {row["alpha"] for row in table} == {"0.25", "0.5", "0.75"}
+
+
+def test_an_arm_of_equal_parameters_has_its_sentence(tmp_path: Path, undrawn: None) -> None:
+    grid = Grid.product((1, 3, 5), (13,), (0, 1))
+    page = build(gather(make_sweep(tmp_path, grid.union(arm(grid, Settings())))))
+    text = text_of(page.read_text())
+    assert "With the width solved for each depth, so that all have 8," in text
+    assert re.search(r"parameters: At latent 13, the test loss of depth 3 is 0\.0\d+ \(\d", text)
+    assert "An arm of equal parameters was not run" not in text
 
 
 def test_many_depths_say_where_depth_stops_paying(tmp_path: Path, undrawn: None) -> None:
