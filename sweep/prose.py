@@ -348,8 +348,8 @@ def matched(arm: Findings) -> str:
     """What depth does where all depths have about as many parameters."""
     found = [result for result in arm.results if result.losses]
     counts = sorted(result.parameters for result in found) or [0]
+    effect = _effect_sentence(arm.claims[1], "depth", arm)
     return (
         f"With the width solved for each depth, so that all have {counts[0]:,} to {counts[-1]:,} parameters: "
-        + _effect_sentence(arm.claims[1], "depth", arm)
-        + rests_on(_caveats(found))
+        f"{effect[:1].lower()}{effect[1:]}" + rests_on(_caveats(found))
     )

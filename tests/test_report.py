@@ -158,8 +158,8 @@ def test_an_arm_of_equal_parameters_has_its_sentence(tmp_path: Path, undrawn: No
     grid = Grid.product((1, 3, 5), (13,), (0, 1))
     page = build(gather(make_sweep(tmp_path, grid.union(arm(grid, Settings())))))
     text = text_of(page.read_text())
-    assert "With the width solved for each depth, so that all have 8," in text
-    assert re.search(r"parameters: At latent 13, the test loss of depth 3 is 0\.0\d+ \(\d", text)
+    assert "With the width solved for each depth, so that all have 7,805 to 8,389 parameters: at latent 13" in text
+    assert re.search(r"parameters: at latent 13, the test loss of depth 3 is 0\.0\d+ \(\d", text)
     assert "An arm of equal parameters was not run" not in text
 
 
