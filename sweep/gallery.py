@@ -41,7 +41,7 @@ def _exhibits(findings: Findings) -> Iterator[Exhibit]:
     has_samples = findings.arrays.samples is not None
     has_outputs = images.best_shown(findings) is not None
     has_reader = worst_read(findings) is not None
-    evaluate = f"Not there yet: {command(findings.whole.manifest, '')} computes it from the trained models."
+    evaluate = f"Not there yet: {command(findings.whole.manifest)} computes it from the trained models."
     unreadable = "Its images cannot be read or are not there."
 
     def exhibit(

@@ -1,9 +1,12 @@
 """Numbers and lists as a report writes them. No torch."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 
+from dae.config import default_batch_size
 from sweep.analysis import Effect
 from sweep.claims import Contrast
+from sweep.grid import Settings
 from sweep.records import Manifest
 from sweep.statistics import Limit, Needed
 
@@ -93,7 +96,16 @@ def pair_name(pair: Contrast) -> str:
     return " over ".join(cell.architecture for cell in pair.cells[:2])
 
 
-def command(manifest: Manifest, options: str) -> str:
-    """The command that goes on with this sweep, with other options."""
-    named = "" if manifest.name == manifest.dataset.get("name") else f" --name {manifest.name}"
-    return f"dae-sweep run --dataset {manifest.dataset.get('name')}{named} {options}".rstrip()
+def command(manifest: Manifest, options: str = "") -> str:
+    """The command that goes on with this sweep, with these options or the grid that it has."""
+    grid, own = manifest.grid, manifest.settings
+    usual = Settings(dataset=own.dataset, batch_size=default_batch_size(own.dataset))
+    named = [] if manifest.name == own.dataset else [f"--name {manifest.name}"]
+    settings = [
+        f"--{each.name.replace('_', '-')} {getattr(own, each.name)}"
+        for each in fields(Settings)
+        if getattr(own, each.name) != getattr(usual, each.name)
+    ]
+    levels = (("depths", grid.depths), ("latents", grid.latents), ("seeds", grid.seeds))
+    options = options or " ".join(f"--{name} {','.join(map(str, values))}" for name, values in levels)
+    return " ".join([f"dae-sweep run --dataset {own.dataset}", *named, *settings, options])

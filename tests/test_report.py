@@ -124,7 +124,8 @@ def test_what_is_not_there_is_left_out_with_what_to_run(tmp_path: Path, undrawn:
     page = build(gather(make_sweep(tmp_path)))
     assert {path.stem for path in page.parent.glob("*.svg")} == ALWAYS
     text = text_of(page.read_text())
-    assert "Can the digits be read? (the study's future work, section 5.4). Not there yet: dae-sweep run" in text
+    assert "Can the digits be read? (the study's future work, section 5.4). Not there yet: dae-sweep run " in text
+    assert "--dataset mnist --name study --depths 1,3,5 --latents 13,8,5 --seeds 0 computes it" in text
     assert "Drawn from 4 depths on: dae-sweep run --dataset mnist --name study --depths 1..9 --latents 13" in text
     assert "--axis alpha=0.25,0.5,0.75" in text
     assert "SSIM" not in re.search(r"model test MSE.*?marks", text)[0]  # type: ignore[index]
