@@ -80,3 +80,13 @@ def test_importing_load_loads_nothing_heavy() -> None:
         [sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_the_example_in_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (example,) = [block for block in readme.split("```python\n")[1:] if "from sweep import load" in block]
+    make_sweep(tmp_path / "sweeps" / "mnist-5k", GRID)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(example.split("```")[0], names)
+    assert "found" in names
