@@ -13,6 +13,7 @@ from dae.config import GAUSSIAN, NOISES, check_dataset, default_batch_size
 from dae.errors import UserError
 from sweep import __version__, caches
 from sweep.cli_axes import grid_of, which_arm, which_axis
+from sweep.cli_resolve import resolving_of, which_rounds
 from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
 from sweep.matching import WIDTH
 from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
@@ -166,6 +167,7 @@ def main() -> None:
     show_default=True,
     help="How often a cell goes on after its process or node died.",
 )
+@which_rounds
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @click.option("--no-report", is_flag=True, help="Train only.")
 @debug_option
@@ -212,6 +214,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         wandb_mode=given["wandb_mode"],
         project=given["project"],
         max_retries=given["max_retries"],
+        resolving=resolving_of(given, grid, start),
     )
     outcome = runner.run(
         request,

@@ -194,6 +194,7 @@ class Manifest:
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
         conditions: the same under the other noises of the axes, by the file that holds their sample digits.
         digests: SHA-256 of the sweep's own files, by name.
+        looks: keys of the cells that each look of `dae-sweep run --resolve` added to those of the looks before.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Manifest:
     baselines: Mapping[str, float] = field(default_factory=dict)
     conditions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    looks: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def new(cls, **values: Any) -> Self:
@@ -231,6 +233,7 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
+            document["looks"] = tuple(map(tuple, document.get("looks", ())))
             document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             known = {each.name for each in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in known})

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,9 +35,13 @@ from sweep.records import (
     read_verified,
     samples_file,
 )
+from sweep.rounds import Resolving
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store, digest, seal, unseal
 from sweep.tracking import Tracker
+
+if TYPE_CHECKING:
+    from sweep.session import Resources
 
 Warn = Callable[[str], None]
 
@@ -55,6 +60,12 @@ class Request:
     wandb_mode: str
     project: str
     max_retries: int = 3
+    resolving: Resolving | None = None
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at the same time."""
+        return self.gpus * self.trials_per_gpu or self.cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +123,12 @@ def run(
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
+            if not todo:
+                sweep, todo = _next_round(sweep, request, dataset, warn, tell)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
                 tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_device(request)}; starting Ray")
-                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
+                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell)
             sweep = gather(request.store)
             signals.raise_if_asked()
             if make_report is not None and sweep.completed:
@@ -278,48 +291,79 @@ def _train(
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
+    tell: Warn,
 ) -> str | None:
-    """Run the trials; why they ended early, or None."""
+    """Run the trials, round after round; why they ended early, or None."""
     from sweep import session
 
     # Ray starts its processes while Tune is imported.
     importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
     importing.start()
     resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
     dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
     signals.be_patient()  # half of a Ray would be left behind
     with session.local_cluster(resources, dataset_bytes):
         signals.install()
         importing.join()
         signals.raise_if_asked()
-        from sweep import tuning
-        from sweep.job import Job, git_commit
+        stopped_because = None
+        while todo and stopped_because is None:
+            stopped_because = _round(todo, sweep, request, resources, dataset, signals, tracker, make_progress, warn)
+            if stopped_because is None:
+                sweep, todo = _next_round(gather(request.store), request, dataset, warn, tell)
+    return stopped_because
 
-        commit = git_commit()
-        # A completed cell whose files are damaged begins anew.
-        again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
-        shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
-        with make_progress(shown, resources.slots) as progress:
-            desk = Desk(sweep, progress, tracker, warn)
-            signals.be_patient()
-            # Cells that ran out of memory beside others have one more round, with the device to themselves.
-            for round_resources in (resources, resources.alone):
-                job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
-                tuning.run_trials(
-                    todo,
-                    job,
-                    dataset,
-                    round_resources,
-                    desk,
-                    lambda: signals.asked() or desk.is_stopped,
-                    max_retries=request.max_retries,
-                )
-                signals.raise_if_asked()
-                todo, desk.out_of_memory = desk.out_of_memory, []
-                if not todo or desk.is_stopped:
-                    break
-    return desk.stop_because
+
+def _round(
+    todo: list[Cell],
+    sweep: Sweep,
+    request: Request,
+    resources: "Resources",
+    dataset: Dataset,
+    signals: Signals,
+    tracker: Tracker,
+    make_progress: Callable[[Sweep, int], Progress],
+    warn: Warn,
+) -> str | None:
+    """Train these cells; why it ended early, or None."""
+    from sweep import tuning
+    from sweep.job import Job, git_commit
+
+    commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if request.gpus else "cpu"
+    is_late: Callable[[], bool] = request.resolving.is_late if request.resolving else lambda: False
+    # A completed cell whose files are damaged begins anew.
+    again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
+    shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
+    with make_progress(shown, resources.slots) as progress:
+        desk = Desk(sweep, progress, tracker, warn)
+        signals.be_patient()
+        # Cells that ran out of memory beside others have one more round, with the device to themselves.
+        for round_resources in (resources, resources.alone):
+            job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
+            tuning.run_trials(
+                todo,
+                job,
+                dataset,
+                round_resources,
+                desk,
+                lambda: signals.asked() or desk.is_stopped or is_late(),
+                max_retries=request.max_retries,
+            )
+            signals.raise_if_asked()
+            todo, desk.out_of_memory = desk.out_of_memory, []
+            if not todo or desk.is_stopped:
+                break
+    return desk.stop_because or ("--time-budget is over; the same command goes on" if is_late() else None)
+
+
+def _next_round(sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, tell: Warn) -> tuple[Sweep, list[Cell]]:
+    """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
+    from sweep import rounds
+
+    cells = rounds.after_look(sweep, request.resolving, request.slots, tell)
+    if cells:
+        sweep = declare(replace(request, grid=Grid.of(cells)), dataset, warn)
+    return sweep, longest_first(cells, sweep.manifest.settings)
 
 
 @contextmanager

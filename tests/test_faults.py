@@ -23,6 +23,7 @@ import pytest
 from click.testing import CliRunner, Result
 from conftest import InProcess, make_undisturbed
 from rich.console import Console
+from tracked import epochs_by_cell
 
 from sweep.cli import main
 from sweep.drill import Driver, compare, epochs
@@ -186,7 +187,7 @@ def test_a_file_damaged_between_two_runs_costs_at_most_its_cell(
     result = run(storage, wandb="offline")
     assert "damaged" in result.output
     assert_true(storage, truth)
-    assert wandb_epochs(store) == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
+    assert epochs_by_cell(store.root) == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
 
 
 def interrupted(in_process: InProcess, storage: Path) -> Store:
@@ -202,16 +203,6 @@ def interrupted(in_process: InProcess, storage: Path) -> Store:
     run(storage, wandb="offline", expected=130)
     in_process.before = lambda _key: None
     return Store(storage / "mnist-5k")
-
-
-def wandb_epochs(store: Store) -> dict[str, list[list[int]]]:
-    from tracked import Run
-
-    found: dict[str, list[list[int]]] = {}
-    for file in sorted(store.path("wandb").glob("offline-run-*/run-*.wandb")):
-        if (one := Run(file)).start["job_type"] == "cell":
-            found.setdefault(one.start["display_name"], []).append(one.epochs)
-    return found
 
 
 def test_a_driver_that_cannot_write_or_show_anything_does_not_end_the_sweep(truth: Store, storage: Path) -> None:
@@ -304,7 +295,7 @@ def test_a_wandb_that_never_answers_costs_the_upload_and_no_key_is_written(
     logs = [path.read_text() for path in storage.rglob("log.txt")]
     assert sum("tracked offline" in said for said in (result.output, *logs)) == 1
     assert_true(storage, truth)
-    assert wandb_epochs(Store(storage / "mnist-5k")) == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
+    assert epochs_by_cell(storage / "mnist-5k") == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
     assert key not in result.output
     assert not any(key.encode() in path.read_bytes() for path in storage.rglob("*") if path.is_file())
 
@@ -313,7 +304,7 @@ def test_a_cell_that_ended_while_wandb_was_not_told_is_told_later(in_process: In
     run(storage, wandb="disabled")
     run(storage, wandb="offline")
     run(storage, wandb="offline")
-    assert wandb_epochs(Store(storage / "mnist-5k")) == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
+    assert epochs_by_cell(storage / "mnist-5k") == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
 
 
 # ---- drivers and writers that are killed at a bad moment
@@ -548,7 +539,7 @@ def test_a_clock_that_goes_back_a_day_between_two_runs_changes_nothing(
     assert_true(storage, truth)
     first, second = read_record(store, GRID.cells[1]).attempts
     assert second.started_at < first.started_at, "the clock did go back"
-    assert wandb_epochs(store) == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
+    assert epochs_by_cell(store.root) == {cell.key: [[1, 2, 3, 4]] for cell in GRID.cells}
 
 
 TWO_NODES = r"""

@@ -95,6 +95,15 @@ class Run:
         return [exit.get("exit_code", 0) for exit in self.of("exit")]
 
 
+def epochs_by_cell(folder: Path) -> dict[str, list[list[int]]]:
+    """For each cell of a sweep its W&B runs, for each run its epochs."""
+    found: dict[str, list[list[int]]] = {}
+    for run in map(Run, files(folder)):
+        if run.start["job_type"] == "cell":
+            found.setdefault(run.start["display_name"], []).append(run.epochs)
+    return found
+
+
 def files(folder: Path) -> list[Path]:
     return sorted((folder / "wandb").glob("*run-*/run-*.wandb"))
 
