@@ -71,6 +71,7 @@ class TrainConfig:
         alpha: strength of the noise; what it means for each kind is said in `dae.noise`.
         noise: one of `NOISES`.
         seed: root of all random streams of this training.
+        latent_bias: what the biases of the latent layer begin at; see `dae.model.initialise`.
 
     Raises:
         UserError: a value is out of range.
@@ -82,10 +83,11 @@ class TrainConfig:
     alpha: float = 0.5
     noise: str = GAUSSIAN
     seed: int = 0
+    latent_bias: float = 0.0
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        at_least(0, alpha=self.alpha, seed=self.seed)
+        at_least(0, alpha=self.alpha, seed=self.seed, latent_bias=self.latent_bias)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"lr {self.lr} is out of range: it must be a positive number, such as 1e-3.")
         if self.noise not in NOISES:

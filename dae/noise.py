@@ -46,7 +46,8 @@ def corrupt(
     """
     noisy = clean.new_empty(clean.shape) if out is None else out
     if kind == BLUR:
-        return noisy.copy_(_blur_operator(alpha, clean.device) @ clean @ _blur_operator(alpha, clean.device).mT)
+        blur = _blur_operator(alpha, clean.device)
+        return noisy.copy_(blur @ clean @ blur.mT).clamp_(0, 1)
     if kind == SALT_AND_PEPPER:
         draw = noisy.uniform_(generator=generator)
         pepper, salt = draw < alpha / 2, draw >= 1 - alpha / 2
@@ -80,7 +81,7 @@ def _blur(images: Array, alpha: float) -> Array:
     from scipy.ndimage import gaussian_filter
 
     blurred: Array = gaussian_filter(images, BLUR_PIXELS * alpha, mode="reflect", axes=(-2, -1))
-    return blurred
+    return blurred.clip(0, 1)
 
 
 @cache  # a CUDA graph keeps its address, and could not copy it to the device while being captured

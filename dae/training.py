@@ -125,7 +125,8 @@ class Training:
         self.images = images
         self.history: list[EpochResult] = []
         model = DenoisingAutoencoder(model_config)
-        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), float(images.test_set.mean_image.mean()))
+        mean_pixel = float(images.test_set.mean_image.mean())
+        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), mean_pixel, config.latent_bias)
         self._engine = engine.build(model, config, images.train, images.dataset.low, images.dataset.high)
 
     @property

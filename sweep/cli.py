@@ -11,10 +11,12 @@ import click
 from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.config import GAUSSIAN, NOISES, check_dataset, default_batch_size
 from dae.errors import UserError
-from sweep import __version__
-from sweep.cli_axes import grid_of, which_axes
+from sweep import __version__, caches
+from sweep.cli_axes import grid_of, which_arm, which_axis
+from sweep.cli_resolve import resolving_of, which_rounds
 from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
-from sweep.records import MANIFEST, Status, Sweep, check_same_sweep, check_settings, facets, gather
+from sweep.matching import WIDTH
+from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unwritable, open_store
 
@@ -108,7 +110,8 @@ which_grid = options(
     click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
     click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
     click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
-    which_axes,
+    which_axis,
+    which_arm,
 )
 which_data = click.option(
     "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
@@ -122,6 +125,13 @@ which_settings = options(
     click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
     click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+    click.option(
+        "--latent-bias",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What the latent's biases begin at; 0.5 keeps its ReLUs alive.",
+    ),
 )
 
 
@@ -129,6 +139,7 @@ which_settings = options(
 @click.version_option(__version__)
 def main() -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
+    caches.keep_beside_ray()
 
 
 @main.command()
@@ -156,6 +167,7 @@ def main() -> None:
     show_default=True,
     help="How often a cell goes on after its process or node died.",
 )
+@which_rounds
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @click.option("--no-report", is_flag=True, help="Train only.")
 @click.option(
@@ -208,6 +220,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
         wandb_mode=given["wandb_mode"],
         project=given["project"],
         max_retries=given["max_retries"],
+        resolving=resolving_of(given, grid, start),
         evaluation=not (no_report or no_evaluation),
     )
     outcome = runner.run(
@@ -221,7 +234,10 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
         make_report=None if no_report else _report,
     )
     print_results(console, outcome.sweep)
-    console.print(f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}", highlight=False)
+    unsuccessful = [record for record in outcome.sweep.records.values() if record.error]
+    closing = f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}{':' * bool(unsuccessful)}"
+    for line in (closing, *(f"  {each.key}  {each.status}: {each.error}" for each in unsuccessful)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if outcome.stopped_because:
         click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
     if outcome.sweep.completed and not no_report:
@@ -264,13 +280,17 @@ def plan(**given: Any) -> None:
         )
     Console().print(table)
     for axis, values in grid.axes.items():
-        own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
-        click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
+        if given["match_parameters"] and axis == WIDTH:
+            shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
+            click.echo(
+                f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
+            )
+        else:
+            own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
+            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
-    if found is not None and found.records:
-        check_same_sweep(found.manifest, settings)
-    for record in found.records.values() if found is not None else ():
-        check_settings(record, settings)
+    if found is not None:
+        check_sweep(found.records.values(), settings, found.manifest)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
@@ -285,14 +305,17 @@ def plan(**given: Any) -> None:
 @storage_option
 @debug_option
 def status(storage: str) -> None:
-    """List the sweeps of a storage folder and the state of their cells."""
+    """List the sweeps of a storage folder and the state of their cells.
+
+    Every file is compared with its digest; whether the numbers are right as well is what verify tells.
+    """
     folder = Path(storage).expanduser()
     names = [entry.parent.name for entry in sorted(folder.glob(f"*/{MANIFEST}"))]
     if not names:
         raise UserError(f"there is no sweep in {folder.absolute()}. Begin one with dae-sweep run, or give --storage.")
     for name in names:
         try:
-            sweep = gather(open_store(storage, name))
+            sweep = gather(open_store(storage, name), thorough=True)
         except (Damaged, UserError) as error:
             click.echo(f"{name}: {MANIFEST} cannot be read: {error}")
             continue
@@ -302,7 +325,7 @@ def status(storage: str) -> None:
         for cell in sweep.manifest.grid.cells:
             record = sweep.records.get(cell.key)
             state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
-            detail = ""
+            detail = sweep.damaged.get(cell.key, "")
             if record is not None:
                 detail = f"epoch {len(record.history)}/{epochs}"
                 detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
@@ -359,7 +382,8 @@ def print_results(console: "Console", sweep: Sweep) -> None:
     for point, facet in facets(sweep):
         heading, *rows = loss_table(facet)
         title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim")
         for name in heading:
             table.add_column(name, justify="right")
         for row in rows:
@@ -392,7 +416,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
 
 def _find(store: Store) -> Sweep | None:
     try:
-        return gather(store)
+        return gather(store, thorough=True)
     except (FileNotFoundError, Damaged):
         return None
 
@@ -452,7 +476,8 @@ def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) ->
 
     store = open_store(storage, name or dataset)
     done = upload.sync(store)
-    click.echo(f"{done.now} runs uploaded, {done.before} had been before, {len(done.missing)} missing")
+    runs = "run" if done.now == 1 else "runs"
+    click.echo(f"{done.now} {runs} uploaded, {done.before} had been before, {len(done.missing)} missing")
     for folder in done.missing:
         click.echo(f"  {folder}")
     if done.missing:

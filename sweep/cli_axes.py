@@ -8,6 +8,7 @@ from click.core import ParameterSource
 
 from dae.errors import UserError
 from sweep.grid import AXES, Grid, Settings, Value, axis_value, value_text
+from sweep.matching import arm
 
 
 class Axis(click.ParamType[tuple[str, tuple[Value, ...]]]):
@@ -32,12 +33,17 @@ class Axis(click.ParamType[tuple[str, tuple[Value, ...]]]):
             self.fail(str(error), param, ctx)
 
 
-which_axes = click.option(
+which_axis = click.option(
     "--axis",
     "axes",
     type=Axis(),
     multiple=True,
     help=f"Cross the grid with values of {', '.join(AXES)}; may be repeated, once an axis.",
+)
+which_arm = click.option(
+    "--match-parameters",
+    is_flag=True,
+    help="Add cells whose width gives every depth from 2 on the parameters of the shallowest of them.",
 )
 
 
@@ -65,7 +71,8 @@ def grid_of(given: Mapping[str, Any], settings: Settings) -> Grid:
             )
     for cell in grid.architectures:
         settings.at(cell)
-    return Grid.of(map(settings.plain, grid.cells))
+    grid = Grid.of(map(settings.plain, grid.cells))
+    return grid.union(arm(grid, settings)) if given["match_parameters"] else grid
 
 
 def _joined(name: str, values: tuple[Value, ...]) -> str:

@@ -1,6 +1,7 @@
 """Where the news of all trials come in. They go on to the display and to W&B, and are judged: does the sweep go on?"""
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sweep.grid import Cell
+from sweep.grid import Axes, Cell
 from sweep.progress import Progress
 from sweep.records import (
     LOST,
@@ -107,7 +108,8 @@ class Desk:
                 f"{record.error}. Free or repair the storage; what was finished is kept, the same command continues"
             )
         if record.failure is Failure.PROGRAM and record.error is not None:
-            cells = self._errors.setdefault(record.error, set())
+            # Shapes and positions differ from cell to cell.
+            cells = self._errors.setdefault(re.sub(r"\d+", "0", record.error), set())
             cells.add(record.key)
             if len(cells) >= SAME_ERROR_LIMIT:
                 self.stop_because = f"{' and '.join(sorted(cells))} failed with the same error: {record.error}"
@@ -166,14 +168,22 @@ def copy_to_tracker(sweep: Sweep, tracker: Tracker, todo: Sequence[Cell]) -> Non
             tracker.ended(record, sample)
 
 
+def clean_and_noisy(sweep: Sweep, axes: Axes = ()) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The sweep's ten sample images, the noisy ones as cells with these axes see them.
+
+    Raises:
+        Damaged: they are not what was written.
+    """
+    samples = np.load(io.BytesIO(read_verified(sweep.store, samples_file(axes), sweep.manifest.digests)))
+    return samples["clean"], samples["noisy"]
+
+
 def sample_of(sweep: Sweep, record: Record) -> npt.NDArray[np.uint8]:
     """Clean, noisy and denoised digits of a completed cell, one row each.
 
     Raises:
         Damaged: the sweep's sample digits or the cell's outputs are not what was written.
     """
-    originals = read_verified(sweep.store, samples_file(record.cell.axes), sweep.manifest.digests)
-    outputs = read_verified(sweep.store, CellFiles(record.key).test, record.digests)
-    samples, test = np.load(io.BytesIO(originals)), np.load(io.BytesIO(outputs))
-    rows = np.stack([samples["clean"], samples["noisy"], test["samples"]])
+    test = np.load(io.BytesIO(read_verified(sweep.store, CellFiles(record.key).test, record.digests)))
+    rows = np.stack([*clean_and_noisy(sweep, record.cell.axes), test["samples"]])
     return (255 * rows.transpose(0, 2, 1, 3).reshape(3 * 28, -1)).round().astype(np.uint8)

@@ -126,10 +126,11 @@ class Cell:
         return cell
 
 
-_DIGITS = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_KEY_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_KEY_VALUES = {"noise": "|".join(NOISES), "batch_size": r"\d+", "width": r"\d+"}
 _KEY = re.compile(
     r"DAE_(?P<depth>\d+)_(?P<latent>\d+)"
-    + "".join(f"(?:-{name}(?P<{name}>{'|'.join(NOISES) if name == 'noise' else _DIGITS}))?" for name in AXES)
+    + "".join(f"(?:-{name}(?P<{name}>{_KEY_VALUES.get(name, _KEY_NUMBER)}))?" for name in AXES)
     + r"-s(?P<seed>\d+)",
     re.ASCII,
 )
@@ -152,6 +153,7 @@ class Settings:
     noise: str = GAUSSIAN
     width: int = 16
     latent_channels: int = 4
+    latent_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -189,17 +191,18 @@ class Settings:
         """The training of ``cell``."""
         own = self.at(cell)
         return TrainConfig(
-            epochs=own.epochs, batch_size=own.batch_size, lr=own.lr, alpha=own.alpha, noise=own.noise, seed=cell.seed
+            epochs=own.epochs,
+            batch_size=own.batch_size,
+            lr=own.lr,
+            alpha=own.alpha,
+            noise=own.noise,
+            seed=cell.seed,
+            latent_bias=own.latent_bias,
         )
 
     def config(self, cell: Cell) -> dict[str, Any]:
         """Everything that determines the numbers of ``cell``: the ``config`` of its record."""
         return {"depth": cell.depth, "latent": cell.latent, "seed": cell.seed} | asdict(self.at(cell))
-
-
-def complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's config, as it would read had every setting existed when it was written."""
-    return {"noise": GAUSSIAN} | dict(config)
 
 
 @dataclass(frozen=True, slots=True)

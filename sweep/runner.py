@@ -3,10 +3,11 @@
 import importlib
 import io
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,16 +27,21 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
-    check_same_sweep,
-    check_settings,
+    check_checkpoint,
+    check_files,
+    check_sweep,
     gather,
     read_record,
     read_verified,
     samples_file,
 )
+from sweep.rounds import Resolving
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store, digest, seal, unseal
 from sweep.tracking import Tracker
+
+if TYPE_CHECKING:
+    from sweep.session import Resources
 
 Warn = Callable[[str], None]
 
@@ -54,8 +60,14 @@ class Request:
     wandb_mode: str
     project: str
     max_retries: int = 3
+    resolving: Resolving | None = None
     evaluation: bool = False
     """Whether to compute what the report shows beside the test losses."""
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at the same time."""
+        return self.gpus * self.trials_per_gpu or self.cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +125,12 @@ def run(
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
+            if not todo:
+                sweep, todo = _next_round(sweep, request, dataset, warn, tell)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
                 tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_device(request)}; starting Ray")
-                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
+                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell)
             sweep = gather(request.store)
             signals.raise_if_asked()
             if request.evaluation and sweep.completed:
@@ -158,16 +172,14 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
         records = dict(found.records)
-    if records and found is not None:
-        check_same_sweep(found.manifest, settings)
-    elif not records:
+    if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
-        # The sample digits of before may be under other noise.
+        # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
         manifest = replace(
             manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
         )
+    check_sweep(list(records.values()), settings, None if found is None else found.manifest)
     for record in records.values():
-        check_settings(record, settings)
         _check_same(record, dataset)
     manifest = _with_samples(manifest, store, dataset)
     if found is None or manifest != found.manifest:
@@ -262,28 +274,18 @@ def _todo(sweep: Sweep, warn: Warn) -> list[Cell]:
         if cell.key in sweep.damaged:
             warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
             sweep.store.delete(CellFiles(cell.key).record)
-        elif sweep.status(cell) is Status.COMPLETED:
-            record, files = sweep.records[cell.key], CellFiles(cell.key)
+        elif sweep.status(cell).is_final:
             try:
-                for name in (files.test, files.weights):
-                    read_verified(sweep.store, name, record.digests)
+                check_files(sweep.store, sweep.records[cell.key])
                 continue
             except Damaged as error:
                 warn(f"{error}; {cell.key} is trained again")
-        elif sweep.status(cell).is_final:
-            continue
-        _check_checkpoint(sweep.store, cell, warn)
+        try:
+            check_checkpoint(sweep.store, cell)
+        except Damaged as error:
+            warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
-
-
-def _check_checkpoint(store: Store, cell: Cell, warn: Warn) -> None:
-    try:
-        unseal(store.read(CellFiles(cell.key).checkpoint))
-    except FileNotFoundError:
-        return
-    except Damaged as error:
-        warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
 
 
 def _train(
@@ -295,73 +297,98 @@ def _train(
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
+    tell: Warn,
 ) -> str | None:
-    """Run the trials; why they ended early, or None."""
+    """Run the trials, round after round; why they ended early, or None."""
     from sweep import session
 
     # Ray starts its processes while Tune is imported.
     importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
     importing.start()
     resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
     dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
     signals.be_patient()  # half of a Ray would be left behind
     with session.local_cluster(resources, dataset_bytes):
         signals.install()
         importing.join()
         signals.raise_if_asked()
-        from sweep import tuning
-        from sweep.job import Job, git_commit
-
-        commit = git_commit()
-        # A completed cell whose files are damaged begins anew.
-        again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
-        shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
-        with make_progress(shown, resources.slots) as progress:
-            desk = Desk(sweep, progress, tracker, warn)
-            signals.be_patient()
-            # Cells that ran out of memory beside others have one more round, with the device to themselves.
-            for round_resources in (resources, resources.alone):
-                job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
-                tuning.run_trials(
-                    todo,
-                    job,
-                    dataset,
-                    round_resources,
-                    desk,
-                    lambda: signals.asked() or desk.is_stopped,
-                    max_retries=request.max_retries,
-                )
-                signals.raise_if_asked()
-                todo, desk.out_of_memory = desk.out_of_memory, []
-                if not todo or desk.is_stopped:
-                    break
-    return desk.stop_because
+        stopped_because = None
+        while todo and stopped_because is None:
+            stopped_because = _round(todo, sweep, request, resources, dataset, signals, tracker, make_progress, warn)
+            if stopped_because is None:
+                sweep, todo = _next_round(gather(request.store), request, dataset, warn, tell)
+    return stopped_because
 
 
-class _held:  # noqa: N801  (reads as the context it is)
+def _round(
+    todo: list[Cell],
+    sweep: Sweep,
+    request: Request,
+    resources: "Resources",
+    dataset: Dataset,
+    signals: Signals,
+    tracker: Tracker,
+    make_progress: Callable[[Sweep, int], Progress],
+    warn: Warn,
+) -> str | None:
+    """Train these cells; why it ended early, or None."""
+    from sweep import tuning
+    from sweep.job import Job, git_commit
+
+    commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if request.gpus else "cpu"
+    is_late: Callable[[], bool] = request.resolving.is_late if request.resolving else lambda: False
+    # A completed cell whose files are damaged begins anew.
+    again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
+    shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
+    with make_progress(shown, resources.slots) as progress:
+        desk = Desk(sweep, progress, tracker, warn)
+        signals.be_patient()
+        # Cells that ran out of memory beside others have one more round, with the device to themselves.
+        for round_resources in (resources, resources.alone):
+            job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
+            tuning.run_trials(
+                todo,
+                job,
+                dataset,
+                round_resources,
+                desk,
+                lambda: signals.asked() or desk.is_stopped or is_late(),
+                max_retries=request.max_retries,
+            )
+            signals.raise_if_asked()
+            todo, desk.out_of_memory = desk.out_of_memory, []
+            if not todo or desk.is_stopped:
+                break
+    return desk.stop_because or ("--time-budget is over; the same command goes on" if is_late() else None)
+
+
+def _next_round(sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, tell: Warn) -> tuple[Sweep, list[Cell]]:
+    """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
+    from sweep import rounds
+
+    cells = rounds.after_look(sweep, request.resolving, request.slots, tell)
+    if cells:
+        sweep = declare(replace(request, grid=Grid.of(cells)), dataset, warn)
+    return sweep, longest_first(cells, sweep.manifest.settings)
+
+
+@contextmanager
+def _held(store: Store) -> Iterator[None]:
     """The sweep's folder, made if need be, for this process alone.
 
     Raises:
         UserError: it cannot be written, or another run is at it.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __enter__(self) -> None:
+    with ExitStack() as held:
         try:
-            self._store.root.mkdir(parents=True, exist_ok=True)
-            self._lock = self._store.lock()
-            self._lock.__enter__()
+            store.root.mkdir(parents=True, exist_ok=True)
+            held.enter_context(store.lock())
         except Held as holder:
             raise UserError(
-                f"{holder} is already at the sweep in {self._store.root}. Wait for it, or give another --name."
+                f"{holder} is already at the sweep in {store.root}. Wait for it, or give another --name."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {self._store.root} ({error.strerror}). Give a --storage that can be written."
+                f"cannot write to {store.root} ({error.strerror}). Give a --storage that can be written."
             ) from error
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.__exit__(None, None, None)
+        yield

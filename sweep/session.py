@@ -3,11 +3,13 @@
 import logging
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from sweep import caches
+from sweep.watchdog import watching
 
 # Read when Ray is imported or its workers start.
 os.environ |= {
@@ -23,12 +25,10 @@ os.environ |= {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-# Compiled kernels are kept from sweep to sweep, beside Ray's files and not in the home folder.
-os.environ.setdefault("TRITON_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "triton"))
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "torchinductor"))
+caches.keep_beside_ray()
 if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-import ray
+import ray  # noqa: E402  (reads the environment when it is imported)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +79,8 @@ def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
         object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
     )
     try:
-        yield
+        with watching():
+            yield
     finally:
         ray.shutdown()
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dae.errors import UserError
 from sweep.store import Store
-from sweep.tracking import has_key, is_synced
+from sweep.wandb_files import is_synced, offline
+from sweep.wandb_service import has_key
 
 DEFAULT_URL = "https://api.wandb.ai"
 REACH_TIMEOUT_S = 10.0
@@ -35,11 +36,6 @@ class Uploaded:
     problem: str
 
 
-def offline_runs(store: Store) -> list[Path]:
-    """The files of all offline runs of a sweep, oldest first."""
-    return sorted(store.path("wandb").glob("offline-run-*/run-*.wandb"))
-
-
 def sync(store: Store) -> Uploaded:
     """Upload what is not uploaded yet. What is has a marker and is left alone, so that nothing is there twice.
 
@@ -50,7 +46,7 @@ def sync(store: Store) -> Uploaded:
         raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.")
     if store.locked():
         raise UserError(f"a run is at the sweep in {store.root} and still writes its W&B runs: sync when it has ended.")
-    runs = offline_runs(store)
+    runs = offline(store.root)
     todo = [file for file in runs if not is_synced(file)]
     if not todo:
         return Uploaded(len(runs), 0, (), "")

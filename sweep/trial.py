@@ -21,9 +21,21 @@ import safetensors.torch
 import torch
 
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
-from sweep.grid import Cell, complete
+from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record, read_verified
+from sweep.records import (
+    LATER_SETTINGS,
+    SCHEMA,
+    Attempt,
+    CellFiles,
+    Epoch,
+    Failure,
+    Record,
+    Status,
+    check_files,
+    now,
+    read_record,
+)
 from sweep.store import Damaged, digest, seal, unseal
 
 
@@ -115,8 +127,7 @@ class Trial:
         if record is None or not record.status.is_final or record.config != self.record.config:
             return None
         try:
-            for name in (self.files.test, self.files.weights) if record.status is Status.COMPLETED else ():
-                read_verified(self.job.store, name, record.digests)
+            check_files(self.job.store, record)
         except Damaged:
             return None
         return record if record.dataset == self.record.dataset else None
@@ -171,7 +182,7 @@ class Trial:
         except Exception as error:  # damaged, or written by another version: either way it is not to be used
             _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
-        if complete(state.get("identity", {})) != self._identity():
+        if LATER_SETTINGS | state.get("identity", {}) != self._identity():
             _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state
@@ -214,7 +225,6 @@ class Trial:
             test_psnr_db=psnr_db(loss),
             digests={name.rsplit("/", 1)[-1]: digest(content) for name, content in contents.items()},
         )
-        self.job.store.delete(self.files.checkpoint)
 
     def _end(self, status: Status, error: str | None, **results: Any) -> None:
         self._write(
@@ -228,6 +238,8 @@ class Trial:
                 **results,
             )
         )
+        if status.is_final:
+            self.job.store.delete(self.files.checkpoint)
 
     def _write(self, record: Record) -> None:
         self._check_token()
@@ -267,8 +279,9 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # On the CPU, and where a library asks for memory, torch raises a plain RuntimeError. oneDNN says the least.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 @cache

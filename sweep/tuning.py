@@ -48,12 +48,12 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         """Once a process; the dataset arrives through the object store."""
         import torch
 
+        from dae.engine import settle_process
         from dae.training import Images
 
         if job.device == "cuda":
             torch.cuda.set_per_process_memory_fraction(job.memory_share)
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
+        settle_process()
         self._job = job
         self._images = Images(dataset, job.settings.alpha, job.device, job.settings.noise)
         self.reset_config(config)
