@@ -160,7 +160,7 @@ def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) 
         filtered = _clipped(chosen(noisy))
         plain.append(_denoiser(name, "filter", parameters, chosen, clean, filtered))
         gain, offset = _line(filtered, clean)
-        parameters |= {"gain": gain, "offset": offset}
+        parameters = parameters | {"gain": gain, "offset": offset}
         then = partial(_rescaled, function=chosen, gain=gain, offset=offset)
         answer = _brightened(filtered, gain, offset)
         rescaled.append(_denoiser(f"{name}, rescaled", "filter", parameters, then, clean, answer))

@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dae.errors import UserError
 from sweep.grid import Grid
-from sweep.rounds import Resolving
+
+if TYPE_CHECKING:
+    from sweep.rounds import Resolving
 
 DEFAULT_SEEDS = 10
 LEAST_SEEDS = 3
@@ -48,12 +50,13 @@ def which_rounds(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def resolving_of(given: dict[str, Any], grid: Grid, start: float) -> Resolving | None:
+def resolving_of(given: dict[str, Any], grid: Grid, start: float) -> "Resolving | None":
     """The budget among a command's options; None without ``--resolve``. ``start`` is when the command began.
 
     Raises:
         UserError: the options contradict each other or are out of range.
     """
+    from sweep.rounds import Resolving
     from sweep.statistics import MOST_SEEDS
 
     resolve, max_seeds, budget_s = (given.pop(name) for name in ("resolve", "max_seeds", "time_budget"))

@@ -1,15 +1,27 @@
 """The sentences of a report, written from the numbers: nothing is said that the records do not say. No torch."""
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
-
-import numpy as np
 
 from dae.architecture import STEM_SIZE
-from sweep.analysis import Arrays, Effect, Result, Verdict, flags_of, usable_records
+from sweep.analysis import Result, Verdict, flags_of, usable_records
 from sweep.claims import Claim, Contrast, Factor, Split
-from sweep.records import Record, Status, Sweep
-from sweep.statistics import Array
+from sweep.findings import Findings
+from sweep.grid import axes_text
+from sweep.matching import MATCHED
+from sweep.records import Status, Sweep
+from sweep.words import (
+    SPACE,
+    bounds,
+    command,
+    counted,
+    effect_size,
+    interval,
+    listed,
+    mse,
+    pair_name,
+    rests_on,
+    roughly,
+)
 
 CLAIMS = {
     Factor.LATENT: ("(*)", "at a fixed depth, a smaller latent space gives a higher loss"),
@@ -17,90 +29,44 @@ CLAIMS = {
 }
 """The study's name and statement of each claim (section 4.2)."""
 
+CONFOUND = (
+    "Depth and latent size are not all that differs between two architectures. Depth also moves the number of "
+    "parameters, the multiply-accumulates and how much of the image a latent element sees; so does latent size, "
+    "through the kernels that reach it. An effect above is that of the whole change. By depth:"
+)
+"""Why an effect of depth or latent size may be one of something else."""
 
-# ---- numbers
-
-
-def mse(value: float) -> str:
-    """A loss."""
-    return f"{value:.5f}" if abs(value) >= 1e-3 else f"{value:.2e}"
-
-
-def difference(value: float) -> str:
-    """A difference of losses, with its sign."""
-    return f"{value:+.5f}".replace("-", "\N{MINUS SIGN}")
-
-
-def percent(value: float) -> str:
-    """A relative difference, with its sign."""
-    return f"{100 * value:+.1f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
-
-
-def effect_size(effect: Effect) -> str:
-    """The difference and, where it has a meaning, what part of the lower loss it is."""
-    relative = "" if effect.relative is None else f" ({percent(effect.relative)})"
-    return difference(effect.difference) + relative
-
-
-def interval(effect: Effect) -> str:
-    """The 95 % interval and the number of seeds; nothing with one seed."""
-    if effect.low is None or effect.high is None:
-        return ""
-    return f"[{difference(effect.low)}, {difference(effect.high)}], n = {len(effect.seeds)}"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, the leading zeros left out."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
-def listed(items: Iterable[str], limit: int = 4, separator: str = ", ") -> str:
-    """The items with commas; beyond ``limit`` only how many more there are."""
-    items = list(dict.fromkeys(items))
-    shown = separator.join(items[:limit])
-    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
-
-
-def rests_on(caveats: Iterable[str]) -> str:
-    """What a sentence must add where it rests on cells that did not train well."""
-    listing = listed(caveats)
-    return f" This rests on {listing}." if listing else ""
+MOST_STEPS = 3
+"""Steps between levels that a sentence goes through; beyond that it gives both ends."""
 
 
 # ---- the summary
 
 
-def summary(sweep: Sweep, found: Sequence[Result], claims: Sequence[Claim]) -> list[str]:
-    """Three sentences: what is completed, what is best and worst, what the claims come to on the test loss."""
-    return [_progress(sweep), _extremes(sweep, found), " ".join(_in_short(sweep, claim) for claim in claims)]
-
-
-def _progress(sweep: Sweep) -> str:
-    grid = sweep.manifest.grid
-    statuses = [sweep.status(cell) for cell in grid.cells]
+def lead(findings: Findings) -> str:
+    """What is completed, of what."""
+    grid, settings = findings.whole.manifest.grid, findings.sweep.manifest.settings
+    statuses = [findings.whole.status(cell) for cell in grid.cells]
     holes = [status for status in Status if status is not Status.COMPLETED and status in statuses]
     rest = ", ".join(f"{statuses.count(status)} {status}" for status in holes)
     return (
         f"{statuses.count(Status.COMPLETED)} of {counted(len(grid.cells), 'cell')} completed: "
-        f"{counted(len(grid.architectures), 'architecture')}, {counted(len(grid.seeds), 'seed')}"
+        f"{counted(len({cell.architecture for cell in grid.cells}), 'architecture')}, "
+        f"{counted(len(grid.seeds), 'seed')}"
         + (f" ({rest})." if rest else ".")
+        + f" Dataset {settings.dataset}, {settings.noise} noise of strength {settings.alpha:g}, "
+        f"{counted(settings.epochs, 'epoch')}."
     )
 
 
-def _extremes(sweep: Sweep, found: Sequence[Result]) -> str:
-    ranked = sorted((result for result in found if result.losses), key=lambda result: result.mean or 0.0)
+def extremes(findings: Findings) -> str:
+    """The best and the worst architecture, and what doing nothing costs."""
+    ranked = sorted((result for result in findings.results if result.losses), key=lambda result: result.mean or 0.0)
     best, worst = ranked[0], ranked[-1]
     text = f"Lowest test loss: {_named(best)}"
     if worst is not best:
         text += f"; highest: {_named(worst)}"
-    if identity := sweep.manifest.baselines.get("identity"):
+    if identity := findings.sweep.manifest.baselines.get("identity"):
         text += f"; doing nothing gives {mse(identity)}"
     return text + "." + rests_on(_caveats([best, worst]))
 
@@ -109,18 +75,127 @@ def _named(result: Result) -> str:
     return f"{result.name} with MSE {mse(result.mean or 0.0)} (PSNR {result.psnr:.2f} dB)"
 
 
-def _in_short(sweep: Sweep, claim: Claim) -> str:
-    name, statement = CLAIMS[claim.factor]
-    if claim.overall is None:
-        return f"Claim {name} is not tested: no two cells differ in {claim.factor} alone."
-    pairs, effect = claim.judged(), claim.overall.effects.get(Split.TEST)
+def summary(findings: Findings) -> list[tuple[str, str]]:
+    """Three sentences with a word each: what depth does, what compression does, how sure that is. On the test loss."""
+    latent, depth = findings.claims
+    return [
+        ("Depth", _effect_sentence(depth, "depth", findings) + _stops(findings)),
+        ("Compression", _effect_sentence(latent, "latent size", findings) + _more_if_shallow(findings)),
+        ("How sure", _certainty(findings)),
+    ]
+
+
+def _effect_sentence(claim: Claim, word: str, findings: Findings) -> str:
+    averages = [each for each in claim.averages if each.effects]
+    if not averages:
+        return f"No two cells that can be compared differ in {word} alone: nothing can be said."
+    steps = [each for each in averages if each.adjacent]
+    if len(steps) > MOST_STEPS:
+        steps = [max(averages, key=lambda each: abs(_level(each.higher) - _level(each.lower)))]
+    # From shallow to deep and from large to small, as a reader thinks of the change.
+    steps = sorted(steps, key=lambda each: _level(each.higher), reverse=claim.factor is Factor.LATENT)
+    at = steps[0].at
+    mean = (
+        f"On average over {claim.factor.other}s {', '.join(map(str, at))}"
+        if len(at) > 1
+        else f"At {claim.factor.other} {at[0]}"
+    )
+    return f"{mean}, the test loss of {', and that of '.join(_step(claim, each, findings) for each in steps)}."
+
+
+def _step(claim: Claim, contrast: Contrast, findings: Findings) -> str:
+    effect = contrast.effects[Split.TEST]
+    higher, lower = contrast.higher, contrast.lower
+    if claim.factor is Factor.LATENT:
+        higher, lower = f"{higher} ({_kept(higher, findings)})", f"{lower} ({_kept(lower, findings)})"
+    size = f"{abs(effect.difference):.5f}"
+    size += "" if effect.relative is None else f" ({100 * abs(effect.relative):.1f}{SPACE}%)"
+    low, high = (effect.low, effect.high) if effect.holds else (_minus(effect.high), _minus(effect.low))
+    certain = f" (95{SPACE}% interval {bounds(low, high)}, {effect.verdict})" if effect.p is not None else ""
+    return f"{higher} is {size} {'above' if effect.holds else 'below'} that of {lower}{certain}"
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _kept(level: str, findings: Findings) -> str:
+    side = _level(level)
+    channels = findings.sweep.manifest.settings.latent_channels
+    return f"{100 * channels * side**2 / 784:.1f}{SPACE}% of the pixels"
+
+
+def _level(text: str) -> int:
+    return int(text.rsplit(" ", 1)[-1])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _stops(findings: Findings) -> str:
+    """Where more depth stops paying, where there are enough depths to say."""
+    sentences = depth_sentences(findings)
+    return f" {sentences[0]}" if sentences else ""
+
+
+def _more_if_shallow(findings: Findings) -> str:
+    corners = findings.effects.corners
+    if corners is None or not corners.effects:
+        return ""
+    effect, (shallow, deep) = corners.effects[Split.TEST], (corners.at[0], corners.at[-1])
+    small, large = (corners.higher.removeprefix("latent "), corners.lower.removeprefix("latent "))
+    way = "more" if effect.holds else "less"
+    certain = f" ({interval(effect)}: {effect.verdict})" if effect.p is not None else ""
+    return (
+        f" Going from latent {large} to {small} costs {abs(effect.difference):.5f} {way} at depth {shallow} "
+        f"than at depth {deep}{certain}."
+    )
+
+
+def _certainty(findings: Findings) -> str:
+    claims = findings.claims
+    counts = sorted({len(result.losses) for result in findings.results if result.losses})
+    seeds = counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    judged = [each for claim in claims for each in claim.answers]
+    rests = rests_on(_pair_caveats(judged))
+    if counts[-1] == 1:
+        signs = "; ".join(_signs(claim) for claim in claims if claim.judged())
+        more = command(findings.whole.manifest, "--seeds 0,1,2")
+        return (
+            "One seed an architecture: the spread between seeds is unknown, so that no verdict can be given. "
+            + (f"{_capital(signs)}. " if signs else "")
+            + f"Verdicts take two seeds or more, such as {more}."
+            + rests
+        )
+    texts = [_verdict_of(claim) for claim in claims if claim.verdict is not None]
+    return (
+        f"Over {seeds} an architecture, {'; '.join(texts)}. The chance of any false verdict in a family of "
+        f"comparisons is held at 5{SPACE}%." + rests
+        if texts
+        else f"Over {seeds} an architecture, nothing can be compared."
+    )
+
+
+def _signs(claim: Claim) -> str:
+    pairs = claim.judged()
     holding = sum(pair.effects[Split.TEST].holds for pair in pairs)
-    text = f"Claim {name}, {statement}: the sign holds in {holding} of {counted(len(pairs), 'pair')}"
-    if effect is not None:
-        text += f", {effect_size(effect)} a step on average ({effect.verdict})"
-    if pairs and len(sweep.manifest.grid.seeds) > 1:
-        text += f"; pair by pair: {_verdicts(pairs, Split.TEST)}"
-    return text + "." + rests_on(_pair_caveats(pairs))
+    return f"the sign of claim {CLAIMS[claim.factor][0]} holds in {holding} of {counted(len(pairs), 'pair')}"
+
+
+def _verdict_of(claim: Claim) -> str:
+    name, statement = CLAIMS[claim.factor]
+    word = "average" if claim.factor is Factor.DEPTH else "pair"
+    text = f"claim {name}, {statement}, is {claim.verdict}: {verdict_counts(claim.answers, Split.TEST)} of "
+    text += counted(len(claim.answers), word)
+    plans = [each.effects[Split.TEST].needed for each in claim.answers if each.effects]
+    within_reach = [plan for plan in plans if plan is not None and plan.more is not None]
+    if within_reach:
+        seconds = max(plan.seconds or 0 for plan in within_reach)
+        most = max(plan.more or 0 for plan in within_reach)
+        times = f"; the hardest of the open ones takes about {counted(most, 'more seed')}"
+        text += times + (f" ({roughly(seconds)})" if seconds else "")
+    return text
 
 
 def _caveats(found: Iterable[Result]) -> list[str]:
@@ -151,20 +226,16 @@ def on_split(claim: Claim, split: Split) -> str:
     if failing:
         named = (f"{pair_name(pair)}, {effect_size(pair.effects[split])}" for pair in failing)
         text += f"It fails for {listed(named, separator='; ')}. "
-    text += f"Pair by pair: {_verdicts(pairs, split)}."
+    text += f"Pair by pair: {verdict_counts(pairs, split)}."
     return text + rests_on(_pair_caveats(pairs))
 
 
-def _verdicts(pairs: Sequence[Contrast], split: Split) -> str:
+def verdict_counts(pairs: Sequence[Contrast], split: Split) -> str:
+    """How many of each verdict: ``7 supported, 2 not resolved``."""
     verdicts = [pair.effects[split].verdict for pair in pairs]
     if set(verdicts) == {Verdict.ONE_SEED}:
         return str(Verdict.ONE_SEED)
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict if verdict in verdicts)
-
-
-def pair_name(pair: Contrast) -> str:
-    """The two architectures of a pair, the one that the claim gives the higher loss first."""
-    return " over ".join(cell.architecture for cell in pair.cells[:2])
 
 
 def collapsed(sweep: Sweep) -> str:
@@ -215,196 +286,70 @@ def stem_note(sweep: Sweep) -> str:
     )
 
 
-# ---- the study's side remarks
+# ---- how deep
 
 
-def convergence(sweep: Sweep) -> str:
-    """Whether the epochs given were enough (study, section 4.2)."""
-    records = usable_records(sweep)
-    epochs = sweep.manifest.settings.epochs
-    unconverged = [record.key for record in records if record.unconverged]
-    collapsed = [record.key for record in records if record.collapsed]
-    if unconverged:
-        text = (
-            f"{len(unconverged)} of {counted(len(records), 'completed cell')} had not converged after {epochs} epochs, "
-            "the validation loss still falling by over 1\N{NO-BREAK SPACE}% an epoch in the last three: "
-            f"{listed(unconverged)}."
-        )
-    else:
-        text = (
-            f"All {counted(len(records), 'completed cell')} had converged after {epochs} epochs: "
-            "no validation loss still fell by over 1\N{NO-BREAK SPACE}% an epoch in the last three."
-        )
-    if collapsed:
-        text += f" Collapsed, no better than predicting the mean image: {listed(collapsed)}."
-    return text
-
-
-def gap(sweep: Sweep) -> str:
-    """How far validation lies from training at the last epoch (study, section 4.2)."""
-    gaps = {
-        record.key: (last.val_loss - last.train_loss) / last.train_loss
-        for record in usable_records(sweep)
-        if (last := record.history[-1]).train_loss > 0
-    }
-    if not gaps:
-        return "No training loss to hold validation against."
-    low, high = min(gaps, key=lambda key: gaps[key]), max(gaps, key=lambda key: gaps[key])
-    spread = (
-        f"by {percent(gaps[low])} ({low})"
-        if low == high
-        else f"by {percent(gaps[low])} ({low}) to {percent(gaps[high])} ({high})"
-    )
-    return (
-        f"At the last epoch the validation loss differs from the training loss {spread}. The training loss is a "
-        "running mean within the epoch, under weights that are still improving, so that validation can lie below it."
-        + rests_on(f"{flag} {record.key}" for record in usable_records(sweep) for flag in flags_of(record))
-    )
-
-
-def interaction(contrasts: Sequence[Contrast], latents: Claim) -> list[str]:
-    """Whether a smaller latent costs a shallower model more, on the test loss (study, section 5.1).
-
-    ``latents`` is the claim (*), whose pairs give the two increases.
-    """
-    increases = {(each.at, each.higher, each.lower): each.effects.get(Split.TEST) for each in latents.pairs}
-    lines = []
-    for contrast in contrasts:
-        if Split.TEST not in contrast.effects:
+def depth_sentences(findings: Findings) -> list[str]:
+    """Where more depth stops paying or starts to overfit, latent size by latent size; from four depths on."""
+    texts = []
+    for profile in findings.profiles:
+        if len(profile.points) < MIN_DEPTHS:
             continue
-        effect = contrast.effects[Split.TEST]
-        shallow, deep = contrast.at
-        one, other = (increases.get(((depth,), contrast.higher, contrast.lower)) for depth in (shallow, deep))
-        same_seeds = one is not None and other is not None and one.seeds == other.seeds == effect.seeds
-        both = f" ({effect_size(one)} against {effect_size(other)})" if one and other and same_seeds else ""
-        small, large = contrast.higher.removeprefix("latent "), contrast.lower.removeprefix("latent ")
-        lines.append(
-            f"From latent {large} to {small}, the increase at depth {shallow} is {abs(effect.difference):.5f} "
-            f"{'larger' if effect.holds else 'smaller'} than at depth {deep}{both}: the study's "
-            f"sign {'holds' if effect.holds else 'fails'}"
-            + (
-                f", 95\N{NO-BREAK SPACE}% interval {interval(effect)}: {effect.verdict}"
-                if effect.p is not None
-                else f" ({effect.verdict})"
-            )
-            + "."
-            + rests_on(contrast.caveats)
+        best = next(point.result for point in profile.points if point.depth == profile.best)
+        text = (
+            f"At latent {profile.latent} the lowest test loss is that of depth {profile.best} ({mse(best.mean or 0.0)})"
         )
-    return lines
+        if profile.enough is None:
+            text += "; with one seed, where depth stops paying cannot be told from chance"
+        elif profile.enough == profile.points[-1].depth:
+            text += f": up to depth {profile.enough}, the deepest, more depth is shown to pay"
+        else:
+            gain = "" if profile.may_gain is None else f", by {100 * max(0.0, profile.may_gain):.1f}{SPACE}% at most"
+            text += f"; more depth stops paying at depth {profile.enough}: no deeper one is shown to do better{gain}"
+        if profile.overfits_from is not None:
+            text += f". From depth {profile.overfits_from} on it overfits: validation lies above training and rises"
+        elif profile.enough is not None:
+            text += ". No depth is shown to overfit"
+        texts.append(text + "." + rests_on(_caveats(point.result for point in profile.points)))
+    return texts
 
 
-def spread_ratios(sweep: Sweep, result: Result, arrays: Arrays) -> tuple[float, float] | None:
-    """Two answers to "does it paint the average image?", mean over seeds: 0 if it does, 1 if as varied as clean images.
-
-    The first is the mean squared distance of the reconstructions to the mean training image, the second that
-    between the mean reconstructions of the classes; both over the same of clean test images.
-    """
-    baseline = sweep.manifest.baselines.get("mean_image", 0.0)
-    outputs = [arrays.outputs[record.key] for record in result.records if record.key in arrays.outputs]
-    if not outputs or arrays.samples is None or not baseline:
-        return None
-    clean = _class_spread(arrays.samples.class_means)
-    to_mean = float(np.mean([each.to_mean.mean(dtype=np.float64) for each in outputs])) / baseline
-    return to_mean, float(np.mean([_class_spread(each.class_means) for each in outputs])) / clean
+MIN_DEPTHS = 4
+"""Fewer depths make no curve."""
 
 
-def _class_spread(means: Array) -> float:
-    """Mean squared distance per pixel over all pairs of different images (n, h, w)."""
-    distances = ((means[:, None].astype(np.float64) - means[None]) ** 2).mean(axis=(2, 3))
-    return float(distances.sum() / (len(means) * (len(means) - 1)))
+# ---- facets
 
 
-def average_image(sweep: Sweep, found: Sequence[Result], arrays: Arrays) -> str:
-    """Whether the smallest latent merely paints the average image (study, section 5.2)."""
-    smallest = [result for result in found if result.config.latent == min(sweep.manifest.grid.latents)]
-    ratios = [(each, pair) for each in smallest if (pair := spread_ratios(sweep, each, arrays)) is not None]
-    if not ratios:
-        return "The images of the smallest latent size cannot be read or are not there: nothing can be said."
-    lowest = min(min(pair) for _, pair in ratios)
-    verdict = (
-        "comes close to painting the average"
-        if lowest < 0.1
-        else "is pulled strongly towards the average"
-        if lowest < 0.5
-        else "does not merely paint the average"
-    )
-    numbers = listed((f"{each.name} {one:.2f} and {two:.2f}" for each, (one, two) in ratios), limit=9)
+def facet_sentence(findings: Findings) -> str:
+    """One point on the sweep's further axes in a sentence."""
+    ranked = sorted((result for result in findings.results if result.losses), key=lambda result: result.mean or 0.0)
+    if not ranked:
+        return "No cell is completed here."
+    best, worst = ranked[0], ranked[-1]
+    text = f"Test loss from {mse(best.mean or 0.0)} ({best.name}) to {mse(worst.mean or 0.0)} ({worst.name})"
+    verdicts = [f"claim {CLAIMS[claim.factor][0]} {claim.verdict}" for claim in findings.claims if claim.verdict]
+    return ". ".join([text, *([_capital("; ".join(verdicts))] if verdicts else [])]) + "." + rests_on(_caveats(ranked))
+
+
+def facet_name(findings: Findings) -> str:
+    """The point, in words."""
+    others = tuple(each for each in findings.axes if each not in MATCHED)
+    words = [*([axes_text(others)] if others else []), *(["equal parameters"] if is_matched(findings) else [])]
+    return ", ".join(words) or "the sweep's own settings"
+
+
+def is_matched(findings: Findings) -> bool:
+    """Whether it is an arm of equal parameters."""
+    return not set(findings.axes).isdisjoint(MATCHED)
+
+
+def matched(arm: Findings) -> str:
+    """What depth does where all depths have about as many parameters."""
+    found = [result for result in arm.results if result.losses]
+    counts = sorted(result.parameters for result in found) or [0]
+    effect = _effect_sentence(arm.claims[1], "depth", arm)
     return (
-        "Both ratios are 0 for a model that always paints the average image and 1 for one whose reconstructions are as "
-        f"varied as clean images. The smallest latent {verdict}: {numbers}."
-        + rests_on(_caveats(each for each, _ in ratios))
+        f"With the width solved for each depth, so that all have {counts[0]:,} to {counts[-1]:,} parameters: "
+        f"{effect[:1].lower()}{effect[1:]}" + rests_on(_caveats(found))
     )
-
-
-# ---- captions
-
-
-def curves_caption(sweep: Sweep) -> str:
-    """What the curves show."""
-    finals = {record.key: record.history[-1].val_loss for record in usable_records(sweep)}
-    low, high = min(finals, key=lambda key: finals[key]), max(finals, key=lambda key: finals[key])
-    ended = [key for key, record in sweep.records.items() if record.history and record.status is not Status.COMPLETED]
-    text = (
-        f"Solid lines are validation, dashed ones training; axes are shared. After {sweep.manifest.settings.epochs} "
-        f"epochs validation ends between {mse(finals[low])} ({low}) and {mse(finals[high])} ({high})."
-    )
-    if len(sweep.manifest.grid.seeds) > 1:
-        text += " Each seed is a line of its own."
-    if ended:
-        text += f" Crosses mark where cells that are not completed stopped: {listed(ended)}."
-    return text + rests_on(f"{flag} {each.key}" for each in usable_records(sweep) for flag in flags_of(each))
-
-
-def bars_caption(sweep: Sweep, found: Sequence[Result]) -> str:
-    """What the bars show."""
-    means = [result.mean for result in found if result.mean is not None]
-    text = "Test MSE per pixel"
-    text += ", mean over seeds, each seed a dot." if len(sweep.manifest.grid.seeds) > 1 else ", one seed."
-    if identity := sweep.manifest.baselines.get("identity"):
-        text += (
-            f" Doing nothing costs {mse(identity)}, {identity / min(means):.1f} times the lowest bar and "
-            f"{identity / max(means):.1f} times the highest: the narrow panel has it to scale."
-        )
-    steps = [(a, b) for a, b in pairwise(sorted(means)) if a > 0]
-    if len(steps) > 1:
-        close = min(steps, key=lambda step: step[1] / step[0])
-        text += f" The closest two bars differ by {100 * (close[1] / close[0] - 1):.1f} %."
-    holes = [result.name for result in found if result.mean is None]
-    if holes:
-        text += f" Without a number: {listed(holes)}."
-    return text + rests_on(_caveats(found))
-
-
-def corruption_caption(sweep: Sweep) -> str:
-    """What corruption did."""
-    text = (
-        f"One test image of each class, before and after adding {sweep.manifest.settings.alpha:g} n, n ~ N(0, 1), "
-        "and clipping to [0, 1]."
-    )
-    if identity := sweep.manifest.baselines.get("identity"):
-        text += f" Over the test set the corruption is an MSE of {mse(identity)}: what a cell has to remove."
-    return text
-
-
-def example_caption(record: Record, label: int) -> str:
-    """Which image is shown and whose work it is."""
-    return (
-        f"Test image of class {label}: of the ten samples the one of median error under {record.architecture} "
-        f"(seed {record.seed}), the architecture with the lowest test loss whose images can be read."
-        + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
-    )
-
-
-def denoised_caption(found: Sequence[Result], seeds: Iterable[int]) -> str:
-    """How to read the grid of images, and its holes."""
-    ranked = sorted((result for result in found if result.losses), key=lambda result: result.mean or 0.0)
-    holes = [result.name for result in found if not result.records]
-    seeds = sorted(seeds)
-    text = (
-        "The same ten test images under every architecture, clean and corrupted on top; below each strip its MSE over "
-        f"the whole test set (seed {listed(map(str, seeds))}). Lowest on average: {ranked[0].name}, "
-        f"highest: {ranked[-1].name}."
-    )
-    if holes:
-        text += f" Holes: {listed(holes)}."
-    return text + rests_on(_caveats(found))

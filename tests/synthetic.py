@@ -11,7 +11,7 @@ import numpy as np
 
 from sweep.grid import Cell, Grid, Settings
 from sweep.quality import Baseline, Condition, JudgeSummary, Quality, References
-from sweep.records import MANIFEST, SAMPLES, Attempt, CellFiles, Epoch, Manifest, Record, Status, gather
+from sweep.records import MANIFEST, SAMPLES, Attempt, CellFiles, Epoch, Manifest, Record, Status, gather, samples_file
 from sweep.store import Store, digest
 
 STUDY_LOSSES = {
@@ -42,28 +42,36 @@ def make_sweep(
     """Write a sweep to ``folder``.
 
     ``losses`` are test losses by (depth, latent), the rest is invented; seed 0 has them exactly, other seeds
-    scatter by ``seed_sd``. ``statuses`` names the cells that are not completed, ``flags`` those that are
-    ``collapsed`` or ``unconverged``. ``digits`` are ten images, drawn if left out.
+    scatter by ``seed_sd``; on an axis of strength they grow with it. ``statuses`` names the cells that are not
+    completed, ``flags`` those that are ``collapsed`` or ``unconverged``. ``digits`` are ten images, drawn if left out.
     """
     statuses, store, settings = statuses or {}, Store(folder), Settings()
     clean = drawn_digits() if digits is None else digits.astype(np.float32)
     generator = np.random.default_rng(7)
     mean_image = clean.mean(axis=0)
-    samples = _npz(
-        clean=clean,
-        noisy=np.clip(clean + 0.5 * generator.standard_normal(clean.shape), 0, 1).astype(np.float32),
-        labels=np.arange(10),
-        mean_image=mean_image,
-        class_means=clean,
-    )
-    store.write(SAMPLES, samples)
+    digests, conditions = {}, {}
+    for cell in (Cell(depth=1, latent=1, seed=0), *grid.cells):
+        file, alpha = samples_file(cell.axes), settings.at(cell).alpha
+        if file in digests:
+            continue
+        samples = _npz(
+            clean=clean,
+            noisy=np.clip(clean + alpha * generator.standard_normal(clean.shape), 0, 1).astype(np.float32),
+            labels=np.arange(10),
+            mean_image=mean_image,
+            class_means=clean,
+        )
+        store.write(file, samples)
+        digests[file] = digest(samples)
+        conditions[file] = {"identity": 0.1163 * alpha / 0.5, "mean_image": 0.0674}
     manifest = Manifest.new(
         name=name,
         grid=grid,
         settings=settings,
         dataset={"name": "mnist", "fingerprint": "f" * 64, "train": 48000, "validation": 12000, "test": num_test},
-        baselines={"identity": 0.1163, "mean_image": 0.0674},
-        digests={SAMPLES: digest(samples)},
+        baselines=conditions.pop(SAMPLES),
+        conditions=conditions,
+        digests=digests,
     )
     manifest = replace(manifest, id="0" * 32, created_at=TIME)
     store.write(MANIFEST, manifest.to_bytes())
@@ -77,6 +85,7 @@ def make_sweep(
             test = outputs(record.test_loss, clean, mean_image, num_test, seed=cell.seed)
             weights = b"not read by what this sweep is for"
             store.write(CellFiles(cell.key).test, test)
+            store.write(CellFiles(cell.key).log, f"{cell.key}: epoch 15 <done>\n".encode())
             store.write(CellFiles(cell.key).weights, weights)
             record = replace(record, digests={"test.npz": digest(test), "model.safetensors": digest(weights)})
         store.write(CellFiles(cell.key).record, record.to_bytes())
@@ -98,6 +107,7 @@ def _record(
     errors: Mapping[str, str],
 ) -> Record:
     test_loss = losses.get((cell.depth, cell.latent), invented_loss(cell.depth, cell.latent))
+    test_loss *= settings.at(cell).alpha / settings.alpha
     if cell.seed:
         generator = np.random.default_rng((cell.depth, cell.latent, cell.seed))
         test_loss += seed_sd * float(generator.standard_normal())

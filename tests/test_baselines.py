@@ -112,7 +112,9 @@ def test_rescaling_never_hurts_where_it_was_chosen(tiny: Dataset) -> None:
     """Clipping moves the line's loss a little off its least squares."""
     found = {each.name: each for each in filters(tiny, "gaussian", 0.5)}
     for name in ("mean filter", "median filter", "Gaussian filter", "Wiener filter"):
-        assert found[f"{name}, rescaled"].validation_loss <= found[name].validation_loss * 1.01
+        plain, rescaled = found[name], found[f"{name}, rescaled"]
+        assert rescaled.validation_loss <= plain.validation_loss * 1.01
+        assert set(rescaled.parameters) - set(plain.parameters) == {"gain", "offset"}, "each says what it does"
 
 
 def test_the_same_data_give_the_same_bits(tiny: Dataset) -> None:

@@ -32,7 +32,7 @@ def test_records_are_read_without_anything_heavy(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"numpy", "matplotlib", "pandas", "scipy", "click", "rich"}) == set()
 
 
-@pytest.mark.parametrize("module", ["sweep.analysis", "sweep.report", "sweep.quality"])
+@pytest.mark.parametrize("module", ["sweep.analysis", "sweep.findings", "sweep.report", "sweep.quality"])
 def test_the_report_needs_no_torch(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"click"}) == set()
 

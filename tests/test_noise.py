@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -175,17 +175,21 @@ def test_the_test_noise_is_made_without_torch() -> None:
 
 # ---- the other kinds
 
-pictures = hnp.arrays(
-    np.float32,
-    st.tuples(st.integers(1, 3), st.just(28), st.just(28)),
-    elements=st.floats(0, 1, width=32).map(abs),
-)
+
+def picture(seed: int) -> Array:
+    """Two images of greys with black and white among them."""
+    drawn = np.random.default_rng(seed).uniform(-0.5, 1.5, (2, 28, 28))
+    return drawn.clip(0, 1).astype(np.float32)
+
+
+pictures = st.integers(0, 2**32).map(picture)
 shares = st.floats(0, 1, width=32)
 kinds = pytest.mark.parametrize("noise", NOISES)
 others = pytest.mark.parametrize("noise", [SALT_AND_PEPPER, BLUR])
 
 
 @kinds
+@settings(max_examples=25)
 @given(clean=pictures, seed=seeds)
 def test_strength_0_is_identity_whatever_the_kind(noise: str, clean: Array, seed: int) -> None:
     assert corrupt(torch.from_numpy(clean), 0.0, generator(seed), noise).numpy().tobytes() == clean.tobytes()
@@ -193,6 +197,7 @@ def test_strength_0_is_identity_whatever_the_kind(noise: str, clean: Array, seed
 
 
 @others
+@settings(max_examples=25)
 @given(clean=pictures, alpha=shares, seed=seeds)
 def test_every_kind_makes_images_and_leaves_the_input_alone(noise: str, clean: Array, alpha: float, seed: int) -> None:
     before = clean.copy()
@@ -242,7 +247,8 @@ def test_the_blur_of_a_point_is_a_gaussian_of_its_stated_width() -> None:
     np.testing.assert_allclose(blurred, np.outer(bell, bell) / bell.sum() ** 2, atol=1e-5)
 
 
-@given(pictures, st.floats(0.05, 1, width=32), seeds)
+@settings(max_examples=25)
+@given(pictures, st.floats(0.125, 1, width=32), seeds)
 def test_blur_is_one_and_the_same_wherever_it_is_computed(clean: Array, alpha: float, seed: int) -> None:
     trained_on = corrupt(torch.from_numpy(clean).unsqueeze(1), alpha, generator(seed), BLUR).squeeze(1).numpy()
     np.testing.assert_allclose(trained_on, corrupt_test(clean, alpha, "any", BLUR), atol=2e-6)
