@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
-from dae.config import IMAGE_SIZE, TrainConfig
+from dae.config import GAUSSIAN, IMAGE_SIZE, TrainConfig
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
 
@@ -52,7 +52,7 @@ class Engine:
 
     Args:
         model: its parameters are moved to ``device`` and become views of one tensor.
-        config: gives batch size, learning rate and noise level.
+        config: gives batch size, learning rate and noise.
         train: training images in [0, 1] times ``scale``, uint8, shape (n, 28, 28), on ``device``.
         low, high: pixel values that become 0 and 1.
     """
@@ -82,7 +82,7 @@ class Engine:
 
     def _step(self, batch: torch.Tensor, noise: torch.Generator, total: torch.Tensor) -> None:
         clean = self.unit(self.train_images.index_select(0, batch))
-        noisy = corrupt(clean, self.config.alpha, noise)
+        noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
         assert self.flat.grad is not None
         self.flat.grad.zero_()
         loss = F.mse_loss(self.forward(noisy), clean)
@@ -118,7 +118,7 @@ class Engine:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
             clean = self.unit(batch)
-            noisy = corrupt(clean, self.config.alpha, noise)
+            noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
             total += F.mse_loss(self.forward(noisy), clean, reduction="sum")
         return float(total) / images.numel()
 
@@ -172,6 +172,8 @@ class CudaEngine(Engine):
             self._kernels = self._own_kernels()
 
     def _own_kernels(self) -> "kernels.Step | None":
+        if self.config.noise != GAUSSIAN:  # they draw no other
+            return None
         if kernels is None or not kernels.supports(self.model):
             return None
         self.optimizer.step()  # with gradients of zero: makes the moments that the kernels then move

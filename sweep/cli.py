@@ -2,17 +2,21 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dae.architecture import mac_count, parameter_count, receptive_field
-from dae.config import check_dataset, default_batch_size
+from dae.config import GAUSSIAN, NOISES, check_dataset, default_batch_size
 from dae.errors import UserError
 from sweep import __version__, caches
-from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings
-from sweep.records import MANIFEST, Status, Sweep, check_settings, gather
+from sweep.cli_axes import grid_of, which_arm, which_axis
+from sweep.cli_resolve import resolving_of, which_rounds
+from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
+from sweep.matching import WIDTH
+from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unwritable, open_store
 
@@ -106,6 +110,8 @@ which_grid = options(
     click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
     click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
     click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
+    which_axis,
+    which_arm,
 )
 which_data = click.option(
     "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
@@ -115,7 +121,8 @@ which_settings = options(
     click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
     click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k]"),
     click.option("--lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate."),
-    click.option("--alpha", type=float, default=0.5, show_default=True, help="Noise, as a share of the pixel range."),
+    click.option("--alpha", type=float, default=0.5, show_default=True, help="Strength of the noise."),
+    click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
     click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
     click.option(
@@ -160,6 +167,7 @@ def main() -> None:
     show_default=True,
     help="How often a cell goes on after its process or node died.",
 )
+@which_rounds
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @click.option("--no-report", is_flag=True, help="Train only.")
 @debug_option
@@ -172,7 +180,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
     """
     start = time.monotonic()
     signals = Signals().install()
-    settings, grid = settings_of(given), Grid.product(given["depths"], given["latents"], given["seeds"])
+    settings = settings_of(given)
+    grid = grid_of(given, settings)
     store = open_store(given["storage"], given["name"] or given["dataset"])
     from sweep import machine, runner
 
@@ -205,6 +214,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         wandb_mode=given["wandb_mode"],
         project=given["project"],
         max_retries=given["max_retries"],
+        resolving=resolving_of(given, grid, start),
     )
     outcome = runner.run(
         request,
@@ -239,7 +249,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
 @debug_option
 def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
-    settings, grid = settings_of(given), Grid.product(given["depths"], given["latents"], given["seeds"])
+    settings = settings_of(given)
+    grid = grid_of(given, settings)
     store = open_store(given["storage"], given["name"] or given["dataset"])
 
     from rich.console import Console
@@ -249,10 +260,10 @@ def plan(**given: Any) -> None:
     table.add_column("name", no_wrap=True)
     for heading in ("latent space", "compression", "layers", "parameters", "MACs/image", "sees"):
         table.add_column(heading, justify="right")
-    for cell in grid.architectures:
+    for name, cell in _models(grid).items():
         model = settings.model(cell)
         table.add_row(
-            cell.architecture,
+            name,
             f"({model.latent_channels}, {cell.latent}, {cell.latent})",
             f"{model.compression:.2%}",
             f"{cell.depth} + {cell.depth}",
@@ -261,9 +272,18 @@ def plan(**given: Any) -> None:
             f"{receptive_field(model)} px",
         )
     Console().print(table)
+    for axis, values in grid.axes.items():
+        if given["match_parameters"] and axis == WIDTH:
+            shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
+            click.echo(
+                f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
+            )
+        else:
+            own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
+            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
-    for record in found.records.values() if found is not None else ():
-        check_settings(record, settings)
+    if found is not None:
+        check_sweep(found.records.values(), settings, found.manifest)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
@@ -294,6 +314,7 @@ def status(storage: str) -> None:
             continue
         click.echo(f"{name}: {tally(sweep)}" + (", a run is at it" if sweep.store.locked() else ""))
         epochs = sweep.manifest.settings.epochs
+        width = max((len(cell.key) for cell in sweep.manifest.grid.cells), default=0) + 1
         for cell in sweep.manifest.grid.cells:
             record = sweep.records.get(cell.key)
             state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
@@ -302,7 +323,7 @@ def status(storage: str) -> None:
                 detail = f"epoch {len(record.history)}/{epochs}"
                 detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
                 detail += "" if record.error is None else f"  {record.error}"
-            click.echo(f"  {cell.key:<16} {state:<12} {detail}".rstrip())
+            click.echo(f"  {cell.key:<{width}} {state:<12} {detail}".rstrip())
 
 
 @main.command()
@@ -332,6 +353,12 @@ def settings_of(given: dict[str, Any]) -> Settings:
     return Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
 
 
+def _models(grid: Grid) -> dict[str, Cell]:
+    """One cell of each model of the grid, by name; of the axes width alone makes another model."""
+    named = ((cell, tuple(each for each in cell.axes if each[0] == "width")) for cell in grid.architectures)
+    return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
+
+
 def tally(sweep: Sweep) -> str:
     """Such as ``7 of 9 completed, 1 diverged, 1 failed``."""
     states = [sweep.status(cell) for cell in sweep.manifest.grid.cells]
@@ -340,20 +367,23 @@ def tally(sweep: Sweep) -> str:
 
 
 def print_results(console: "Console", sweep: Sweep) -> None:
-    """The test losses, a row a depth and a column a latent size."""
+    """The test losses, a row a depth and a column a latent size; a table for each point on the axes."""
     from rich.table import Table
 
     from sweep.analysis import loss_notes, loss_table
 
-    heading, *rows = loss_table(sweep)
-    table = Table(title="test loss (MSE per pixel)", title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for name in heading:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for note in loss_notes(sweep):
-        console.print(f"* {note}", highlight=False, markup=False)
+    for point, facet in facets(sweep):
+        heading, *rows = loss_table(facet)
+        title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in heading:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        for note in loss_notes(facet):
+            console.print(f"* {note}", highlight=False, markup=False)
 
 
 def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
@@ -366,6 +396,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
             "depth": record.depth,
             "latent": record.latent,
             "seed": record.seed,
+            **{name: record.config[name] for name in AXES},
             "test_loss": record.test_loss,
             "test_psnr_db": record.test_psnr_db,
             "parameters": record.parameters,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,14 +29,19 @@ from sweep.records import (
     Sweep,
     check_checkpoint,
     check_files,
-    check_settings,
+    check_sweep,
     gather,
     read_record,
     read_verified,
+    samples_file,
 )
+from sweep.rounds import Resolving
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store, digest, seal, unseal
 from sweep.tracking import Tracker
+
+if TYPE_CHECKING:
+    from sweep.session import Resources
 
 Warn = Callable[[str], None]
 
@@ -54,6 +60,12 @@ class Request:
     wandb_mode: str
     project: str
     max_retries: int = 3
+    resolving: Resolving | None = None
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at the same time."""
+        return self.gpus * self.trials_per_gpu or self.cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +107,10 @@ def run(
         Interrupted: a signal came; every finished epoch is on disk.
     """
     dataset = data.load(request.settings.dataset, request.data_dir, request.settings.train_fraction)
-    if request.settings.batch_size > len(dataset.train):
+    largest = max(request.settings.at(cell).batch_size for cell in request.grid.cells)
+    if largest > len(dataset.train):
         raise UserError(
-            f"batch size {request.settings.batch_size} is larger than the {len(dataset.train)} training images: "
+            f"batch size {largest} is larger than the {len(dataset.train)} training images: "
             "lower --batch-size or raise --train-fraction."
         )
     with _held(request.store):
@@ -110,10 +123,12 @@ def run(
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
+            if not todo:
+                sweep, todo = _next_round(sweep, request, dataset, warn, tell)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
                 tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_device(request)}; starting Ray")
-                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
+                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell)
             sweep = gather(request.store)
             signals.raise_if_asked()
             if make_report is not None and sweep.completed:
@@ -151,22 +166,41 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
         records = dict(found.records)
-    if not records:
-        manifest = replace(manifest, settings=settings, dataset=_describe(dataset))
+    if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
+        grid = Grid.of(map(settings.plain, manifest.grid.cells))
+        # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
+        manifest = replace(
+            manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
+        )
+    check_sweep(list(records.values()), settings, None if found is None else found.manifest)
     for record in records.values():
-        check_settings(record, settings)
         _check_same(record, dataset)
-    test_set = TestSet(dataset, settings.alpha)
-    try:
-        read_verified(store, SAMPLES, manifest.digests)
-    except Damaged:
-        samples = _samples(test_set)
-        store.write(SAMPLES, samples)
-        manifest = replace(manifest, baselines=test_set.baselines(), digests={SAMPLES: digest(samples)})
+    manifest = _with_samples(manifest, store, dataset)
     if found is None or manifest != found.manifest:
         store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
     return gather(store)
+
+
+def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
+    """Write the sample digits under every noise of the sweep, where they are not there yet."""
+    noises = {SAMPLES: manifest.settings}
+    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
+    for file, settings in noises.items():
+        try:
+            read_verified(store, file, manifest.digests)
+            continue
+        except Damaged:
+            pass
+        test_set = TestSet(dataset, settings.alpha, settings.noise)
+        samples = _samples(test_set)
+        store.write(file, samples)
+        manifest = replace(manifest, digests={**manifest.digests, file: digest(samples)})
+        if file == SAMPLES:
+            manifest = replace(manifest, baselines=test_set.baselines())
+        else:
+            manifest = replace(manifest, conditions={**manifest.conditions, file: test_set.baselines()})
+    return manifest
 
 
 def _known_id(store: Store) -> dict[str, str]:
@@ -257,48 +291,79 @@ def _train(
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
+    tell: Warn,
 ) -> str | None:
-    """Run the trials; why they ended early, or None."""
+    """Run the trials, round after round; why they ended early, or None."""
     from sweep import session
 
     # Ray starts its processes while Tune is imported.
     importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
     importing.start()
     resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
     dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
     signals.be_patient()  # half of a Ray would be left behind
     with session.local_cluster(resources, dataset_bytes):
         signals.install()
         importing.join()
         signals.raise_if_asked()
-        from sweep import tuning
-        from sweep.job import Job, git_commit
+        stopped_because = None
+        while todo and stopped_because is None:
+            stopped_because = _round(todo, sweep, request, resources, dataset, signals, tracker, make_progress, warn)
+            if stopped_because is None:
+                sweep, todo = _next_round(gather(request.store), request, dataset, warn, tell)
+    return stopped_because
 
-        commit = git_commit()
-        # A completed cell whose files are damaged begins anew.
-        again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
-        shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
-        with make_progress(shown, resources.slots) as progress:
-            desk = Desk(sweep, progress, tracker, warn)
-            signals.be_patient()
-            # Cells that ran out of memory beside others have one more round, with the device to themselves.
-            for round_resources in (resources, resources.alone):
-                job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
-                tuning.run_trials(
-                    todo,
-                    job,
-                    dataset,
-                    round_resources,
-                    desk,
-                    lambda: signals.asked() or desk.is_stopped,
-                    max_retries=request.max_retries,
-                )
-                signals.raise_if_asked()
-                todo, desk.out_of_memory = desk.out_of_memory, []
-                if not todo or desk.is_stopped:
-                    break
-    return desk.stop_because
+
+def _round(
+    todo: list[Cell],
+    sweep: Sweep,
+    request: Request,
+    resources: "Resources",
+    dataset: Dataset,
+    signals: Signals,
+    tracker: Tracker,
+    make_progress: Callable[[Sweep, int], Progress],
+    warn: Warn,
+) -> str | None:
+    """Train these cells; why it ended early, or None."""
+    from sweep import tuning
+    from sweep.job import Job, git_commit
+
+    commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if request.gpus else "cpu"
+    is_late: Callable[[], bool] = request.resolving.is_late if request.resolving else lambda: False
+    # A completed cell whose files are damaged begins anew.
+    again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
+    shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
+    with make_progress(shown, resources.slots) as progress:
+        desk = Desk(sweep, progress, tracker, warn)
+        signals.be_patient()
+        # Cells that ran out of memory beside others have one more round, with the device to themselves.
+        for round_resources in (resources, resources.alone):
+            job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
+            tuning.run_trials(
+                todo,
+                job,
+                dataset,
+                round_resources,
+                desk,
+                lambda: signals.asked() or desk.is_stopped or is_late(),
+                max_retries=request.max_retries,
+            )
+            signals.raise_if_asked()
+            todo, desk.out_of_memory = desk.out_of_memory, []
+            if not todo or desk.is_stopped:
+                break
+    return desk.stop_because or ("--time-budget is over; the same command goes on" if is_late() else None)
+
+
+def _next_round(sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, tell: Warn) -> tuple[Sweep, list[Cell]]:
+    """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
+    from sweep import rounds
+
+    cells = rounds.after_look(sweep, request.resolving, request.slots, tell)
+    if cells:
+        sweep = declare(replace(request, grid=Grid.of(cells)), dataset, warn)
+    return sweep, longest_first(cells, sweep.manifest.settings)
 
 
 @contextmanager

@@ -23,7 +23,19 @@ import torch
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, check_files, now, read_record
+from sweep.records import (
+    LATER_SETTINGS,
+    SCHEMA,
+    Attempt,
+    CellFiles,
+    Epoch,
+    Failure,
+    Record,
+    Status,
+    check_files,
+    now,
+    read_record,
+)
 from sweep.store import Damaged, digest, seal, unseal
 
 
@@ -37,13 +49,14 @@ class Trial:
     Args:
         job: what all trials share.
         cell: the cell.
-        images: its dataset on the job's device.
+        images: its dataset on the job's device, under any noise.
     """
 
     def __init__(self, job: Job, cell: Cell, images: Images) -> None:
         self.job = job
         self.cell = cell
-        self.images = images
+        settings = job.settings.at(cell)
+        self.images = images.under(settings.alpha, settings.noise)
         self.files = CellFiles(cell.key)
         dataset = images.dataset
         self.record = Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint})
@@ -169,7 +182,7 @@ class Trial:
         except Exception as error:  # damaged, or written by another version: either way it is not to be used
             _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
-        if state.get("identity") != self._identity():
+        if LATER_SETTINGS | state.get("identity", {}) != self._identity():
             _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state
@@ -266,8 +279,8 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU, and where a library of the GPU's asks for memory, torch raises a plain RuntimeError.
-    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    # On the CPU, and where a library asks for memory, torch raises a plain RuntimeError. oneDNN says the least.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 

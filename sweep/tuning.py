@@ -55,7 +55,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             torch.cuda.set_per_process_memory_fraction(job.memory_share)
         settle_process()
         self._job = job
-        self._images = Images(dataset, job.settings.alpha, job.device)
+        self._images = Images(dataset, job.settings.alpha, job.device, job.settings.noise)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -35,8 +35,8 @@ def remove_unsynced(folder: Path, run_id: str) -> None:
 
 def remove_dangling_links(folder: Path) -> None:
     """Remove the links of ended runs to the log of wandb's process, which went with its cache."""
-    for link in (folder / "wandb").glob("*run-*/logs/debug-core.log"):
-        if not link.exists():
+    for link in (folder / "wandb").glob("*run-*/logs/*"):  # a name without a wildcard is looked for behind the link
+        if link.is_symlink() and not link.exists():
             link.unlink()
 
 

@@ -20,8 +20,9 @@ GRACE_S = 3.0
 @contextmanager
 def watching() -> Iterator[None]:
     """Should this process be killed meanwhile, what it has started by now is ended; nothing else ever is."""
-    # wandb's process has what is left to write, and ends by itself.
-    started = [each for each in descendants(os.getpid()) if "wandb-core" not in each.command]
+    # Ray's workers end with their raylet, and wandb's process when it has written what is left.
+    patient = ("ray::IDLE", "default_worker", "wandb-core")
+    started = [each for each in descendants(os.getpid()) if not any(name in each.command for name in patient)]
     watchdog = subprocess.Popen(
         [sys.executable, "-m", __name__, *(each.name for each in started)],
         stdin=subprocess.PIPE,

@@ -138,7 +138,8 @@ def test_every_setting_arrives_in_what_is_trained_and_recorded() -> None:
     assert training.latent_bias == 0.5
     assert settings.config(cell) == {
         "depth": 4, "latent": 9, "seed": 11, "dataset": "kmnist", "train_fraction": 0.25, "epochs": 7,
-        "batch_size": 64, "lr": 0.01, "alpha": 0.3, "width": 6, "latent_channels": 3, "latent_bias": 0.5,
+        "batch_size": 64, "lr": 0.01, "alpha": 0.3, "noise": "gaussian", "width": 6, "latent_channels": 3,
+        "latent_bias": 0.5,
     }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from synthetic import make_sweep
 
 from sweep.cli import main, settings_of
+from sweep.cli_axes import grid_of
 from sweep.grid import Grid
 
 README = Path(__file__).parent.parent / "README.md"
@@ -180,8 +181,8 @@ def test_commands_can_be_parsed_and_their_values_are_allowed(example: Example) -
     context = command.make_context(command.name, rest)
     if "depths" in context.params:
         values = dict(context.params)
-        settings_of(values)
-        Grid.product(values["depths"], values["latents"], values["seeds"])
+        with context:
+            grid_of(values, settings_of(values))
 
 
 @pytest.mark.parametrize(

@@ -380,8 +380,9 @@ def test_an_error_that_does_not_come_again_costs_nothing(
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("could not create a primitive"),
     ],
-    ids=["Python", "GPU", "CPU", "library"],
+    ids=["Python", "GPU", "CPU", "cuBLAS", "oneDNN"],
 )
 def test_a_cell_that_ran_out_of_memory_says_what_to_lower(
     tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

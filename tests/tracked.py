@@ -63,7 +63,7 @@ class Run:
     """A run's file, read by wandb."""
 
     def __init__(self, file: Path) -> None:
-        from wandb.util import get_core_path
+        from wandb.util import get_core_path  # not sooner: where a process is killed, what imported it matters
 
         self.file = file
         # What `wandb leet inspect --json FILE` runs, without importing wandb for every file.
@@ -93,6 +93,15 @@ class Run:
     @property
     def exit_codes(self) -> list[int]:
         return [exit.get("exit_code", 0) for exit in self.of("exit")]
+
+
+def epochs_by_cell(folder: Path) -> dict[str, list[list[int]]]:
+    """For each cell of a sweep its W&B runs, for each run its epochs."""
+    found: dict[str, list[list[int]]] = {}
+    for run in map(Run, files(folder)):
+        if run.start["job_type"] == "cell":
+            found.setdefault(run.start["display_name"], []).append(run.epochs)
+    return found
 
 
 def files(folder: Path) -> list[Path]:
