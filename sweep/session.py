@@ -41,10 +41,10 @@ ANSWER_TIMEOUT_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a machine offers to Ray."""
+    """What a machine offers to Ray; its name is its address where it was given none."""
 
     id: str
-    host: str
+    name: str
     cpus: float
     gpus: float
 
@@ -168,7 +168,7 @@ def alive_nodes() -> list[Node]:
     return [
         Node(
             id=node["NodeID"],
-            host=node["NodeManagerAddress"],
+            name=node["NodeName"],
             cpus=node["Resources"].get("CPU", 0.0),
             gpus=node["Resources"].get("GPU", 0.0),
         )

@@ -24,7 +24,7 @@ START_TIMEOUT_S = 120
 class RayNode:
     """One node: ``ray start --block`` and what it started."""
 
-    host: str
+    name: str
     process: subprocess.Popen[bytes]
 
     def kill(self) -> None:
@@ -39,7 +39,7 @@ class RayNode:
 
 @dataclass
 class RayCluster:
-    """A head and its nodes; all listen on loopback, and let in who has the token."""
+    """A head and its nodes, raylets on one machine; they let in who has the token."""
 
     folder: Path
     port: int
@@ -48,13 +48,13 @@ class RayCluster:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{ray_address()}:{self.port}"
 
     def add(self, *, cpus: int, gpus: int = 0, before: str = "", **environment: str) -> RayNode:
         """Start a node, and wait until it has joined; ``before`` is a line of shell to run in its own mounts."""
         is_head = not self.nodes
-        host = f"127.0.0.{len(self.nodes) + 1}"
-        words = [RAY, "start", "--block", f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--node-ip-address={host}"]
+        name = f"node-{len(self.nodes)}"
+        words = [RAY, "start", "--block", f"--num-cpus={cpus}", f"--num-gpus={gpus}", f"--node-name={name}"]
         words += ["--object-store-memory=80000000", "--disable-usage-stats"]
         words += (
             ["--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false"]
@@ -66,7 +66,7 @@ class RayCluster:
         log = (self.folder / f"node{len(self.nodes)}.log").open("wb")
         with log:
             process = subprocess.Popen(words, env={**self.environment, **environment}, stdout=log, stderr=log)
-        node = RayNode(host, process)
+        node = RayNode(name, process)
         self.nodes.append(node)
         deadline = time.monotonic() + START_TIMEOUT_S
         while b"Ray runtime started" not in Path(log.name).read_bytes():
@@ -74,6 +74,13 @@ class RayCluster:
             assert time.monotonic() < deadline, Path(log.name).read_text()
             time.sleep(0.2)
         return node
+
+
+def ray_address() -> str:
+    """The address that Ray takes for this machine's."""
+    from ray.util import get_node_ip_address
+
+    return str(get_node_ip_address())
 
 
 @contextmanager
@@ -86,7 +93,6 @@ def ray_cluster(**environment: str) -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
     }
     cluster = RayCluster(folder, port, os.environ | own | environment)
     try:

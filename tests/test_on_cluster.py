@@ -118,9 +118,9 @@ def test_what_keeps_a_cluster_from_running_a_sweep_is_said_at_once(cluster: RayC
     print(text)
     assert process.returncode == 2, text
     assert "Error: the cluster cannot run this sweep:\n  - " in text
-    assert re.search(rf"- node {node.host} has torch 2.13.0, this machine \S+: install the same on all nodes\n", text)
-    assert f"- node {node.host} has dae-sweep 0.0.1, this machine" in text
-    assert f"- node {node.host} writes to a storage of its own at {storage}/mnist-5k: what it wrote is not seen" in text
+    assert re.search(rf"- node {node.name} has torch 2.13.0, this machine \S+: install the same on all nodes\n", text)
+    assert f"- node {node.name} has dae-sweep 0.0.1, this machine" in text
+    assert f"- node {node.name} writes to a storage of its own at {storage}/mnist-5k: what it wrote is not seen" in text
     assert text.count("  - ") == 3, "the other nodes are sound"
     assert not list(storage.rglob("record.json")), "nothing was begun"
 
