@@ -22,12 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.session import Node, Resources
-from sweep.store import Store
+from sweep.store import MARKER_FOLDER, Store
 from sweep.sync import check_reachable
 
 ANSWER_TIMEOUT_S = 120.0
 """For all nodes together; a node's first worker imports Ray and torch."""
-MARKERS = ".preflight"
 PACKAGES = ("ray", "torch", "numpy", "dae-sweep")
 
 
@@ -117,7 +116,7 @@ def digest(dataset: Dataset) -> str:
 
 
 def _marker(marker: str, node: str) -> str:
-    return f"{MARKERS}/{marker}-{node[:12]}"
+    return f"{MARKER_FOLDER}/{marker}-{node[:12]}"
 
 
 def _unshared(nodes: Sequence[Node], found: Mapping[str, Found | str], store: Store, marker: str) -> list[str]:
