@@ -155,18 +155,24 @@ class ObjectStore(Store):
 
     def modified(self, name: str = "") -> dict[str, int]:
         """The time at which each file below ``name`` was put, in ns of the store's own clock; 0 for folders."""
-        found = self._list(name, recursive=True)
-        return {
-            f"{PurePosixPath(info.path).relative_to(self.root)}{'' if info.is_file else '/'}": (
-                info.mtime_ns or 0 if info.is_file else 0
-            )
-            for info in found
-        }
+        found: dict[str, int] = {}
+        for info in self._list(name, recursive=True):
+            path = PurePosixPath(info.path).relative_to(self.root)
+            if info.is_file:
+                found[str(path)] = info.mtime_ns or 0
+            # Of gs:// pyarrow shows no folders, but those that were made as such.
+            folders = path.parents if info.is_file else (path, *path.parents)
+            found |= {f"{each}/": 0 for each in folders if each != PurePosixPath(name) and each.is_relative_to(name)}
+        return found
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in ``name``, sorted; hidden ones left out."""
-        found = self._list(name, recursive=False)
-        return sorted(info.base_name for info in found if not info.is_file and not info.base_name.startswith("."))
+        if self.scheme == "gs":
+            below = (PurePosixPath(each).relative_to(name).parts for each in self.modified(name) if each.endswith("/"))
+            found = {parts[0] for parts in below}
+        else:
+            found = {info.base_name for info in self._list(name, recursive=False) if not info.is_file}
+        return sorted(each for each in found if not each.startswith("."))
 
     def _list(self, name: str, *, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._key(name), recursive=recursive, allow_not_found=True)
@@ -320,7 +326,7 @@ def _filesystem(scheme: str, options: tuple[tuple[str, str], ...]) -> fs.FileSys
         if name in given:
             given[name] = given[name].lower() in ("true", "1", "")
     if scheme == "gs":
-        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_TIMEOUT_S), **given)
+        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=FIRST_PATIENCE_S), **given)
     return fs.S3FileSystem(
         connect_timeout=REQUEST_TIMEOUT_S,
         request_timeout=REQUEST_TIMEOUT_S,

@@ -104,7 +104,7 @@ def serve(folder: Path) -> Iterator[S3]:
         )
     line = Line(port)
     try:
-        _wait_for(port)
+        wait_for(port)
         access_key, secret_key = _set_up(port)
         line.join()
         yield S3(line, access_key, secret_key, server.pid)
@@ -114,7 +114,7 @@ def serve(folder: Path) -> Iterator[S3]:
         server.wait()
 
 
-def _wait_for(port: int, timeout_s: float = 60) -> None:
+def wait_for(port: int, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while True:
         try:
