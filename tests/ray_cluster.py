@@ -93,6 +93,7 @@ def ray_cluster(**environment: str) -> Iterator[RayCluster]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "120",
     }
     cluster = RayCluster(folder, port, os.environ | own | environment)
     try:
