@@ -17,6 +17,10 @@ EMBEDDED = "mnist-5k"
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", EMBEDDED)
 
+GAUSSIAN, SALT_AND_PEPPER, BLUR = "gaussian", "salt-and-pepper", "blur"
+NOISES = (GAUSSIAN, SALT_AND_PEPPER, BLUR)
+"""Kinds of corruption (study, sections 1 and 2.2); `dae.noise` says what each does."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
@@ -64,8 +68,10 @@ class TrainConfig:
         epochs: passes over the training split.
         batch_size: images per step; the last partial batch of an epoch is dropped.
         lr: Adam's learning rate.
-        alpha: standard deviation of the noise before clipping, in units of the pixel range.
+        alpha: strength of the noise; what it means for each kind is said in `dae.noise`.
+        noise: one of `NOISES`.
         seed: root of all random streams of this training.
+        latent_bias: what the biases of the latent layer begin at; see `dae.model.initialise`.
 
     Raises:
         UserError: a value is out of range.
@@ -75,13 +81,22 @@ class TrainConfig:
     batch_size: int = 128
     lr: float = 1e-3
     alpha: float = 0.5
+    noise: str = GAUSSIAN
     seed: int = 0
+    latent_bias: float = 0.0
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, batch_size=self.batch_size)
-        at_least(0, alpha=self.alpha, seed=self.seed)
+        at_least(0, alpha=self.alpha, seed=self.seed, latent_bias=self.latent_bias)
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise UserError(f"lr {self.lr} is out of range: it must be a positive number, such as 1e-3.")
+        if self.noise not in NOISES:
+            raise UserError(f"unknown noise {self.noise!r}. Known kinds: {', '.join(NOISES)}.")
+        if self.noise == SALT_AND_PEPPER and self.alpha > 1:
+            raise UserError(
+                f"alpha {self.alpha} is out of range: of {SALT_AND_PEPPER} noise it is the share of pixels that are "
+                "replaced, at most 1."
+            )
 
 
 def check_dataset(name: str) -> None:

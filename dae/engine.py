@@ -5,16 +5,18 @@ live in one flat tensor, of which the module's parameters are views, so that Ada
 convolutions are computed as convolutions in channels-last layout; on a GPU a whole step is one CUDA graph.
 """
 
+import ctypes
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
-from dae.config import IMAGE_SIZE, TrainConfig
+from dae.config import GAUSSIAN, IMAGE_SIZE, TrainConfig
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
 
@@ -30,12 +32,27 @@ GRAPH_STEPS = 25
 """Steps of one CUDA graph: enough that launching it costs nothing, few enough to capture fast."""
 
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Names of glibc's ``malloc.h``."""
+
+
+def settle_process() -> None:
+    """Set the process up for trainings on one core each. The numbers stay the same, they come sooner."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
+    # The C library hands large blocks back to the system at once. Each step would ask for them again, page by page.
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        set_option = ctypes.CDLL(None).mallopt
+        set_option(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        set_option(M_TRIM_THRESHOLD, 512 * 2**20)
+
+
 class Engine:
     """One model in training on one device.
 
     Args:
         model: its parameters are moved to ``device`` and become views of one tensor.
-        config: gives batch size, learning rate and noise level.
+        config: gives batch size, learning rate and noise.
         train: training images in [0, 1] times ``scale``, uint8, shape (n, 28, 28), on ``device``.
         low, high: pixel values that become 0 and 1.
     """
@@ -65,7 +82,7 @@ class Engine:
 
     def _step(self, batch: torch.Tensor, noise: torch.Generator, total: torch.Tensor) -> None:
         clean = self.unit(self.train_images.index_select(0, batch))
-        noisy = corrupt(clean, self.config.alpha, noise)
+        noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
         assert self.flat.grad is not None
         self.flat.grad.zero_()
         loss = F.mse_loss(self.forward(noisy), clean)
@@ -101,7 +118,7 @@ class Engine:
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
             clean = self.unit(batch)
-            noisy = corrupt(clean, self.config.alpha, noise)
+            noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
             total += F.mse_loss(self.forward(noisy), clean, reduction="sum")
         return float(total) / images.numel()
 
@@ -155,6 +172,8 @@ class CudaEngine(Engine):
             self._kernels = self._own_kernels()
 
     def _own_kernels(self) -> "kernels.Step | None":
+        if self.config.noise != GAUSSIAN:  # they draw no other
+            return None
         if kernels is None or not kernels.supports(self.model):
             return None
         self.optimizer.step()  # with gradients of zero: makes the moments that the kernels then move
@@ -297,20 +316,47 @@ def _flatten(model: nn.Module) -> nn.Parameter:
 def _transposed_convolution(x: torch.Tensor, layer: nn.ConvTranspose2d) -> torch.Tensor:
     """``layer(x)`` by way of a convolution, for which CPUs have the faster kernels.
 
-    Stride 1: a transposed convolution is a convolution with the kernel flipped and its channels swapped. Stride s:
-    each of the s x s phases of the output is such a convolution with every s-th tap of the kernel; all phases are
-    computed at once as channels and interleaved (Shi et al. 2016, arXiv:1609.05158).
+    Stride 1: a transposed convolution is a convolution with the kernel flipped and its channels swapped.
     """
-    stride, padding, kernel = layer.stride[0], int(layer.padding[0]), layer.kernel_size[0]
-    if stride == 1:
-        return F.conv2d(x, layer.weight.flip(2, 3).transpose(0, 1), layer.bias, padding=kernel - 1 - padding)
-    inputs, outputs = layer.in_channels, layer.out_channels
-    taps = -(-kernel // stride)
-    missing = taps * stride - kernel
-    phases = F.pad(layer.weight, (0, missing, 0, missing)).view(inputs, outputs, taps, stride, taps, stride)
-    weight = phases.flip(2, 4).permute(1, 3, 5, 0, 2, 4).reshape(outputs * stride**2, inputs, taps, taps)
-    assert layer.bias is not None
-    bias = layer.bias.repeat_interleave(stride**2)
-    size = (x.shape[-1] - 1) * stride - 2 * padding + kernel
-    full = F.pixel_shuffle(F.conv2d(x, weight, bias, padding=taps - 1), stride)
-    return full[:, :, padding : padding + size, padding : padding + size]
+    stride, padding = layer.stride[0], int(layer.padding[0])
+    if stride > 1:
+        interleaved: torch.Tensor = _Interleaved.apply(x, layer.weight, layer.bias, stride, padding)
+        return interleaved
+    return F.conv2d(x, layer.weight.flip(2, 3).transpose(0, 1), layer.bias, padding=layer.kernel_size[0] - 1 - padding)
+
+
+class _Interleaved(torch.autograd.Function):
+    """A transposed convolution of stride s as one convolution.
+
+    Each of the s x s phases of the output is a convolution with every s-th tap of the kernel; all phases are computed
+    at once as channels and interleaved (Shi et al. 2016, arXiv:1609.05158). The gradients need no such detour: a
+    transposed convolution's own are plain convolutions.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, padding: int
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.padding = stride, padding
+        inputs, outputs, kernel, _ = weight.shape
+        taps = -(-kernel // stride)
+        missing = taps * stride - kernel
+        phases = F.pad(weight, (0, missing, 0, missing)).view(inputs, outputs, taps, stride, taps, stride)
+        # (phase row, phase column, output) channels, last in memory as everything else.
+        channels = phases.flip(2, 4).permute(3, 5, 1, 2, 4, 0).reshape(-1, taps, taps, inputs).permute(0, 3, 1, 2)
+        computed = F.conv2d(x, channels, bias.repeat(stride**2), padding=taps - 1).permute(0, 2, 3, 1)
+        n, rows, columns, _ = computed.shape
+        full = computed.reshape(n, rows, columns, stride, stride, outputs).transpose(2, 3)
+        full = full.reshape(n, rows * stride, columns * stride, outputs).permute(0, 3, 1, 2)
+        size = (x.shape[-1] - 1) * stride - 2 * padding + kernel
+        return full[:, :, padding : padding + size, padding : padding + size]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        stride, padding = [ctx.stride] * 2, [ctx.padding] * 2
+        gradients = torch.ops.aten.convolution_backward(
+            gradient, x, weight, [weight.shape[1]], stride, padding, [1, 1], True, [0, 0], 1, ctx.needs_input_grad[:3]
+        )
+        return (*gradients, None, None)

@@ -42,17 +42,22 @@ class DenoisingAutoencoder(nn.Module):
 
 
 @torch.no_grad()
-def initialise(model: DenoisingAutoencoder, generator: torch.Generator, mean_pixel: float) -> None:
+def initialise(model: DenoisingAutoencoder, generator: torch.Generator, mean_pixel: float, latent_bias: float) -> None:
     """Draw the weights so that every depth trains.
 
     PyTorch's defaults leave deep cells stuck at the all-black image. He et al. (2015, arXiv:1502.01852) ask for a
     variance of 2 over the number of inputs that reach an output: C_in k^2 for a convolution, but only C_in k^2 / s^2
     for a transposed one of stride s, which torch's own fan-in does not know.
 
+    Biases begin at zero but for the output's, with which an untrained model answers about the mean pixel, and the
+    latent's, which are given: its few ReLUs may close for good in the first steps, and how many do is left to the
+    seed. Begun at 0.5 they mostly stay open (measured: tests/benchmarks/README.md).
+
     Args:
         model: on the CPU; its parameters are overwritten.
         generator: on the CPU.
-        mean_pixel: mean of the training images in (0, 1); an untrained model answers about this grey.
+        mean_pixel: mean of the training images in (0, 1).
+        latent_bias: in units of the latent's activations, whose standard deviation is about 1 at the start.
     """
     last = None
     for layer in model.modules():
@@ -66,3 +71,7 @@ def initialise(model: DenoisingAutoencoder, generator: torch.Generator, mean_pix
     assert last is not None
     assert last.bias is not None
     last.bias.fill_(math.log(mean_pixel / (1 - mean_pixel)))
+    latent = model.encoder[-2]
+    assert isinstance(latent, nn.Conv2d)
+    assert latent.bias is not None
+    latent.bias.fill_(latent_bias)

@@ -1,37 +1,95 @@
-"""Corruption: additive Gaussian noise, clipped to the pixel range (study, section 2.2)."""
+"""Corruption of images in [0, 1], of three kinds (study, section 1) and one strength ``alpha``.
+
+What ``alpha`` means:
+
+- ``gaussian``: standard deviation of additive noise: clip(x + alpha * n, 0, 1), n ~ N(0, 1) (study, section 2.2).
+- ``salt-and-pepper``: share of the pixels that are replaced, by 0 or 1 with equal chance; at most 1.
+- ``blur``: width of a Gaussian blur, as a standard deviation of `BLUR_PIXELS` pixels a unit; nothing is random in it.
+
+With ``alpha`` 0 each leaves the images as they are.
+"""
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from dae.config import BLUR, GAUSSIAN, IMAGE_SIZE, SALT_AND_PEPPER
+
 if TYPE_CHECKING:  # the noisy test set is also made where torch is not wanted
     import torch
 
+Array = npt.NDArray[np.float32]
+
+BLUR_PIXELS = 4
+"""Standard deviation of the blur at ``alpha`` 1: at the default 0.5 it is 2 pixels, about the width of a stroke."""
+
 
 def corrupt(
-    clean: "torch.Tensor", alpha: float, generator: "torch.Generator", *, out: "torch.Tensor | None" = None
+    clean: "torch.Tensor",
+    alpha: float,
+    generator: "torch.Generator",
+    kind: str = GAUSSIAN,
+    *,
+    out: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
-    """``clip(clean + alpha * n, 0, 1)`` with n ~ N(0, 1) drawn from ``generator``.
+    """``clean`` under a fresh draw of noise.
 
     Args:
-        clean: images in [0, 1], any shape, float32; left as they are.
-        alpha: standard deviation of the noise before clipping.
-        generator: on the device of ``clean``; advanced by one draw an element.
+        clean: images in [0, 1], shape (..., 28, 28), float32; left as they are.
+        alpha: strength of the noise.
+        generator: on the device of ``clean``; advanced by one draw an element, not at all by blur.
+        kind: one of `dae.config.NOISES`.
         out: where to put the result, of the shape of ``clean``.
     """
-    noise = clean.new_empty(clean.shape) if out is None else out
-    noise.normal_(generator=generator)
-    return noise.mul_(alpha).add_(clean).clamp_(0, 1)
+    noisy = clean.new_empty(clean.shape) if out is None else out
+    if kind == BLUR:
+        blur = _blur_operator(alpha, clean.device)
+        return noisy.copy_(blur @ clean @ blur.mT).clamp_(0, 1)
+    if kind == SALT_AND_PEPPER:
+        draw = noisy.uniform_(generator=generator)
+        pepper, salt = draw < alpha / 2, draw >= 1 - alpha / 2
+        return noisy.copy_(clean).masked_fill_(pepper, 0).masked_fill_(salt, 1)
+    noisy.normal_(generator=generator)
+    return noisy.mul_(alpha).add_(clean).clamp_(0, 1)
 
 
-def corrupt_test(clean: npt.NDArray[np.float32], alpha: float, dataset: str) -> npt.NDArray[np.float32]:
-    """The one noisy test set of a dataset, shape and dtype of ``clean``.
+def corrupt_test(clean: Array, alpha: float, dataset: str, kind: str = GAUSSIAN) -> Array:
+    """The one noisy test set of a dataset and kind of noise, shape and dtype of ``clean``.
 
-    The draw depends on the dataset's name alone (a counter-based generator, the same on every machine), so that
-    all cells of all runs are compared on the same noisy images, and noise levels differ in nothing but alpha.
+    The draw depends on their names alone (a counter-based generator, the same on every machine), so that all cells
+    of all runs are compared on the same noisy images, and noise levels differ in nothing but alpha.
     """
-    key = int.from_bytes(hashlib.sha256(f"test noise of {dataset}".encode()).digest()[:16], "little")
-    normals = np.random.Generator(np.random.Philox(key=key)).standard_normal(clean.shape, dtype=np.float32)
+    if kind == BLUR:
+        return _blur(clean, alpha)
+    if kind == SALT_AND_PEPPER:
+        draw = _generator(f"{kind} test noise of {dataset}").random(clean.shape, dtype=np.float32)
+        return np.where(draw < alpha / 2, np.float32(0), np.where(draw >= 1 - alpha / 2, np.float32(1), clean))
+    normals = _generator(f"test noise of {dataset}").standard_normal(clean.shape, dtype=np.float32)
     return np.clip(clean + np.float32(alpha) * normals, 0, 1)
+
+
+def _generator(purpose: str) -> np.random.Generator:
+    key = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:16], "little")
+    return np.random.Generator(np.random.Philox(key=key))
+
+
+def _blur(images: Array, alpha: float) -> Array:
+    """Gaussian blur along the last two axes; images go on beyond their edges as in a mirror."""
+    from scipy.ndimage import gaussian_filter
+
+    blurred: Array = gaussian_filter(images, BLUR_PIXELS * alpha, mode="reflect", axes=(-2, -1))
+    return blurred.clip(0, 1)
+
+
+@cache  # a CUDA graph keeps its address, and could not copy it to the device while being captured
+def _blur_operator(alpha: float, device: "torch.device") -> "torch.Tensor":
+    """The blur of one axis as a matrix, shape (28, 28): what the filter makes of the unit vectors."""
+    import torch
+    from scipy.ndimage import gaussian_filter
+
+    unit_vectors = np.eye(IMAGE_SIZE)
+    matrix = gaussian_filter(unit_vectors, BLUR_PIXELS * alpha, mode="reflect", axes=(0,))
+    return torch.from_numpy(matrix).to(device, torch.float32)

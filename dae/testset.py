@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from dae.config import GAUSSIAN
 from dae.data import Dataset
 from dae.noise import corrupt_test
 
@@ -14,12 +15,13 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TestSet:
-    """A dataset's test images at one noise level. Images have shape (n, 28, 28) and values in [0, 1]."""
+    """A dataset's test images under one kind and strength of noise. Shape (n, 28, 28), values in [0, 1]."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     dataset: Dataset
     alpha: float
+    noise: str = GAUSSIAN
 
     @cached_property
     def clean(self) -> Array:
@@ -29,7 +31,7 @@ class TestSet:
     @cached_property
     def noisy(self) -> Array:
         """The images under the dataset's one fixed draw of noise."""
-        return corrupt_test(self.clean, self.alpha, self.dataset.name)
+        return corrupt_test(self.clean, self.alpha, self.dataset.name, self.noise)
 
     @cached_property
     def mean_image(self) -> Array:

@@ -5,10 +5,12 @@ interrupted and resumed at an epoch boundary takes the same steps as one that ne
 type with one version of torch.
 """
 
+import copy
 import math
 import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from dae import engine
-from dae.config import ModelConfig, TrainConfig
+from dae.config import GAUSSIAN, ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.model import DenoisingAutoencoder, initialise
@@ -80,14 +82,25 @@ class TestResult:
         return float(self.loss.mean(dtype=np.float64))
 
 
-class Images:
-    """A dataset made ready for one device and one noise level; shared by all trainings of a process."""
+CONDITIONS_KEPT = 4
+"""Noisy test sets that a process keeps, the last ones used: one of full MNIST takes some 60 MB."""
 
-    def __init__(self, dataset: Dataset, alpha: float, device: str) -> None:
+
+class Images:
+    """A dataset made ready for one device and one condition of noise; shared by all trainings of a process."""
+
+    def __init__(self, dataset: Dataset, alpha: float, device: str, noise: str = GAUSSIAN) -> None:
         self.dataset = dataset
-        self.test_set = TestSet(dataset, alpha)
+        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise))
+        self.test_set = self._test_set(alpha, noise)
         self.train = _to_device(dataset.train, device)
         self.validation = _to_device(dataset.validation, device)
+
+    def under(self, alpha: float, noise: str) -> "Images":
+        """The same images under other noise; what is on the device is shared, test sets are made once."""
+        other = copy.copy(self)
+        other.test_set = self._test_set(alpha, noise)
+        return other
 
 
 class Training:
@@ -112,7 +125,8 @@ class Training:
         self.images = images
         self.history: list[EpochResult] = []
         model = DenoisingAutoencoder(model_config)
-        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), float(images.test_set.mean_image.mean()))
+        mean_pixel = float(images.test_set.mean_image.mean())
+        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), mean_pixel, config.latent_bias)
         self._engine = engine.build(model, config, images.train, images.dataset.low, images.dataset.high)
 
     @property

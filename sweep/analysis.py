@@ -8,22 +8,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from statistics import fmean, stdev
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
 
 from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.config import IMAGE_SIZE, ModelConfig
-from sweep.records import SAMPLES, CellFiles, Record, Status, Sweep, read_verified
+from sweep.records import CellFiles, Record, Status, Sweep, read_verified
+from sweep.statistics import LEVEL, Array, Estimate, Needed, crossed, holm, needed, over_seeds
 from sweep.store import Damaged
-
-LEVEL = 0.05
-"""Chance of one or more false verdicts within a family of comparisons; the intervals are of 1 - LEVEL."""
-
-Array = npt.NDArray[Any]
-
 
 # ---- results by architecture
 
@@ -35,11 +27,13 @@ class Result:
     Attributes:
         statuses: how far each seed has come.
         records: the completed ones.
+        estimate: the mean test loss with its uncertainty; None below two seeds.
     """
 
     config: ModelConfig
     statuses: Mapping[int, Status]
     records: tuple[Record, ...]
+    estimate: Estimate | None = None
 
     @property
     def name(self) -> str:
@@ -60,6 +54,14 @@ class Result:
     def sd(self) -> float | None:
         """Standard deviation of the test loss over seeds, None below two of them."""
         return stdev(self.losses) if len(self.losses) > 1 else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of the mean test loss, None below two seeds.
+
+        Two that overlap may well be told apart: see the paired differences of `sweep.claims`.
+        """
+        return None if self.estimate is None else self.estimate.interval()
 
     @property
     def psnr(self) -> float | None:
@@ -115,20 +117,42 @@ class Result:
         return mac_count(self.config)
 
 
-def results(sweep: Sweep) -> list[Result]:
-    """The result of every architecture of the grid, also of those without a completed cell, in the grid's order."""
+def results(sweep: Sweep, arrays: "Arrays | None" = None) -> list[Result]:
+    """The result of every architecture of the grid, also of those without a completed cell, in the grid's order.
+
+    With ``arrays`` the intervals are for other seeds and other test images, without for other seeds alone.
+    """
     usable = {record.key: record for record in usable_records(sweep)}
     found = []
     for architecture in sweep.manifest.grid.architectures:
         cells = [cell for cell in sweep.manifest.grid.cells if cell.architecture == architecture.architecture]
+        records = tuple(usable[cell.key] for cell in cells if cell.key in usable)
         found.append(
             Result(
                 config=sweep.manifest.settings.model(architecture),
                 statuses={cell.seed: sweep.status(cell) for cell in cells},
-                records=tuple(usable[cell.key] for cell in cells if cell.key in usable),
+                records=records,
+                estimate=_estimate(records, {} if arrays is None else arrays.outputs),
             )
         )
     return found
+
+
+def _estimate(records: Sequence[Record], outputs: "Mapping[str, Outputs]") -> Estimate | None:
+    if len(records) < 2:
+        return None
+    table = loss_by_image([record.key for record in records], outputs)
+    if table is None:
+        return over_seeds([record.test_loss for record in records if record.test_loss is not None])
+    return crossed(table)
+
+
+def loss_by_image(keys: Sequence[str], outputs: "Mapping[str, Outputs]") -> Array | None:
+    """Test losses (cells, images) of these cells; None where one cannot be read or has other images."""
+    losses = [outputs[key].loss for key in keys if key in outputs]
+    if len(losses) < len(keys) or len({each.shape for each in losses}) != 1:
+        return None
+    return np.stack(losses).astype(np.float64)
 
 
 def usable_records(sweep: Sweep) -> list[Record]:
@@ -224,9 +248,9 @@ def load_arrays(sweep: Sweep) -> Arrays:
     """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
     samples, outputs, damaged = None, {}, {}
     try:
-        samples = Samples(**_read_npz(sweep, SAMPLES, sweep.manifest.digests, _SAMPLE_SHAPES))
+        samples = Samples(**_read_npz(sweep, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
     except Damaged as error:
-        damaged[SAMPLES] = str(error)
+        damaged[sweep.manifest.samples] = str(error)
     for record in usable_records(sweep):
         name = CellFiles(record.key).test
         try:
@@ -261,11 +285,11 @@ def _agreeing(outputs: Outputs, record: Record) -> Outputs:
     return outputs
 
 
-# ---- intervals and verdicts
+# ---- verdicts
 
 
 class Verdict(StrEnum):
-    """What paired differences over seeds come to, after Holm's correction."""
+    """What paired differences over seeds come to, after correction for the family and for the looks taken."""
 
     SUPPORTED = "supported"
     NOT_RESOLVED = "not resolved"
@@ -280,8 +304,17 @@ class Effect:
     Attributes:
         difference: mean over seeds, MSE per pixel.
         relative: the same as a part of the loss that is claimed to be lower; None where that has no meaning.
-        low, high: 95 % t interval of ``difference``, not corrected; None with one seed.
+        low, high: 95 % interval of ``difference`` alone, not corrected; None with one seed.
         p: two-sided p value of the paired t test, not corrected; None with one seed.
+        valid_p: the same, corrected for the looks taken (`dae-sweep run --resolve`); ``p`` where there was one.
+        adjusted_p: ``valid_p`` after Holm's correction for the family: below `LEVEL` there is a verdict.
+        wide: interval that holds with 95 % for all of the family and all looks together (Bonferroni); Holm's step-down
+            is sharper, so that it may reach across zero where there is a verdict.
+        estimate: mean, variances and degrees of freedom behind the interval; None with one seed.
+        open_level: what is left of `LEVEL` for this one; only where the verdict is *not resolved* for want of seeds.
+        seconds_a_seed: training time of one more seed, for all cells of the comparison one after the other.
+        withheld: why there is no verdict whatever the p value; empty where there is one.
+        share: which part of `LEVEL` the latest look may spend; 1 where the number of seeds was fixed in advance.
     """
 
     difference: float
@@ -291,41 +324,48 @@ class Effect:
     high: float | None = None
     p: float | None = None
     verdict: Verdict = Verdict.ONE_SEED
+    valid_p: float | None = None
+    adjusted_p: float | None = None
+    wide: tuple[float, float] | None = None
+    estimate: Estimate | None = None
+    open_level: float | None = None
+    seconds_a_seed: float | None = None
+    withheld: str = ""
+    share: float = 1.0
 
     @property
     def holds(self) -> bool:
         """Whether the sign is the claimed one."""
         return self.difference > 0
 
-
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean's 95 % interval (low, high) and two-sided p value of a zero mean, by Student's t; two values at least."""
-    mean, degrees = fmean(values), len(values) - 1
-    error = stdev(values) / math.sqrt(len(values))
-    half = float(stdtrit(degrees, 1 - LEVEL / 2)) * error
-    if error == 0:
-        return mean, mean, 1.0 if mean == 0 else 0.0
-    return mean - half, mean + half, 2 * float(stdtr(degrees, -abs(mean) / error))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
-    adjusted, running = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = running
-    return adjusted
+    @property
+    def needed(self) -> Needed | None:
+        """What would resolve it; None where the verdict is not *not resolved*, or is withheld."""
+        if self.open_level is None or self.estimate is None:
+            return None
+        found = needed(self.estimate, self.open_level, looked=self.share < 1)
+        if found.more is None or self.seconds_a_seed is None:
+            return found
+        return replace(found, seconds=found.more * self.seconds_a_seed)
 
 
 def judge(effects: Iterable[Effect]) -> list[Effect]:
     """The effects of one family with their verdicts; those of one seed stay without."""
     effects = list(effects)
-    family = [effect.p for effect in effects if effect.p is not None]
-    adjusted = iter(holm(family))
-    return [effect if effect.p is None else _with_verdict(effect, next(adjusted)) for effect in effects]
+    family = [effect for effect in effects if effect.p is not None]
+    valid = [effect.p if effect.valid_p is None else effect.valid_p for effect in family]
+    adjusted = holm([p for p in valid if p is not None])
+    num_open = sum(p >= LEVEL or bool(effect.withheld) for p, effect in zip(adjusted, family, strict=True))
+    judged = iter([_with_verdict(*each, len(family), num_open) for each in zip(family, adjusted, strict=True)])
+    return [effect if effect.p is None else next(judged) for effect in effects]
 
 
-def _with_verdict(effect: Effect, adjusted_p: float) -> Effect:
-    if adjusted_p >= LEVEL:
+def _with_verdict(effect: Effect, adjusted_p: float, num_family: int, num_open: int) -> Effect:
+    estimate = effect.estimate
+    wide = None if estimate is None else estimate.interval(LEVEL * effect.share / num_family)
+    effect = replace(effect, adjusted_p=adjusted_p, wide=wide)
+    if effect.withheld:
         return replace(effect, verdict=Verdict.NOT_RESOLVED)
+    if adjusted_p >= LEVEL:
+        return replace(effect, verdict=Verdict.NOT_RESOLVED, open_level=LEVEL / num_open)
     return replace(effect, verdict=Verdict.SUPPORTED if effect.holds else Verdict.CONTRADICTED)

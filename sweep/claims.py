@@ -1,15 +1,19 @@
 """The study's two claims (section 4.2) held against the records, pair by pair and on average. No torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from itertools import combinations, pairwise
 from statistics import fmean
 
+import numpy as np
+
 from dae.architecture import STEM_SIZE
-from sweep.analysis import Arrays, Effect, flags_of, judge, t_interval, usable_records
+from sweep.analysis import Arrays, Effect, Verdict, flags_of, judge, loss_by_image, usable_records
 from sweep.grid import Cell
-from sweep.records import Record, Sweep
+from sweep.records import Record, Status, Sweep
+from sweep.statistics import Estimate, crossed, over_seeds, share
 
 
 class Split(StrEnum):
@@ -18,6 +22,10 @@ class Split(StrEnum):
     TRAINING = "training"
     VALIDATION = "validation"
     TEST = "test"
+
+
+Quantity = Split | Callable[[Record], float]
+"""What is compared: one of the losses, or anything else that a record tells."""
 
 
 class Factor(StrEnum):
@@ -44,7 +52,9 @@ class Contrast:
         counted: False where the two are not comparable, the maps behind the stem being of different size.
         effects: by split; empty where no seed has all the cells.
         share: part of the test images on which ``higher`` has the higher loss, mean over seeds; pairs only.
-        caveats: collapsed and unconverged cells that this rests on.
+        caveats: collapsed and unconverged cells and dead latent channels that this rests on.
+        without_collapsed: on the test loss, the effect over the seeds of which no cell collapsed, where some did.
+            It has no verdict, the seeds being chosen by their outcome: it tells what hangs on them.
     """
 
     higher: str
@@ -56,11 +66,16 @@ class Contrast:
     effects: Mapping[Split, Effect]
     share: float | None = None
     caveats: tuple[str, ...] = ()
+    without_collapsed: Effect | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """What the records say of one claim.
+
+    Each split is a family of its own, and the one of the test loss answers the claim; training and validation are
+    for comparison with the study's figures. Their intervals are over seeds alone, those of the test loss over seeds
+    and test images.
 
     Attributes:
         pairs: every ordered pair of levels at each level of the other factor: one family for Holm's correction.
@@ -73,6 +88,24 @@ class Claim:
     averages: tuple[Contrast, ...]
     overall: Contrast | None
 
+    @property
+    def answers(self) -> tuple[Contrast, ...]:
+        """What the claim as it is worded stands or falls with.
+
+        (*) is said of every depth: all pairs. (**) is said "on average": the averages over latent sizes.
+        """
+        return tuple(self.judged()) if self.factor is Factor.LATENT else self.averages
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the whole claim, on the test loss: supported if all of its `answers` are, contradicted if one is.
+
+        None where there is nothing to compare.
+        """
+        found = {each.effects[Split.TEST].verdict for each in self.answers if each.effects}
+        order = (Verdict.CONTRADICTED, Verdict.NOT_RESOLVED, Verdict.ONE_SEED, Verdict.SUPPORTED)
+        return next((verdict for verdict in order if verdict in found), None)
+
     def judged(self, *, adjacent: bool = False) -> list[Contrast]:
         """The pairs that are comparable and have their cells."""
         return [pair for pair in self.pairs if pair.counted and pair.effects and (pair.adjacent or not adjacent)]
@@ -81,24 +114,44 @@ class Claim:
 class Comparer:
     """Makes contrasts of one sweep: losses by seed, paired over the seeds that all the cells share."""
 
-    def __init__(self, sweep: Sweep, arrays: Arrays) -> None:
+    def __init__(self, sweep: Sweep, arrays: Arrays, splits: Sequence[Split] = tuple(Split)) -> None:
+        self._splits = splits
         self._grid = sweep.manifest.grid
         self._outputs = arrays.outputs
         self._records: dict[str, dict[int, Record]] = {}
         for record in usable_records(sweep):
-            self._records.setdefault(record.architecture, {})[record.seed] = record
+            self._records.setdefault(_subject(record), {})[record.seed] = record
+        self._seconds = {name: _mean_seconds(records.values()) for name, records in self._records.items()}
+        self._looks = _looks(sweep)
+
+    def looks(self, cells: Iterable[Cell], seeds: Sequence[int]) -> list[tuple[tuple[int, ...], float]]:
+        """The seeds that each look saw for all of ``cells``, and the part of `LEVEL` that it may spend.
+
+        One look that sees everything and spends everything where the sweep has none of `dae-sweep run --resolve`.
+        """
+        if not self._looks:
+            return [(tuple(seeds), 1.0)]
+        own = [self._records[_subject(cell)] for cell in cells]
+        found: list[tuple[tuple[int, ...], float]] = []
+        before = 0
+        for keys in self._looks:
+            then = tuple(seed for seed in seeds if all(records[seed].key in keys for records in own))
+            if len(then) > max(1, before):
+                found.append((then, share(len(then), before)))
+                before = len(then)
+        return found or [(tuple(seeds), share(len(seeds), 0))]
 
     def claim(self, factor: Factor) -> Claim:
         """The claim on ``factor``: (*) smaller latent, higher loss, or (**) shallower, higher loss."""
-        pairs = _judged(self._pairs(factor))
+        pairs = self._judged(self._pairs(factor))
         usable = [pair for pair in pairs if pair.counted and pair.effects]
         averages = [
             self._average(higher, lower, [pair for pair in usable if (pair.higher, pair.lower) == (higher, lower)])
             for higher, lower in dict.fromkeys((pair.higher, pair.lower) for pair in usable)
         ]
         adjacent = [pair for pair in usable if pair.adjacent]
-        overall = _judged([self._average("", "", adjacent)])[0] if adjacent else None
-        return Claim(factor=factor, pairs=pairs, averages=_judged(averages), overall=overall)
+        overall = self._judged([self._average("", "", adjacent)])[0] if adjacent else None
+        return Claim(factor=factor, pairs=pairs, averages=self._judged(averages), overall=overall)
 
     def interaction(self) -> tuple[Contrast, ...]:
         """Whether a smaller latent costs a shallower model more (study, section 5.1); adjacent levels only."""
@@ -115,7 +168,23 @@ class Comparer:
                     weights = _weights([step]) | {name: -weight for name, weight in _weights([other]).items()}
                     cells = step.cells + other.cells
                     contrasts.append(self._contrast(higher, lower, (shallow, deep), cells, weights, base={}))
-        return _judged(contrasts)
+        return self._judged(contrasts)
+
+    def corners(self) -> Contrast | None:
+        """The interaction in one number: the smallest latent against the largest, the shallowest against the deepest.
+
+        None where the grid lacks a corner or they are not comparable.
+        """
+        grid = self._grid
+        shallow, deep, small, large = min(grid.depths), max(grid.depths), min(grid.latents), max(grid.latents)
+        cells = {(cell.depth, cell.latent): cell for cell in grid.architectures}
+        corners = [cells.get((depth, size)) for depth in (shallow, deep) for size in (small, large)]
+        found = tuple(cell for cell in corners if cell is not None)
+        if shallow == deep or small == large or len(found) < 4 or not _comparable(found[2], found[3]):
+            return None
+        weights = {_subject(cell): weight for cell, weight in zip(found, (1.0, -1.0, -1.0, 1.0), strict=True)}
+        contrast = self._contrast(f"latent {small}", f"latent {large}", (shallow, deep), found, weights, base={})
+        return self._judged([contrast])[0]
 
     def _pairs(self, factor: Factor) -> list[Contrast]:
         levels: dict[int, list[Cell]] = {}
@@ -130,18 +199,16 @@ class Comparer:
         return contrasts
 
     def _pair(self, factor: Factor, at: int, worse: Cell, better: Cell, *, adjacent: bool) -> Contrast:
-        weights = {worse.architecture: 1.0, better.architecture: -1.0}
+        weights = {_subject(worse): 1.0, _subject(better): -1.0}
         contrast = self._contrast(
             f"{factor} {getattr(worse, factor)}",
             f"{factor} {getattr(better, factor)}",
             (at,),
             (worse, better),
             weights,
-            base={better.architecture: 1.0},
+            base={_subject(better): 1.0},
         )
-        return replace(
-            contrast, adjacent=adjacent, counted=_comparable(worse, better), share=self._share(worse, better)
-        )
+        return replace(contrast, adjacent=adjacent, counted=_comparable(worse, better), share=self._part(worse, better))
 
     def _average(self, higher: str, lower: str, pairs: Sequence[Contrast]) -> Contrast:
         at = tuple(dict.fromkeys(level for pair in pairs for level in pair.at))
@@ -161,31 +228,82 @@ class Comparer:
         by_seed = [self._records.get(name, {}) for name in weights]
         seeds = tuple(sorted(set.intersection(*map(set, by_seed))))
         rests_on = [self._records[name][seed] for name in weights for seed in seeds]
+        collapsed = {record.seed for record in rests_on if record.collapsed}
+        intact = tuple(seed for seed in seeds if seed not in collapsed)
+        looks = self.looks(cells, seeds) if seeds else []
+        effects = {split: self._effect(split, weights, base, seeds, looks) for split in self._splits} if seeds else {}
+        if collapsed:
+            withheld = "a collapsed model makes the spread over seeds anything but normal"
+            effects = {split: replace(effect, withheld=withheld) for split, effect in effects.items()}
         return Contrast(
             higher=higher,
             lower=lower,
             at=at,
             cells=cells,
-            effects={split: self._effect(split, weights, base, seeds) for split in Split} if seeds else {},
-            caveats=tuple(f"{flag} {record.key}" for record in rests_on for flag in flags_of(record)),
+            effects=effects,
+            caveats=tuple(caveat for record in rests_on for caveat in _caveats(record)),
+            without_collapsed=self._effect(Split.TEST, weights, base, intact, []) if collapsed and intact else None,
         )
 
+    def measure(self, of: Quantity, weights: Mapping[Cell, float]) -> Effect | None:
+        """A weighted sum of anything that records tell, over the seeds that the cells share; not judged yet.
+
+        Returns:
+            None where they share no seed.
+        """
+        own = [self._records.get(_subject(cell), {}) for cell in weights]
+        seeds = tuple(sorted(set.intersection(*map(set, own))))
+        named = {_subject(cell): weight for cell, weight in weights.items()}
+        return self._effect(of, named, {}, seeds, self.looks(weights, seeds)) if seeds else None
+
     def _effect(
-        self, split: Split, weights: Mapping[str, float], base: Mapping[str, float], seeds: tuple[int, ...]
+        self,
+        of: Quantity,
+        weights: Mapping[str, float],
+        base: Mapping[str, float],
+        seeds: tuple[int, ...],
+        looks: Sequence[tuple[tuple[int, ...], float]],
     ) -> Effect:
-        differences = [self._combine(split, weights, seed) for seed in seeds]
-        reference = fmean(self._combine(split, base, seed) for seed in seeds)
-        difference = fmean(differences)
-        effect = Effect(difference, difference / reference if reference else None, seeds)
+        difference = fmean(self._combine(of, weights, seed) for seed in seeds)
+        reference = fmean(self._combine(of, base, seed) for seed in seeds)
+        relative = difference / reference if reference else None
+        effect = Effect(difference, relative, seeds, seconds_a_seed=sum(self._seconds[name] for name in weights))
         if len(seeds) == 1:
             return effect
-        low, high, p = t_interval(differences)
-        return replace(effect, low=low, high=high, p=p)
+        estimate = self._estimate(of, weights, seeds)
+        low, high = estimate.interval()
+        effect = replace(effect, low=low, high=high, p=estimate.p, estimate=estimate)
+        if not self._looks or not looks:
+            return effect
+        # The lowest p value of any look, each for its share; a look at fewer seeds has to have the sign of them all.
+        then = [(estimate if own == seeds else self._estimate(of, weights, own), part) for own, part in looks]
+        agreeing = [each.p / part for each, part in then if each.mean * estimate.mean > 0]
+        return replace(effect, valid_p=min([1.0, *agreeing]), share=looks[-1][1])
 
-    def _combine(self, split: Split, weights: Mapping[str, float], seed: int) -> float:
-        return sum(weight * loss_of(self._records[name][seed], split) for name, weight in weights.items())
+    def _estimate(self, of: Quantity, weights: Mapping[str, float], seeds: tuple[int, ...]) -> Estimate:
+        """The weighted sum over seeds and, on the test loss, over test images."""
+        if of is Split.TEST:
+            tables = [loss_by_image([self._records[name][s].key for s in seeds], self._outputs) for name in weights]
+            weighted = [w * table for w, table in zip(weights.values(), tables, strict=True) if table is not None]
+            if len(weighted) == len(weights) and len({each.shape for each in weighted}) == 1:
+                return crossed(np.sum(weighted, axis=0))
+        return over_seeds([self._combine(of, weights, seed) for seed in seeds])
 
-    def _share(self, worse: Cell, better: Cell) -> float | None:
+    def _combine(self, of: Quantity, weights: Mapping[str, float], seed: int) -> float:
+        value = partial(loss_of, split=of) if isinstance(of, Split) else of
+        return sum(weight * value(self._records[name][seed]) for name, weight in weights.items())
+
+    def _judged(self, contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
+        """The contrasts as one family: Holm's correction within each split, over those that are comparable."""
+        effects: list[dict[Split, Effect]] = [dict(contrast.effects) for contrast in contrasts]
+        members = [own for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own]
+        for split in self._splits:
+            judged = judge(own[split] for own in members)
+            for own, effect in zip(members, judged, strict=True):
+                own[split] = effect
+        return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))
+
+    def _part(self, worse: Cell, better: Cell) -> float | None:
         shares = []
         for seed in self._grid.seeds:
             one, other = (self._outputs.get(replace(cell, seed=seed).key) for cell in (worse, better))
@@ -206,7 +324,7 @@ def loss_of(record: Record, split: Split) -> float:
 def _weights(pairs: Sequence[Contrast], *, lower_only: bool = False) -> dict[str, float]:
     weights: dict[str, float] = {}
     for pair in pairs:
-        worse, better = (cell.architecture for cell in pair.cells)
+        worse, better = (_subject(cell) for cell in pair.cells)
         signed = {better: 1.0} if lower_only else {worse: 1.0, better: -1.0}
         for name, weight in signed.items():
             weights[name] = weights.get(name, 0.0) + weight / len(pairs)
@@ -218,11 +336,33 @@ def _comparable(worse: Cell, better: Cell) -> bool:
     return 1 in (worse.depth, better.depth) or (worse.latent <= STEM_SIZE) == (better.latent <= STEM_SIZE)
 
 
-def _judged(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
-    """The contrasts as one family: Holm's correction within each split, over those that are comparable."""
-    effects: list[dict[Split, Effect]] = [dict(contrast.effects) for contrast in contrasts]
-    members = [own for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own]
-    for split in Split:
-        for own, effect in zip(members, judge(own[split] for own in members), strict=True):
-            own[split] = effect
-    return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))
+def _subject(of: Cell | Record) -> str:
+    """What is compared: a cell whatever its seed."""
+    return of.key.removesuffix(f"-s{of.seed}")
+
+
+def _caveats(record: Record) -> list[str]:
+    dead = record.dead_latent_channels
+    return [f"{flag} {record.key}" for flag in flags_of(record)] + ([f"dead channels in {record.key}"] if dead else [])
+
+
+def _mean_seconds(records: Collection[Record]) -> float:
+    return fmean(sum(epoch.seconds for epoch in record.history) for record in records)
+
+
+def _looks(sweep: Sweep) -> list[set[str]]:
+    """Keys of the cells that each look saw; empty where none is recorded.
+
+    What has been completed since the last one is a look of its own. Half a round is none: while cells are under way,
+    the recorded looks stand.
+    """
+    looks: list[set[str]] = []
+    for added in sweep.manifest.looks:
+        looks.append({*(looks[-1] if looks else ()), *added})
+    if looks and all(_has_ended(sweep.status(cell)) for cell in sweep.manifest.grid.cells):
+        looks.append(looks[-1] | {record.key for record in usable_records(sweep)})
+    return looks
+
+
+def _has_ended(status: Status) -> bool:
+    return status.is_final or status is Status.FAILED

@@ -2,17 +2,21 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dae.architecture import mac_count, parameter_count, receptive_field
-from dae.config import check_dataset, default_batch_size
+from dae.config import GAUSSIAN, NOISES, check_dataset, default_batch_size
 from dae.errors import UserError
-from sweep import __version__
-from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings
-from sweep.records import MANIFEST, Status, Sweep, check_settings, gather
+from sweep import __version__, caches
+from sweep.cli_axes import grid_of, which_arm, which_axis
+from sweep.cli_resolve import resolving_of, which_rounds
+from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, axes_text, suffix, value_text
+from sweep.matching import WIDTH
+from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
 from sweep.signals import Interrupted, Signals
 from sweep.store import Damaged, Store, Unreadable, Unwritable, open_storage, open_store
 
@@ -110,6 +114,8 @@ which_grid = options(
     click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
     click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
     click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
+    which_axis,
+    which_arm,
 )
 which_data = click.option(
     "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
@@ -119,9 +125,17 @@ which_settings = options(
     click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
     click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k]"),
     click.option("--lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate."),
-    click.option("--alpha", type=float, default=0.5, show_default=True, help="Noise, as a share of the pixel range."),
+    click.option("--alpha", type=float, default=0.5, show_default=True, help="Strength of the noise."),
+    click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
     click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+    click.option(
+        "--latent-bias",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What the latent's biases begin at; 0.5 keeps its ReLUs alive.",
+    ),
 )
 
 
@@ -129,6 +143,7 @@ which_settings = options(
 @click.version_option(__version__)
 def main() -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
+    caches.keep_beside_ray()
 
 
 @main.command()
@@ -158,6 +173,7 @@ def main() -> None:
     show_default=True,
     help="How often a cell goes on after its process or node died.",
 )
+@which_rounds
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @click.option("--no-report", is_flag=True, help="Train only.")
 @debug_option
@@ -170,7 +186,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
     """
     start = time.monotonic()
     signals = Signals().install()
-    settings, grid = settings_of(given), Grid.product(given["depths"], given["latents"], given["seeds"])
+    settings = settings_of(given)
+    grid = grid_of(given, settings)
     store = open_store(given["storage"], given["name"] or given["dataset"])
     from sweep import machine, runner
 
@@ -214,6 +231,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         max_retries=given["max_retries"],
         address=address,
         allow_autoscaling=given["allow_autoscaling"],
+        resolving=resolving_of(given, grid, start),
     )
     outcome = runner.run(
         request,
@@ -226,7 +244,10 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         make_report=None if no_report else _report,
     )
     print_results(console, outcome.sweep)
-    console.print(f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}", highlight=False)
+    unsuccessful = [record for record in outcome.sweep.records.values() if record.error]
+    closing = f"{tally(outcome.sweep)} in {duration(time.monotonic() - start)}{':' * bool(unsuccessful)}"
+    for line in (closing, *(f"  {each.key}  {each.status}: {each.error}" for each in unsuccessful)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if outcome.stopped_because:
         click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
     if outcome.sweep.completed and not no_report:
@@ -245,7 +266,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
 @debug_option
 def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
-    settings, grid = settings_of(given), Grid.product(given["depths"], given["latents"], given["seeds"])
+    settings = settings_of(given)
+    grid = grid_of(given, settings)
     store = open_store(given["storage"], given["name"] or given["dataset"])
 
     from rich.console import Console
@@ -255,10 +277,10 @@ def plan(**given: Any) -> None:
     table.add_column("name", no_wrap=True)
     for heading in ("latent space", "compression", "layers", "parameters", "MACs/image", "sees"):
         table.add_column(heading, justify="right")
-    for cell in grid.architectures:
+    for name, cell in _models(grid).items():
         model = settings.model(cell)
         table.add_row(
-            cell.architecture,
+            name,
             f"({model.latent_channels}, {cell.latent}, {cell.latent})",
             f"{model.compression:.2%}",
             f"{cell.depth} + {cell.depth}",
@@ -267,9 +289,18 @@ def plan(**given: Any) -> None:
             f"{receptive_field(model)} px",
         )
     Console().print(table)
+    for axis, values in grid.axes.items():
+        if given["match_parameters"] and axis == WIDTH:
+            shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
+            click.echo(
+                f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
+            )
+        else:
+            own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
+            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
-    for record in found.records.values() if found is not None else ():
-        check_settings(record, settings)
+    if found is not None:
+        check_sweep(found.records.values(), settings, found.manifest)
     status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
@@ -284,28 +315,32 @@ def plan(**given: Any) -> None:
 @storage_option
 @debug_option
 def status(storage: str) -> None:
-    """List the sweeps of a storage folder and the state of their cells."""
+    """List the sweeps of a storage folder and the state of their cells.
+
+    Every file is compared with its digest; whether the numbers are right as well is what verify tells.
+    """
     whole = open_storage(storage)
     names = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
     if not names:
         raise UserError(f"there is no sweep in {whole.at()}. Begin one with dae-sweep run, or give --storage.")
     for name in names:
         try:
-            sweep = gather(open_store(storage, name))
+            sweep = gather(open_store(storage, name), thorough=True)
         except (Damaged, UserError) as error:
             click.echo(f"{name}: {MANIFEST} cannot be read: {error}")
             continue
         click.echo(f"{name}: {tally(sweep)}" + (", a run is at it" if sweep.store.locked() else ""))
         epochs = sweep.manifest.settings.epochs
+        width = max((len(cell.key) for cell in sweep.manifest.grid.cells), default=0) + 1
         for cell in sweep.manifest.grid.cells:
             record = sweep.records.get(cell.key)
             state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
-            detail = ""
+            detail = sweep.damaged.get(cell.key, "")
             if record is not None:
                 detail = f"epoch {len(record.history)}/{epochs}"
                 detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
                 detail += "" if record.error is None else f"  {record.error}"
-            click.echo(f"  {cell.key:<16} {state:<12} {detail}".rstrip())
+            click.echo(f"  {cell.key:<{width}} {state:<12} {detail}".rstrip())
 
 
 @main.command()
@@ -335,6 +370,12 @@ def settings_of(given: dict[str, Any]) -> Settings:
     return Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
 
 
+def _models(grid: Grid) -> dict[str, Cell]:
+    """One cell of each model of the grid, by name; of the axes width alone makes another model."""
+    named = ((cell, tuple(each for each in cell.axes if each[0] == "width")) for cell in grid.architectures)
+    return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
+
+
 def tally(sweep: Sweep) -> str:
     """Such as ``7 of 9 completed, 1 diverged, 1 failed``."""
     states = [sweep.status(cell) for cell in sweep.manifest.grid.cells]
@@ -343,20 +384,23 @@ def tally(sweep: Sweep) -> str:
 
 
 def print_results(console: "Console", sweep: Sweep) -> None:
-    """The test losses, a row a depth and a column a latent size."""
+    """The test losses, a row a depth and a column a latent size; a table for each point on the axes."""
     from rich.table import Table
 
     from sweep.analysis import loss_notes, loss_table
 
-    heading, *rows = loss_table(sweep)
-    table = Table(title="test loss (MSE per pixel)", title_justify="left", box=None, pad_edge=False, header_style="dim")
-    for name in heading:
-        table.add_column(name, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
-    for note in loss_notes(sweep):
-        console.print(f"* {note}", highlight=False, markup=False)
+    for point, facet in facets(sweep):
+        heading, *rows = loss_table(facet)
+        title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
+        console.print(title, style="italic", highlight=False, soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for name in heading:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        for note in loss_notes(facet):
+            console.print(f"* {note}", highlight=False, markup=False)
 
 
 def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
@@ -369,6 +413,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
             "depth": record.depth,
             "latent": record.latent,
             "seed": record.seed,
+            **{name: record.config[name] for name in AXES},
             "test_loss": record.test_loss,
             "test_psnr_db": record.test_psnr_db,
             "parameters": record.parameters,
@@ -382,7 +427,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
 
 def _find(store: Store) -> Sweep | None:
     try:
-        return gather(store)
+        return gather(store, thorough=True)
     except (FileNotFoundError, Damaged):
         return None
 
@@ -442,7 +487,8 @@ def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) ->
 
     store = open_store(storage, name or dataset)
     done = upload.sync(store)
-    click.echo(f"{done.now} runs uploaded, {done.before} had been before, {len(done.missing)} missing")
+    runs = "run" if done.now == 1 else "runs"
+    click.echo(f"{done.now} {runs} uploaded, {done.before} had been before, {len(done.missing)} missing")
     for folder in done.missing:
         click.echo(f"  {folder}")
     if done.missing:

@@ -1,21 +1,21 @@
 """Where the news of all trials come in. They go on to the display and to W&B, and are judged: does the sweep go on?"""
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sweep.grid import Cell
+from sweep.grid import Axes, Cell
 from sweep.progress import Progress
 from sweep.records import (
     DRAINED,
     LOST,
-    SAMPLES,
     CellFiles,
     Failure,
     Record,
@@ -24,6 +24,7 @@ from sweep.records import (
     now,
     read_record,
     read_verified,
+    samples_file,
 )
 from sweep.store import Damaged
 from sweep.tracking import Tracker
@@ -108,7 +109,8 @@ class Desk:
                 f"{record.error}. Free or repair the storage; what was finished is kept, the same command continues"
             )
         if record.failure is Failure.PROGRAM and record.error is not None:
-            cells = self._errors.setdefault(record.error, set())
+            # Shapes and positions differ from cell to cell.
+            cells = self._errors.setdefault(re.sub(r"\d+", "0", record.error), set())
             cells.add(record.key)
             if len(cells) >= SAME_ERROR_LIMIT:
                 self.stop_because = f"{' and '.join(sorted(cells))} failed with the same error: {record.error}"
@@ -152,11 +154,7 @@ class Desk:
     def _sample(self, record: Record) -> npt.NDArray[np.uint8] | None:
         if record.status is not Status.COMPLETED:
             return None
-        return sample_of(self._sweep, record, self._clean_and_noisy)
-
-    @cached_property
-    def _clean_and_noisy(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        return clean_and_noisy(self._sweep)
+        return sample_of(self._sweep, record)
 
 
 def _lost(reason: str) -> str:
@@ -169,30 +167,28 @@ def copy_to_tracker(sweep: Sweep, tracker: Tracker, todo: Sequence[Cell]) -> Non
         if record.status.is_final and record.cell not in todo and tracker.lacks(record):
             try:
                 is_completed = record.status is Status.COMPLETED
-                sample = sample_of(sweep, record, clean_and_noisy(sweep)) if is_completed else None
+                sample = sample_of(sweep, record) if is_completed else None
             except Damaged:
                 sample = None
             tracker.ended(record, sample)
 
 
-def clean_and_noisy(sweep: Sweep) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The sweep's ten sample images.
+def clean_and_noisy(sweep: Sweep, axes: Axes = ()) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """The sweep's ten sample images, the noisy ones as cells with these axes see them.
 
     Raises:
         Damaged: they are not what was written.
     """
-    samples = np.load(io.BytesIO(read_verified(sweep.store, SAMPLES, sweep.manifest.digests)))
+    samples = np.load(io.BytesIO(read_verified(sweep.store, samples_file(axes), sweep.manifest.digests)))
     return samples["clean"], samples["noisy"]
 
 
-def sample_of(
-    sweep: Sweep, record: Record, originals: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-) -> npt.NDArray[np.uint8]:
+def sample_of(sweep: Sweep, record: Record) -> npt.NDArray[np.uint8]:
     """Clean, noisy and denoised digits of a completed cell, one row each.
 
     Raises:
-        Damaged: the cell's outputs are not what was written.
+        Damaged: the sweep's sample digits or the cell's outputs are not what was written.
     """
     test = np.load(io.BytesIO(read_verified(sweep.store, CellFiles(record.key).test, record.digests)))
-    rows = np.stack([*originals, test["samples"]])
+    rows = np.stack([*clean_and_noisy(sweep, record.cell.axes), test["samples"]])
     return (255 * rows.transpose(0, 2, 1, 3).reshape(3 * 28, -1)).round().astype(np.uint8)

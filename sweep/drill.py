@@ -20,9 +20,8 @@ NAME = "mnist-5k"
 GRID = ("--dataset", NAME, "--depths", "1,3", "--latents", "13,5", "--epochs", "5", "--train-fraction", "0.3")
 PATIENCE_S = 180.0
 """How long a driver may take to get where it is to be killed."""
-GRACE_S = 4.0
-"""How long what a killed driver leaves behind may take to end by itself. Ray's two agents take a minute: they try to
-tell of the death of their raylet, to which nobody listens any more."""
+GRACE_S = 8.0
+"""How long what a killed driver leaves behind may take to end; its watchdog waits less."""
 
 Tell = Callable[[str], None]
 

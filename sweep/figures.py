@@ -25,9 +25,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from sweep.analysis import Array, Outputs, Result, Samples, flags_of
+from sweep.analysis import Outputs, Result, Samples, flags_of
 from sweep.grid import Cell
 from sweep.records import Status, Sweep
+from sweep.statistics import Array
 
 WIDTH = 10.0
 """Width of a figure in inches; a page shows it about 1,000 pixels wide."""

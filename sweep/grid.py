@@ -1,26 +1,101 @@
 """Which cells a sweep has and what they share. No torch, no Ray."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
+from types import MappingProxyType
 from typing import Any, Self
 
 from dae.architecture import mac_count
-from dae.config import ModelConfig, TrainConfig
+from dae.config import GAUSSIAN, NOISES, ModelConfig, TrainConfig
 from dae.errors import UserError
 
 STUDY_DEPTHS = (1, 3, 5)
 STUDY_LATENTS = (13, 8, 5)
 
+Value = float | int | str
+Axes = tuple[tuple[str, Value], ...]
+"""Settings in which a cell differs from its sweep, by name, in the order of the names."""
+
+
+def _number(text: str) -> float:
+    return float(text) + 0.0  # no negative zero
+
+
+def _noise(text: str) -> str:
+    if text not in NOISES:
+        raise ValueError
+    return text
+
+
+AXES: Mapping[str, tuple[Callable[[str], Value], str]] = {
+    "alpha": (_number, "a number"),
+    "batch_size": (int, "a whole number"),
+    "lr": (_number, "a number"),
+    "noise": (_noise, f"one of {', '.join(NOISES)}"),
+    "width": (int, "a whole number"),
+}
+"""The settings that can vary within a sweep: how a value is read, and what it has to be."""
+
+
+_EXAMPLES = {
+    "alpha": "0.25,0.5,0.75",
+    "batch_size": "32,128",
+    "lr": "3e-4,1e-3",
+    "noise": ",".join(NOISES),
+    "width": "8,16,32",
+}
+
+
+def axis_value(name: str, text: str) -> Value:
+    """The value that ``text`` stands for.
+
+    Raises:
+        UserError: there is no such axis, or the value is not of its type.
+    """
+    _check_axis(name)
+    read, what = AXES[name]
+    try:
+        return read(text)
+    except ValueError:
+        raise UserError(f"{text!r} is no value of the axis {name}: it must be {what}.") from None
+
+
+def _check_axis(name: str) -> None:
+    if name not in AXES:
+        raise UserError(f"unknown axis {name!r}. Known ones: {', '.join(AXES)}.")
+
+
+def value_text(value: Value) -> str:
+    """The value in file names and tables; of a number the shortest text that gives it back."""
+    if isinstance(value, float):
+        mantissa, e, exponent = repr(value).partition("e")
+        return mantissa.removesuffix(".0") + (f"e{int(exponent)}" if e else "")
+    return str(value)
+
+
+def axes_text(axes: Axes) -> str:
+    """The axes as a reader would name them, such as ``alpha 0.25, noise blur``."""
+    return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in axes)
+
+
+def suffix(axes: Axes) -> str:
+    """The axes in the name of a cell or file, such as ``-alpha0.25-noiseblur``."""
+    return "".join(f"-{name}{value_text(value)}" for name, value in axes)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Cell:
-    """One architecture with one seed: the unit of result."""
+    """One architecture with one seed, and where it differs from its sweep's settings: the unit of result."""
 
     depth: int
     latent: int
     seed: int
+    axes: Axes = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", tuple(sorted(self.axes)))
 
     @property
     def architecture(self) -> str:
@@ -29,8 +104,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Name of the cell in files, tables and W&B, e.g. ``DAE_5_13-s0``."""
-        return f"{self.architecture}-s{self.seed}"
+        """Name of the cell in files, tables and W&B, e.g. ``DAE_5_13-s0`` or ``DAE_5_13-alpha0.25-s0``."""
+        return f"{self.architecture}{suffix(self.axes)}-s{self.seed}"
 
     @classmethod
     def from_key(cls, key: str) -> Self:
@@ -39,16 +114,31 @@ class Cell:
         Raises:
             ValueError: not a key.
         """
-        match = re.fullmatch(r"DAE_(\d+)_(\d+)-s(\d+)", key)
+        match = _KEY.fullmatch(key)
         if match is None:
             raise ValueError(f"{key!r} is not a cell key")
-        depth, latent, seed = map(int, match.groups())
-        return cls(depth=depth, latent=latent, seed=seed)
+        texts = match.groupdict()
+        depth, latent, seed = (int(texts.pop(name)) for name in ("depth", "latent", "seed"))
+        axes = tuple((name, AXES[name][0](text)) for name, text in texts.items() if text is not None)
+        cell = cls(depth=depth, latent=latent, seed=seed, axes=axes)
+        if cell.key != key:  # another spelling of a number would be another folder of the same cell
+            raise ValueError(f"{key!r} is not a cell key; {cell.key} is")
+        return cell
+
+
+_KEY_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+_KEY_VALUES = {"noise": "|".join(NOISES), "batch_size": r"\d+", "width": r"\d+"}
+_KEY = re.compile(
+    r"DAE_(?P<depth>\d+)_(?P<latent>\d+)"
+    + "".join(f"(?:-{name}(?P<{name}>{_KEY_VALUES.get(name, _KEY_NUMBER)}))?" for name in AXES)
+    + r"-s(?P<seed>\d+)",
+    re.ASCII,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What all cells of a sweep share. Defaults are the study's; it gives no batch size.
+    """What the cells of a sweep share, but for their axes. Defaults are the study's; it gives no batch size.
 
     Raises:
         UserError: a value is out of range.
@@ -60,8 +150,10 @@ class Settings:
     batch_size: int = 128
     lr: float = 1e-3
     alpha: float = 0.5
+    noise: str = GAUSSIAN
     width: int = 16
     latent_channels: int = 4
+    latent_bias: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -69,49 +161,99 @@ class Settings:
         self.model(Cell(depth=1, latent=1, seed=0))
         self.training(Cell(depth=1, latent=1, seed=0))
 
+    def at(self, cell: Cell) -> "Settings":
+        """The settings of ``cell``: these, with its axes in their place.
+
+        Raises:
+            UserError: a value of an axis is out of range.
+        """
+        return replace(self, **dict(cell.axes)) if cell.axes else self  # type: ignore[arg-type]  # `AXES` are settings
+
+    def plain(self, cell: Cell) -> Cell:
+        """The cell without those of its axes that change nothing.
+
+        These are values that the sweep has anyway, so that an axis through the sweep's own setting goes through the
+        cells that are there, and width at depth 1, which has no such layer.
+        """
+        changing = (
+            (name, value)
+            for name, value in cell.axes
+            if value != getattr(self, name) and not (name == "width" and cell.depth == 1)
+        )
+        return replace(cell, axes=tuple(changing))
+
     def model(self, cell: Cell) -> ModelConfig:
         """The architecture of ``cell``."""
-        return ModelConfig(depth=cell.depth, latent=cell.latent, latent_channels=self.latent_channels, width=self.width)
+        width = self.at(cell).width
+        return ModelConfig(depth=cell.depth, latent=cell.latent, latent_channels=self.latent_channels, width=width)
 
     def training(self, cell: Cell) -> TrainConfig:
         """The training of ``cell``."""
-        return TrainConfig(epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, alpha=self.alpha, seed=cell.seed)
+        own = self.at(cell)
+        return TrainConfig(
+            epochs=own.epochs,
+            batch_size=own.batch_size,
+            lr=own.lr,
+            alpha=own.alpha,
+            noise=own.noise,
+            seed=cell.seed,
+            latent_bias=own.latent_bias,
+        )
 
     def config(self, cell: Cell) -> dict[str, Any]:
         """Everything that determines the numbers of ``cell``: the ``config`` of its record."""
-        return asdict(cell) | asdict(self)
+        return {"depth": cell.depth, "latent": cell.latent, "seed": cell.seed} | asdict(self.at(cell))
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A set of cells, in the order of tables and figures: depth, then latent from large to small, then seed."""
+    """A set of cells, in the order of tables and figures: depth, latent from large to small, axes, seed."""
 
     cells: tuple[Cell, ...]
 
     @classmethod
-    def product(cls, depths: Sequence[int], latents: Sequence[int], seeds: Sequence[int]) -> Self:
-        """Every depth with every latent and every seed.
+    def product(
+        cls,
+        depths: Sequence[int],
+        latents: Sequence[int],
+        seeds: Sequence[int],
+        axes: Mapping[str, Sequence[Value]] = MappingProxyType({}),
+    ) -> Self:
+        """Every depth with every latent, every seed and every value of every axis.
 
         Raises:
-            UserError: a list is empty, repeats a value or holds one out of range.
+            UserError: a list is empty, repeats a value or holds one out of range; there is no such axis.
         """
-        for name, values in (("depths", depths), ("latents", latents), ("seeds", seeds)):
+        lists: list[tuple[str, str, Sequence[Value]]] = [
+            *((f"--{name}", "1,3,5", each) for name, each in (("depths", depths), ("latents", latents))),
+            ("--seeds", "0,1,2", seeds),
+            *((f"--axis {name}", _EXAMPLES.get(name, ""), each) for name, each in axes.items()),
+        ]
+        for option, example, values in lists:
             if not values:
-                raise UserError(f"--{name} is empty: give at least one value, for example --{name} 1,3,5.")
+                between = "=" if option.startswith("--axis") else " "
+                raise UserError(f"{option} is empty: give at least one value, for example {option}{between}{example}.")
             if repeated := sorted({value for value in values if values.count(value) > 1}):
-                raise UserError(f"--{name} repeats {', '.join(map(str, repeated))}: give each value once.")
+                raise UserError(f"{option} repeats {', '.join(map(value_text, repeated))}: give each value once.")
         for depth, latent in product(depths, latents):
             ModelConfig(depth=depth, latent=latent)
         for seed in seeds:
             TrainConfig(seed=seed)
+        for name, values in axes.items():
+            _check_axis(name)
+            for value in values:
+                Settings(**{name: value})  # type: ignore[arg-type]  # its type is the reader's business
+        names = sorted(axes)
+        points = [tuple(zip(names, point, strict=True)) for point in product(*(axes[name] for name in names))]
         return cls.of(
-            Cell(depth=depth, latent=latent, seed=seed) for depth, latent, seed in product(depths, latents, seeds)
+            Cell(depth=depth, latent=latent, seed=seed, axes=point)
+            for depth, latent, seed, point in product(depths, latents, seeds, points)
         )
 
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> Self:
         """The grid of these cells, put in order."""
-        return cls(tuple(sorted(set(cells), key=lambda cell: (cell.depth, -cell.latent, cell.seed))))
+        return cls(tuple(sorted(set(cells), key=lambda cell: (cell.depth, -cell.latent, cell.axes, cell.seed))))
 
     def union(self, other: "Grid") -> "Grid":
         """The cells of both."""
@@ -133,8 +275,22 @@ class Grid:
         return tuple(sorted({cell.seed for cell in self.cells}))
 
     @property
+    def axes(self) -> dict[str, tuple[Value, ...]]:
+        """Values that occur on each axis beside the sweep's own, ascending."""
+        found: dict[str, set[Any]] = {}
+        for cell in self.cells:
+            for name, value in cell.axes:
+                found.setdefault(name, set()).add(value)
+        return {name: tuple(sorted(found[name])) for name in sorted(found)}
+
+    @property
+    def points(self) -> tuple[Axes, ...]:
+        """Combinations of axis values that occur; the sweep's own settings, ``()``, come first."""
+        return tuple(sorted({cell.axes for cell in self.cells}))
+
+    @property
     def architectures(self) -> tuple[Cell, ...]:
-        """One cell of each architecture, seed 0, in the grid's order."""
+        """One cell of each architecture and point on the axes, seed 0, in the grid's order."""
         return tuple(dict.fromkeys(replace(cell, seed=0) for cell in self.cells))
 
 

@@ -30,6 +30,17 @@ class Process:
         state, parent, *rest = stat.rpartition(")")[2].split()
         return None if state in "ZX" else cls(pid, int(parent), int(rest[17]), command)
 
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The process that has or had this `name`."""
+        pid, started = map(int, name.split(":"))
+        return cls(pid, 0, started, "")
+
+    @property
+    def name(self) -> str:
+        """A name that no other process of this machine gets."""
+        return f"{self.pid}:{self.started}"
+
     @property
     def is_alive(self) -> bool:
         """Whether it is still there, and not yet another one with its number."""

@@ -36,6 +36,7 @@ STYLE = {
 @dataclass(slots=True)
 class _Row:
     cell: Cell
+    cost: int
     status: Status
     epoch: int = 0
     train_loss: float | None = None
@@ -70,7 +71,7 @@ class Progress:
         self._console, self._settings, self._slots, self._clock = console, settings, slots, clock
         self._is_live = console.is_terminal and not quiet
         self._is_quiet = quiet
-        self._rows = {cell.key: _Row(cell, Status.MISSING) for cell in cells}
+        self._rows = {cell.key: _Row(cell, _cost(cell, settings), Status.MISSING) for cell in cells}
         for key, record in records.items():
             if key in self._rows:
                 row = self._rows[key]
@@ -132,25 +133,21 @@ class Progress:
         Cells not yet begun are taken to cost what the measured ones do, in proportion to their MACs; all are laid on
         the slots in the order in which they will be taken.
         """
-        measured = [row.epoch_s / self._cost(row.cell) for row in self._rows.values() if row.epoch_s]
+        measured = [row.epoch_s / row.cost for row in self._rows.values() if row.epoch_s]
         if not measured:
             return None
         rate = sum(measured) / len(measured)
         open_rows = [row for row in self._rows.values() if not row.status.is_final and row.status != Status.FAILED]
         remaining = {
-            row.cell.key: (self._settings.epochs - row.epoch) * (row.epoch_s or rate * self._cost(row.cell))
-            for row in open_rows
+            row.cell.key: (self._settings.epochs - row.epoch) * (row.epoch_s or rate * row.cost) for row in open_rows
         }
         ends = [remaining[row.cell.key] for row in open_rows if row.status is Status.RUNNING]
         heapq.heapify(ends)
-        for row in sorted(open_rows, key=lambda row: -self._cost(row.cell)):
+        for row in sorted(open_rows, key=lambda row: -row.cost):
             if row.status is not Status.RUNNING:
                 begins = heapq.heappop(ends) if len(ends) >= self._slots else 0.0
                 heapq.heappush(ends, begins + remaining[row.cell.key])
         return max(ends, default=0.0)
-
-    def _cost(self, cell: Cell) -> int:
-        return mac_count(self._settings.model(cell)) + STEP_OVERHEAD_MACS
 
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, header_style="dim")
@@ -181,6 +178,11 @@ class Progress:
             "" if eta is None else f"about {duration(eta)} to go",
         )
         return Group(table, Text(), line)
+
+
+def _cost(cell: Cell, settings: Settings) -> int:
+    """Of a training image, in MACs."""
+    return mac_count(settings.model(cell)) + STEP_OVERHEAD_MACS
 
 
 def duration(seconds: float) -> str:

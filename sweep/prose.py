@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 
 from dae.architecture import STEM_SIZE
-from sweep.analysis import Array, Arrays, Effect, Result, Verdict, flags_of, usable_records
+from sweep.analysis import Arrays, Effect, Result, Verdict, flags_of, usable_records
 from sweep.claims import Claim, Contrast, Factor, Split
 from sweep.records import Record, Status, Sweep
+from sweep.statistics import Array
 
 CLAIMS = {
     Factor.LATENT: ("(*)", "at a fixed depth, a smaller latent space gives a higher loss"),

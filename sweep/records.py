@@ -1,22 +1,26 @@
 """What is known of a sweep and of each of its cells, and the names of the files that keep it. No torch, no Ray."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
+from dae.config import GAUSSIAN
 from dae.errors import UserError
-from sweep.grid import Cell, Grid, Settings
-from sweep.store import Damaged, Store, digest, dump_json, load_json
+from sweep.grid import AXES, Axes, Cell, Grid, Settings, Value, suffix, value_text
+from sweep.matching import MATCHED, find_arms, without_width
+from sweep.store import Damaged, Store, digest, dump_json, load_json, unseal
 
 SCHEMA = 1
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
 IDENTITY = ".id"
 """The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
+LATER_SETTINGS: dict[str, Any] = {"latent_bias": 0.0, "noise": GAUSSIAN}
+"""Settings that came after the first records, and the values that those were made with."""
 LOST = "lost: "
 """How the reason of an attempt begins whose process or node died."""
 DRAINED = "drained: "
@@ -105,6 +109,8 @@ class Record:
     compression: float
     dataset: Mapping[str, str]
     schema: int = SCHEMA
+    axes: Mapping[str, Value] = field(default_factory=dict)
+    """Where ``config`` differs from the sweep's settings."""
     collapsed: bool = False
     unconverged: bool = False
     history: tuple[Epoch, ...] = ()
@@ -132,6 +138,7 @@ class Record:
             depth=cell.depth,
             latent=cell.latent,
             seed=cell.seed,
+            axes=dict(cell.axes),
             status=Status.RUNNING,
             config=settings.config(cell),
             parameters=parameter_count(model),
@@ -143,7 +150,7 @@ class Record:
     @property
     def cell(self) -> Cell:
         """The cell this is the record of."""
-        return Cell(depth=self.depth, latent=self.latent, seed=self.seed)
+        return Cell(depth=self.depth, latent=self.latent, seed=self.seed, axes=tuple(self.axes.items()))
 
     @property
     def losses(self) -> int:
@@ -169,6 +176,7 @@ class Record:
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
+            document["config"] = {**LATER_SETTINGS, **document["config"]}
             document["status"] = Status(document["status"])
             document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
@@ -186,7 +194,9 @@ class Manifest:
     Attributes:
         dataset: name, fingerprint and number of training, validation and test images.
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
+        conditions: the same under the other noises of the axes, by the file that holds their sample digits.
         digests: SHA-256 of the sweep's own files, by name.
+        looks: keys of the cells that each look of `dae-sweep run --resolve` added to those of the looks before.
     """
 
     name: str
@@ -196,12 +206,19 @@ class Manifest:
     settings: Settings
     dataset: Mapping[str, Any]
     baselines: Mapping[str, float] = field(default_factory=dict)
+    conditions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    looks: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def new(cls, **values: Any) -> Self:
         """A manifest with an identity of its own."""
         return cls(**{"id": uuid.uuid4().hex, "created_at": now()} | values)
+
+    @property
+    def samples(self) -> str:
+        """The file of the sample digits under the noise of the grid's first cell; a facet has but one noise."""
+        return samples_file(self.grid.cells[0].axes if self.grid.cells else ())
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""
@@ -218,7 +235,8 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
-            document["settings"] = Settings(**document["settings"])
+            document["looks"] = tuple(map(tuple, document.get("looks", ())))
+            document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             known = {each.name for each in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in known})
         except (KeyError, TypeError, ValueError) as error:
@@ -250,8 +268,51 @@ class Sweep:
         return [record for record in found if record is not None and record.status is Status.COMPLETED]
 
 
-def gather(store: Store) -> Sweep:
+def facets(sweep: Sweep) -> list[tuple[Axes, Sweep]]:
+    """The sweep in parts within which only architecture and seed vary, one for each point on its axes.
+
+    A part is a sweep of its own, with the cells of that point and the settings at it, so that whatever is said of a
+    sweep without axes can be said of each. The sweep's own settings, ``()``, come first where they have cells. Width
+    means nothing at depth 1: such a cell belongs to every width. An arm of equal parameters is one part, the last,
+    ``MATCHED`` among its axes; its cells differ in width, the settings have the reference's.
+    """
+    grid, settings = sweep.manifest.grid, sweep.manifest.settings
+    arms = find_arms(grid, settings)
+    matched = {cell for cells in arms.values() for cell in cells}
+    found = []
+    for point in grid.points:
+        own = [cell for cell in grid.cells if cell.axes == point]
+        if without_width(point) == point or not matched.issuperset(own):
+            places = {settings.plain(replace(cell, axes=point)) for cell in grid.cells}
+            found.append((point, _part(sweep, [cell for cell in grid.cells if cell in places], settings.at(own[0]))))
+    for point, cells in arms.items():
+        found.append(((*point, *MATCHED), _part(sweep, cells, settings.at(replace(cells[0], axes=point)))))
+    return found
+
+
+def _part(sweep: Sweep, cells: Iterable[Cell], settings: Settings) -> Sweep:
+    grid = Grid.of(cells)
+    manifest = replace(sweep.manifest, grid=grid, settings=settings, conditions={})
+    if manifest.samples != SAMPLES:
+        manifest = replace(manifest, baselines=sweep.manifest.conditions.get(manifest.samples, {}))
+    keys = {cell.key for cell in grid.cells}
+    records = {key: record for key, record in sweep.records.items() if key in keys}
+    damaged = {key: reason for key, reason in sweep.damaged.items() if key in keys}
+    return Sweep(sweep.store, manifest, records, damaged)
+
+
+def samples_file(axes: Axes) -> str:
+    """The file that holds the sample digits as cells with these axes see them."""
+    noise = tuple((name, value) for name, value in axes if name in ("alpha", "noise"))
+    return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
+
+
+def gather(store: Store, *, thorough: bool = False) -> Sweep:
     """Read a sweep folder. Cells that cannot be read are named in ``damaged``, never guessed.
+
+    Args:
+        store: the folder.
+        thorough: a cell whose record is sound, but whose weights, outputs or checkpoint are not, is ``damaged`` too.
 
     Raises:
         FileNotFoundError: there is no sweep in this folder.
@@ -272,6 +333,12 @@ def gather(store: Store) -> Sweep:
         except Damaged as error:
             damaged[cell.key] = f"record.json: {error}"
             continue
+        try:
+            if thorough:
+                check_files(store, record)
+        except Damaged as error:
+            damaged[cell.key] = str(error)
+            continue
         if record.status is Status.RUNNING and not is_live:
             record = replace(record, status=Status.INTERRUPTED)
         records[cell.key] = record
@@ -284,16 +351,49 @@ def check_settings(record: Record, settings: Settings) -> None:
     Raises:
         UserError: the record was made with other settings.
     """
-    asked = settings.config(record.cell)
-    differing = [name for name in asked if record.config.get(name) != asked[name]]
-    if differing:
-        found = ", ".join(f"{name} {record.config.get(name)}" for name in differing)
-        options = " ".join(f"--{name.replace('_', '-')} {record.config.get(name)}" for name in differing)
-        raise UserError(
-            f"{record.key} was made with {found}, this command asks for "
-            f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
-            f"{options} to go on with this one."
-        )
+    _refuse(f"{record.key} was made", record.config, settings.config(record.cell))
+
+
+def check_sweep(records: Collection[Record], settings: Settings, manifest: Manifest | None) -> None:
+    """`check_settings` of all records of a sweep, and of the sweep itself, which may have cells off its settings alone.
+
+    Args:
+        records: what the sweep has.
+        settings: what a command asks for.
+        manifest: of the sweep, None where it is lost.
+
+    Raises:
+        UserError: a record, or the sweep, was made with other settings.
+    """
+    for record in records:
+        check_settings(record, settings)
+    if records and manifest is not None:
+        _refuse(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
+    for record in records:
+        for name, value in record.axes.items():
+            if value == getattr(settings, name):
+                raise UserError(
+                    f"{record.key} was made in a sweep whose {name} was not the {value} that this command asks for. "
+                    f"Give the --{_option(name)} of that sweep to go on with it, or another --name to begin a new one."
+                )
+
+
+def _refuse(subject: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    differing = [name for name in asked if found.get(name) != asked[name]]
+    if not differing:
+        return
+    options = " ".join(f"--{_option(name)} {found.get(name)}" for name in differing)
+    axes = [name for name in differing if name in AXES]
+    beside = " ".join(f"--axis {_option(name)}={value_text(asked[name])}" for name in axes)
+    raise UserError(
+        f"{subject} with {', '.join(f'{name} {found.get(name)}' for name in differing)}, this command asks for "
+        f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
+        f"{options} to go on with this one" + (f", and {beside} for new cells beside the old ones." if axes else ".")
+    )
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def read_record(store: Store, cell: Cell) -> Record:
@@ -328,6 +428,35 @@ def read_verified(store: Store, name: str, digests: Mapping[str, str]) -> bytes:
     if digests.get(name.rsplit("/", 1)[-1]) != digest(data):
         raise Damaged(f"{name} does not match its digest")
     return data
+
+
+def check_files(store: Store, record: Record) -> None:
+    """Whether the files beside a record can be trusted: outputs of a completed cell, checkpoint of an unfinished one.
+
+    Raises:
+        Damaged: one is not what was written.
+    """
+    files = CellFiles(record.key)
+    if record.status is Status.COMPLETED:
+        for name in (files.test, files.weights):
+            read_verified(store, name, record.digests)
+    elif not record.status.is_final:
+        check_checkpoint(store, record.cell)
+
+
+def check_checkpoint(store: Store, cell: Cell) -> None:
+    """Whether a cell can go on from its checkpoint, if it has one.
+
+    Raises:
+        Damaged: it is not what was written.
+    """
+    name = CellFiles(cell.key).checkpoint
+    try:
+        unseal(store.read(name))
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        raise Damaged(f"{name}: {error}") from error
 
 
 def now() -> str:

@@ -16,8 +16,8 @@ from dae.config import IMAGE_SIZE
 from sweep import figures, prose
 from sweep.analysis import Arrays, Effect, Result, load_arrays, psnr, results, usable_records
 from sweep.claims import Claim, Comparer, Contrast, Factor, Split
-from sweep.grid import Cell
-from sweep.records import Status, Sweep
+from sweep.grid import AXES, Cell
+from sweep.records import Status, Sweep, facets
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ def build(sweep: Sweep) -> Path:
     """Write the report of a sweep folder from that folder alone; the same records give the same bytes.
 
     Beside ``report/index.html`` there are its figures as PNG and SVG, ``results.csv`` (a row a cell of the grid)
-    and ``history.csv`` (a row a cell and epoch). What cannot be read is named on the page and logged as a warning.
+    and ``history.csv`` (a row a cell and epoch). The tables hold all cells, the page the first facet of the sweep in
+    which a cell is completed. What cannot be read is named on the page and logged as a warning.
 
     Returns:
         Path of ``index.html``.
@@ -52,13 +53,14 @@ def build(sweep: Sweep) -> Path:
     """
     if not usable_records(sweep):
         raise NothingCompleted(_nothing(sweep))
+    store = sweep.store
+    store.write(f"{FOLDER}/results.csv", _csv(_results_rows(sweep)))
+    store.write(f"{FOLDER}/history.csv", _csv(_history_rows(sweep), _HISTORY_COLUMNS))
+    sweep = next(facet for _, facet in facets(sweep) if usable_records(facet))
     arrays = load_arrays(sweep)
     unreadable = [f"{name}: {reason}" for name, reason in _unreadable(sweep, arrays).items()]
     for line in unreadable:
         log.warning("%s; the report leaves out what needs it", line)
-    store = sweep.store
-    store.write(f"{FOLDER}/results.csv", _csv(_results_rows(sweep)))
-    store.write(f"{FOLDER}/history.csv", _csv(_history_rows(sweep), _HISTORY_COLUMNS))
     page = _page(sweep, arrays, unreadable)
     store.write(f"{FOLDER}/index.html", page.encode())
     return store.path(f"{FOLDER}/index.html")
@@ -296,11 +298,11 @@ def _cell_row(sweep: Sweep, cell: Cell) -> dict[str, str]:
 # ---- tables for other programs
 
 _RESULT_COLUMNS = (
-    "key", "architecture", "depth", "latent", "seed", "status", "collapsed", "unconverged", "test_loss",
+    "key", "architecture", "depth", "latent", "seed", *AXES, "status", "collapsed", "unconverged", "test_loss",
     "test_psnr_db", "test_sum", "parameters", "macs", "compression", "generation", "started_at", "finished_at", "error",
 )  # fmt: skip
 _HISTORY_COLUMNS = (
-    "key", "architecture", "depth", "latent", "seed", "status", "epoch", "train_loss", "val_loss", "seconds",
+    "key", "architecture", "depth", "latent", "seed", *AXES, "status", "epoch", "train_loss", "val_loss", "seconds",
 )  # fmt: skip
 
 
@@ -311,9 +313,9 @@ def _results_rows(sweep: Sweep) -> list[dict[str, object]]:
         record = sweep.records.get(cell.key)
         row: dict[str, object] = dict.fromkeys(_RESULT_COLUMNS)
         row |= {name: getattr(cell, name) for name in ("key", "architecture", "depth", "latent", "seed")}
-        row |= {"status": str(sweep.status(cell)), "error": sweep.damaged.get(cell.key)}
+        row |= _on_axes(sweep, cell) | {"status": str(sweep.status(cell)), "error": sweep.damaged.get(cell.key)}
         if record is not None:
-            row |= {name: getattr(record, name) for name in _RESULT_COLUMNS}
+            row |= {name: getattr(record, name) for name in _RESULT_COLUMNS if name not in AXES}
             if record.status is not Status.COMPLETED:
                 row |= dict.fromkeys(("test_loss", "test_psnr_db", "test_sum"))
             for name in ("config", "dataset", "environment"):
@@ -322,11 +324,18 @@ def _results_rows(sweep: Sweep) -> list[dict[str, object]]:
     return rows
 
 
+def _on_axes(sweep: Sweep, cell: Cell) -> dict[str, object]:
+    """The value of ``cell`` on every axis there could be."""
+    own = sweep.manifest.settings.at(cell)
+    return {name: getattr(own, name) for name in AXES}
+
+
 def _history_rows(sweep: Sweep) -> list[dict[str, object]]:
     found = (sweep.records.get(cell.key) for cell in sweep.manifest.grid.cells)
     return [
-        {name: getattr(record, name) for name in _HISTORY_COLUMNS[:6]}
-        | {name: getattr(epoch, name) for name in _HISTORY_COLUMNS[6:]}
+        {name: getattr(record, name) for name in ("key", "architecture", "depth", "latent", "seed", "status")}
+        | _on_axes(sweep, record.cell)
+        | {name: getattr(epoch, name) for name in ("epoch", "train_loss", "val_loss", "seconds")}
         for record in found
         if record is not None
         for epoch in record.history

@@ -4,7 +4,7 @@ import importlib
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,11 +27,15 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
-    check_settings,
+    check_checkpoint,
+    check_files,
+    check_sweep,
     gather,
     read_record,
     read_verified,
+    samples_file,
 )
+from sweep.rounds import Resolving
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store, digest, seal, unseal
 from sweep.tracking import Tracker
@@ -64,6 +68,12 @@ class Request:
     max_retries: int = 3
     address: str | None = None
     allow_autoscaling: bool = False
+    resolving: Resolving | None = None
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at the same time, as far as is known before a cluster is joined."""
+        return (self.gpus or 0) * self.trials_per_gpu or self.cpus or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +115,10 @@ def run(
         Interrupted: a signal came; every finished epoch is on disk.
     """
     dataset = data.load(request.settings.dataset, request.data_dir, request.settings.train_fraction)
-    if request.settings.batch_size > len(dataset.train):
+    largest = max(request.settings.at(cell).batch_size for cell in request.grid.cells)
+    if largest > len(dataset.train):
         raise UserError(
-            f"batch size {request.settings.batch_size} is larger than the {len(dataset.train)} training images: "
+            f"batch size {largest} is larger than the {len(dataset.train)} training images: "
             "lower --batch-size or raise --train-fraction."
         )
     store = request.store
@@ -119,10 +130,14 @@ def run(
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
+            if not todo:
+                sweep, todo = _next_round(sweep, request, dataset, warn, tell, request.slots)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
                 tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(request)}")
-                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, is_held)
+                stopped_because = _train(
+                    todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell, is_held
+                )
             sweep = gather(request.store)
             signals.raise_if_asked()
             if make_report is not None and sweep.completed:
@@ -162,22 +177,41 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     else:
         manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
         records = dict(found.records)
-    if not records:
-        manifest = replace(manifest, settings=settings, dataset=_describe(dataset))
+    if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
+        grid = Grid.of(map(settings.plain, manifest.grid.cells))
+        # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
+        manifest = replace(
+            manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
+        )
+    check_sweep(list(records.values()), settings, None if found is None else found.manifest)
     for record in records.values():
-        check_settings(record, settings)
         _check_same(record, dataset)
-    test_set = TestSet(dataset, settings.alpha)
-    try:
-        read_verified(store, SAMPLES, manifest.digests)
-    except Damaged:
-        samples = _samples(test_set)
-        store.write(SAMPLES, samples)
-        manifest = replace(manifest, baselines=test_set.baselines(), digests={SAMPLES: digest(samples)})
+    manifest = _with_samples(manifest, store, dataset)
     if found is None or manifest != found.manifest:
         store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
     return gather(store)
+
+
+def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
+    """Write the sample digits under every noise of the sweep, where they are not there yet."""
+    noises = {SAMPLES: manifest.settings}
+    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
+    for file, settings in noises.items():
+        try:
+            read_verified(store, file, manifest.digests)
+            continue
+        except Damaged:
+            pass
+        test_set = TestSet(dataset, settings.alpha, settings.noise)
+        samples = _samples(test_set)
+        store.write(file, samples)
+        manifest = replace(manifest, digests={**manifest.digests, file: digest(samples)})
+        if file == SAMPLES:
+            manifest = replace(manifest, baselines=test_set.baselines())
+        else:
+            manifest = replace(manifest, conditions={**manifest.conditions, file: test_set.baselines()})
+    return manifest
 
 
 def _known_id(store: Store) -> dict[str, str]:
@@ -245,29 +279,19 @@ def _todo(sweep: Sweep, warn: Warn) -> list[Cell]:
         if cell.key in sweep.damaged:
             warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
             sweep.store.delete(CellFiles(cell.key).record)
-        elif sweep.status(cell) is Status.COMPLETED:
-            record, files = sweep.records[cell.key], CellFiles(cell.key)
+        elif sweep.status(cell).is_final:
             try:
-                for name in (files.test, files.weights):
-                    read_verified(sweep.store, name, record.digests)
+                check_files(sweep.store, sweep.records[cell.key])
                 continue
             except Damaged as error:
                 warn(f"{error}; {cell.key} is trained again")
-        elif sweep.status(cell).is_final:
-            continue
         if cell.key in sweep.records or cell.key in sweep.damaged:
-            _check_checkpoint(sweep.store, cell, warn)
+            try:
+                check_checkpoint(sweep.store, cell)
+            except Damaged as error:
+                warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
-
-
-def _check_checkpoint(store: Store, cell: Cell, warn: Warn) -> None:
-    try:
-        unseal(store.read(CellFiles(cell.key).checkpoint))
-    except FileNotFoundError:
-        return
-    except Damaged as error:
-        warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
 
 
 def _train(
@@ -279,9 +303,10 @@ def _train(
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
+    tell: Warn,
     is_held: Callable[[], bool],
 ) -> str | None:
-    """Run the trials; why they ended early, or None."""
+    """Run the trials, round after round; why they ended early, or None."""
     # Ray starts its processes while Tune is imported.
     importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
     importing.start()
@@ -290,37 +315,71 @@ def _train(
         signals.install()
         importing.join()
         signals.raise_if_asked()
-        from sweep import tuning
-        from sweep.job import Job, git_commit
+        stopped_because = None
+        while todo and stopped_because is None:
+            stopped_because = _round(
+                todo, sweep, request, resources, dataset, signals, tracker, make_progress, warn, is_held
+            )
+            if stopped_because is None:
+                sweep, todo = _next_round(gather(request.store), request, dataset, warn, tell, resources.slots)
+    return stopped_because
 
-        settings, device = sweep.manifest.settings, "cuda" if resources.gpus else "cpu"
 
-        commit = git_commit()
-        # A completed cell whose files are damaged begins anew.
-        again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
-        shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
-        with make_progress(shown, resources.slots) as progress:
-            desk = Desk(sweep, progress, tracker, warn)
-            signals.be_patient()
-            # Cells that ran out of memory beside others have one more round, with the device to themselves.
-            for round_resources in (resources, resources.alone):
-                job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
-                tuning.run_trials(
-                    todo,
-                    job,
-                    dataset,
-                    round_resources,
-                    desk,
-                    lambda: signals.asked() or desk.is_stopped or not is_held(),
-                    max_retries=request.max_retries,
-                )
-                signals.raise_if_asked()
-                if not is_held():
-                    return f"another run took {sweep.store.at()} over while the storage was out of this one's reach"
-                todo, desk.out_of_memory = desk.out_of_memory, []
-                if not todo or desk.is_stopped:
-                    break
-    return desk.stop_because
+def _round(
+    todo: list[Cell],
+    sweep: Sweep,
+    request: Request,
+    resources: "Resources",
+    dataset: Dataset,
+    signals: Signals,
+    tracker: Tracker,
+    make_progress: Callable[[Sweep, int], Progress],
+    warn: Warn,
+    is_held: Callable[[], bool],
+) -> str | None:
+    """Train these cells; why it ended early, or None."""
+    from sweep import tuning
+    from sweep.job import Job, git_commit
+
+    commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if resources.gpus else "cpu"
+    is_late: Callable[[], bool] = request.resolving.is_late if request.resolving else lambda: False
+    # A completed cell whose files are damaged begins anew.
+    again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
+    shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
+    with make_progress(shown, resources.slots) as progress:
+        desk = Desk(sweep, progress, tracker, warn)
+        signals.be_patient()
+        # Cells that ran out of memory beside others have one more round, with the device to themselves.
+        for round_resources in (resources, resources.alone):
+            job = Job(sweep.store, settings, device, round_resources.memory_share, commit)
+            tuning.run_trials(
+                todo,
+                job,
+                dataset,
+                round_resources,
+                desk,
+                lambda: signals.asked() or desk.is_stopped or is_late() or not is_held(),
+                max_retries=request.max_retries,
+            )
+            signals.raise_if_asked()
+            if not is_held():
+                return f"another run took {sweep.store.at()} over while the storage was out of this one's reach"
+            todo, desk.out_of_memory = desk.out_of_memory, []
+            if not todo or desk.is_stopped:
+                break
+    return desk.stop_because or ("--time-budget is over; the same command goes on" if is_late() else None)
+
+
+def _next_round(
+    sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, tell: Warn, slots: int
+) -> tuple[Sweep, list[Cell]]:
+    """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
+    from sweep import rounds
+
+    cells = rounds.after_look(sweep, request.resolving, slots, tell)
+    if cells:
+        sweep = declare(replace(request, grid=Grid.of(cells)), dataset, warn)
+    return sweep, longest_first(cells, sweep.manifest.settings)
 
 
 @contextmanager
@@ -358,29 +417,23 @@ def _ray(request: Request, dataset: Dataset) -> Iterator["Resources"]:
         yield resources
 
 
-class _held:  # noqa: N801  (reads as the context it is)
+@contextmanager
+def _held(store: Store) -> Iterator[Callable[[], bool]]:
     """The sweep's folder, made if need be, for this process alone.
 
     Raises:
         UserError: it cannot be written, or another run is at it.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def __enter__(self) -> Callable[[], bool]:
+    with ExitStack() as held:
         try:
-            self._store.create()
-            self._lock = self._store.lock()
-            return self._lock.__enter__()
+            store.create()
+            is_held = held.enter_context(store.lock())
         except Held as holder:
             raise UserError(
-                f"{holder} is already at the sweep in {self._store.at()}. Wait for it, or give another --name."
+                f"{holder} is already at the sweep in {store.at()}. Wait for it, or give another --name."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {self._store.at()} ({error.strerror}). Give a --storage that can be written."
+                f"cannot write to {store.at()} ({error.strerror}). Give a --storage that can be written."
             ) from error
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.__exit__(None, None, None)
+        yield is_held

@@ -5,7 +5,6 @@ import math
 import os
 import secrets
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
+from sweep import caches
+from sweep.watchdog import watching
 
 # Read when Ray is imported or its workers start.
 os.environ |= {
@@ -29,10 +30,8 @@ os.environ |= {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
 }
-# Compiled kernels are kept from sweep to sweep, beside Ray's files and not in the home folder.
-os.environ.setdefault("TRITON_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "triton"))
-os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "torchinductor"))
-import ray
+caches.keep_beside_ray()
+import ray  # noqa: E402  (reads the environment when it is imported)
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 8.0
@@ -188,7 +187,8 @@ def _session(**options: Any) -> Iterator[None]:
     ray._private.utils.set_sigterm_handler = lambda _handler: None
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
-        yield
+        with watching():
+            yield
     finally:
         _shared.clear()
         ray.shutdown()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dae.errors import UserError
 from sweep.store import Store
-from sweep.tracking import has_key, is_synced
+from sweep.wandb_files import is_synced, offline
+from sweep.wandb_service import has_key
 
 DEFAULT_URL = "https://api.wandb.ai"
 REACH_TIMEOUT_S = 10.0
@@ -35,11 +36,6 @@ class Uploaded:
     problem: str
 
 
-def offline_runs(folder: Path) -> list[Path]:
-    """The files of all offline runs in a sweep's folder, oldest first."""
-    return sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
-
-
 def sync(store: Store) -> Uploaded:
     """Upload what is not uploaded yet. What is has a marker and is left alone, so that nothing is there twice.
 
@@ -55,7 +51,7 @@ def sync(store: Store) -> Uploaded:
 
 
 def _sync(folder: Path) -> Uploaded:
-    runs = offline_runs(folder)
+    runs = offline(folder)
     todo = [file for file in runs if not is_synced(file)]
     if not todo:
         return Uploaded(len(runs), 0, (), "")

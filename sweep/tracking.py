@@ -1,4 +1,4 @@
-"""Weights & Biases: one run for each cell and one for the report. The only module that knows wandb. No torch, no Ray.
+"""Weights & Biases: one run for each cell and one for the report. No torch, no Ray.
 
 The records are the truth, W&B is a copy of them: whatever happens here costs at most the copy. Each epoch is in it
 exactly once. An offline run that was cut off is removed and written again from the history; one that was synced is
@@ -10,13 +10,11 @@ Not seen, because only W&B shows it: what it makes of a run that was uploaded in
 """
 
 import hashlib
-import importlib
 import json
 import logging
 import os
 import queue
 import shutil
-import subprocess
 import sys
 import tempfile
 import threading
@@ -29,16 +27,10 @@ from typing import Any
 
 import numpy as np
 
+from sweep import wandb_files, wandb_service
 from sweep.records import Epoch, Manifest, Record, Status
+from sweep.wandb_service import resolve_mode
 
-MODES = ("auto", "online", "offline", "disabled")
-CACHE = "wandb/.cache"
-FINISHED = "wandb/.finished"
-TEMPORARY = ".temporary"
-INIT_TIMEOUT_S = 10.0
-UPLOAD_TIMEOUT_S = 30.0
-FLUSH_INTERVAL_S = 1.0
-"""How much a killed process can lose of its offline runs; wandb's own is 15 s."""
 INTERRUPTED_EXIT_CODE = 255
 """W&B shows a run that ended with it as killed, not as failed."""
 
@@ -60,12 +52,12 @@ class Tracker:
         Args:
             manifest: what the sweep declares; its name is the group of the runs.
             folder: the sweep's folder; everything wandb writes goes to ``wandb`` in it.
-            mode: one of `MODES`; ``auto`` is what `resolve_mode` makes of it.
+            mode: one of `wandb_service.MODES`; ``auto`` is what `resolve_mode` makes of it.
             project: W&B project.
             warn: told, in a sentence, what was lost; called from another thread.
 
         Raises:
-            ValueError: ``mode`` is none of `MODES`.
+            ValueError: ``mode`` is none of these.
         """
         self._writer = _Writer(manifest, folder, project, resolve_mode(mode), warn)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -73,7 +65,7 @@ class Tracker:
         self._thread = threading.Thread(target=self._writer.work, args=(self._jobs,), name="wandb", daemon=True)
         if self.mode != "disabled":
             tempfile.gettempdir()  # decided now: a thread that does so while wandb is imported would undo its own
-            self._environment_before = _set_environment(_own_environment(folder))
+            self._environment_before = wandb_service.set_environment(wandb_service.own_environment(folder))
             self._thread.start()
 
     @property
@@ -115,45 +107,12 @@ class Tracker:
         if self._thread.is_alive():
             self._writer.abandon(timeout_s)
             self._thread.join(1)
-        _set_environment(self._environment_before)
+        wandb_service.set_environment(self._environment_before)
         self._environment_before = None
 
     def _do(self, job: Job) -> None:
         if self._environment_before is not None:
             self._jobs.put(job)
-
-
-def resolve_mode(mode: str) -> str:
-    """What ``auto`` means here: ``WANDB_MODE``, or ``online`` when wandb has a key; other modes as they are.
-
-    Raises:
-        ValueError: ``mode`` is none of `MODES`.
-    """
-    if mode not in MODES:
-        raise ValueError(f"--wandb {mode} is not known: choose one of {', '.join(MODES)}.")
-    if mode != "auto":
-        return mode
-    wished = os.environ.get("WANDB_MODE")
-    return wished if wished in MODES[1:] else "online" if has_key() else "offline"
-
-
-def has_key() -> bool:
-    """Whether wandb would find a key; it is asked only if there is a file where it could."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    netrc = Path(os.environ.get("NETRC") or "~/.netrc")
-    settings = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb") / "settings"
-    if not (netrc.expanduser().exists() or settings.expanduser().exists()):
-        return False
-    try:
-        from wandb.sdk.lib import wbauth
-
-        host = _wandb().setup(_wandb().Settings(silent=True)).settings.base_url
-        key = wbauth.authenticate_session(host=host, source="dae-sweep", prompt=False, update_session=False)
-        _wandb().teardown()
-    except Exception:
-        return False
-    return key is not None
 
 
 @dataclass(slots=True)
@@ -189,20 +148,21 @@ class _Writer:
         self._stop_service(kill=self._abandoned)
         if self.mode != "disabled" and not self._abandoned:
             self._check_last_file()
-        shutil.rmtree(self._folder / CACHE, ignore_errors=True)
+        shutil.rmtree(self._folder / wandb_service.CACHE, ignore_errors=True)
+        wandb_files.remove_dangling_links(self._folder)
 
     def _check_last_file(self) -> None:
         """Warn of a disk that filled up: wandb writes that to its own log and goes on."""
         with suppress(Exception):
             file, epoch = self._last_logged or (Path(), 0)
-            if file.is_file() and _last_epoch(file) < epoch:
+            if file.is_file() and wandb_files.last_epoch(file) < epoch:
                 self._warn(f"{file} is incomplete: is the disk full? The records hold what it lacks.")
 
     def abandon(self, timeout_s: float) -> None:
         """Give up on whatever the thread is doing; called by another thread."""
         self._abandoned = True
         self._warn(f"W&B did not finish within {timeout_s:g} s: what it had not written yet is in the records only.")
-        _kill_service()
+        wandb_service.kill()
 
     def _try(self, job: Job) -> None:
         while self.mode != "disabled" and not self._abandoned:
@@ -248,7 +208,7 @@ class _Writer:
         self.started(record)
         cell = self._cells[record.key]
         if sample is not None:
-            image = _wandb().Image(sample, caption=record.key)
+            image = wandb_service.wandb().Image(sample, caption=record.key)
             # A step of its own: what is logged to a committed step is dropped.
             cell.run.log({"test/sample": image}, step=len(record.history) + 1)
         self._finish(cell, 0 if record.status is Status.COMPLETED else 1)
@@ -257,7 +217,7 @@ class _Writer:
         # Chosen once: after a failure the report is written again under the same id.
         self._report_id = self._report_id or self._free_report_id()
         run = self._open(self._report_id, f"{self._manifest.name} report", "report", asdict(self._manifest.settings))
-        wandb = _wandb()
+        wandb = wandb_service.wandb()
         # `wandb sync` uploads a table from where it was staged, so that place has to live as long as the run.
         os.environ["WANDB_DATA_DIR"] = str(Path(run.dir).parent / "staging")
         media: dict[str, Any] = {f"figures/{path.stem}": wandb.Image(str(path)) for path in figures if path.is_file()}
@@ -272,7 +232,7 @@ class _Writer:
     def _free_report_id(self) -> str:
         """The first id under which no report can have been uploaded."""
         number = 0
-        while any(map(_may_be_uploaded, self._fragments(run_id := self._run_id("report", number)))):
+        while any(map(wandb_files.may_be_uploaded, self._files(run_id := self._run_id("report", number)))):
             number += 1
         return run_id
 
@@ -294,18 +254,18 @@ class _Writer:
                 self._last_logged = Path(cell.run.dir).parent / f"run-{cell.run.id}.wandb", epoch.epoch
 
     def finished_marker(self, record: Record) -> Path:
-        """Is there once the run of the cell has ended as the cell did; ``wandb clean`` leaves it alone."""
-        return self._folder / FINISHED / self._run_id(record.key, record.generation)
+        """Is there once the run of the cell has ended as the cell did."""
+        return wandb_files.finished_marker(self._folder, self._run_id(record.key, record.generation))
 
     def _open_cell(self, cell: _Cell) -> None:
         run_id = self._run_id(cell.record.key, cell.record.generation)
         with suppress(NotADirectoryError):  # `_open` says it better
             self.finished_marker(cell.record).unlink(missing_ok=True)
         for generation in range(cell.record.generation):  # superseded: nobody needs to see them any more
-            self._remove_unsynced(self._run_id(cell.record.key, generation))
+            wandb_files.remove_unsynced(self._folder, self._run_id(cell.record.key, generation))
         # Online the server itself says what it has, and wandb drops the steps before.
-        synced = filter(is_synced, self._fragments(run_id)) if self.mode == "offline" else ()
-        cell.logged = max(map(_last_epoch, synced), default=0)
+        synced = filter(wandb_files.is_synced, self._files(run_id)) if self.mode == "offline" else ()
+        cell.logged = max(map(wandb_files.last_epoch, synced), default=0)
         cell.run = self._open(run_id, cell.record.key, "cell", _cell_config(cell.record))
         for name in ("train/loss", "val/loss", "epoch_seconds"):
             cell.run.define_metric(name, step_metric="epoch")
@@ -321,10 +281,10 @@ class _Writer:
 
     def _open(self, run_id: str, name: str, job_type: str, config: dict[str, Any]) -> Any:
         """A new run, in place of what was written of it and not synced."""
-        self._remove_unsynced(run_id)
+        wandb_files.remove_unsynced(self._folder, run_id)
         # wandb would silently write to the system's temporary folder instead.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
-        wandb = _wandb()
+        wandb = wandb_service.wandb()
         wandb.setup()
         # Its debug.log would put a traceback on the terminal for every line that a full disk refuses.
         logging.getLogger("wandb").setLevel(logging.CRITICAL + 1)
@@ -339,135 +299,29 @@ class _Writer:
             id=run_id,
             resume="allow",
             config=config,
-            settings=_settings(),
+            settings=wandb_service.settings(),
         )
         if self.mode == "online" and run.project_url:
             self.location = str(run.project_url)
         return run
-
-    def _remove_unsynced(self, run_id: str) -> None:
-        for file in self._fragments(run_id):
-            if not is_synced(file):
-                shutil.rmtree(file.parent)
 
     def _stop_service(self, *, kill: bool) -> None:
         """End wandb's process and forget its runs; the next `_open` starts another."""
         if "wandb" not in sys.modules:
             return
         if kill:
-            _kill_service()
+            wandb_service.kill()
         for cell in self._cells.values():
             cell.run, cell.logged = None, 0
         # It complains about a connection that is lost, after it has let go of everything.
         with suppress(Exception):
-            _wandb().teardown()
+            wandb_service.wandb().teardown()
 
     def _run_id(self, name: str, number: int) -> str:
         return hashlib.sha256(json.dumps([self._manifest.id, name, number]).encode()).hexdigest()[:16]
 
-    def _fragments(self, run_id: str) -> list[Path]:
-        """The files of all runs with this id, oldest first."""
-        return sorted((self._folder / "wandb").glob(f"*run-*/run-{run_id}.wandb"))
-
-
-def _own_environment(folder: Path) -> dict[str, str | None]:
-    """The variables that wandb and its process go by; None for those that must not be there."""
-    cache = str(folder / CACHE)
-    return {
-        "WANDB_CACHE_DIR": cache,
-        "WANDB_DATA_DIR": cache,
-        "WANDB_ARTIFACT_DIR": cache,
-        "WANDB_ERROR_REPORTING": "false",
-        "WANDB_SILENT": "true",
-        # Meant for a script that is one run, or the address of somebody else's service.
-        "WANDB_SERVICE": None,
-        "WANDB_RESUME": None,
-        "WANDB_SWEEP_ID": None,
-    }
-
-
-def _set_environment(variables: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Set them, and return what they were."""
-    before = {name: os.environ.get(name) for name in variables}
-    for name, value in variables.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-    return before
-
-
-def _wandb() -> Any:
-    if "wandb" not in sys.modules:
-        # It makes temporary folders while it is imported, for as long as the process lives. Where that is killed they
-        # are left: in the sweep's folder, not elsewhere, and until the next process comes.
-        before = tempfile.tempdir
-        try:
-            if (cache := os.environ.get("WANDB_CACHE_DIR")) is not None:
-                folder = Path(cache).with_name(TEMPORARY)
-                shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # who writes there will say it better
-                    folder.mkdir(parents=True)
-                    tempfile.tempdir = str(folder)
-            importlib.import_module("wandb")  # takes up to a second, so only in the thread
-        finally:
-            tempfile.tempdir = before
-    return sys.modules["wandb"]
-
-
-def _settings() -> Any:
-    return _wandb().Settings(
-        console="off",
-        disable_code=True,
-        disable_git=True,
-        finish_timeout=UPLOAD_TIMEOUT_S,
-        finish_timeout_raises=True,
-        init_timeout=INIT_TIMEOUT_S,
-        silent=True,
-        # The stop button of one run would otherwise send Ctrl-C to the whole sweep.
-        stop_fn=lambda: None,
-        symlink=False,
-        use_dot_wandb=False,
-        x_disable_machine_info=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_save_requirements=False,
-        x_transaction_log_flush_interval=FLUSH_INTERVAL_S,
-    )
-
-
-def _kill_service() -> None:
-    """End the process behind wandb; there is no public way to end one that hangs."""
-    if "wandb" in sys.modules:
-        with suppress(AttributeError, subprocess.TimeoutExpired):
-            process = _wandb().setup()._connection._proc._process
-            process.kill()
-            process.wait(1)
-
-
-def _marker(file: Path) -> Path:
-    """What ``wandb sync`` leaves beside a run that it has uploaded."""
-    return file.with_name(f"{file.name}.synced")
-
-
-def is_synced(file: Path) -> bool:
-    """Whether all of the file was uploaded; a run can be synced while it is still being written."""
-    marker = _marker(file)
-    return marker.exists() and marker.stat().st_mtime >= file.stat().st_mtime
-
-
-def _may_be_uploaded(file: Path) -> bool:
-    return _marker(file).exists() or not file.parent.name.startswith("offline-")
-
-
-def _last_epoch(file: Path) -> int:
-    """The last epoch in a run's file, 0 without one. Only the file itself says what a sync of it has uploaded."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    # That command becomes another program, which leaves its temporary folders behind.
-    cache = file.parents[1] / ".cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"WANDB_MODE": "offline", "TMPDIR": str(cache)}
-    lines = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).stdout.splitlines()
-    return max((json.loads(line).get("history", {}).get("item", {}).get("epoch", 0) for line in lines), default=0)
+    def _files(self, run_id: str) -> list[Path]:
+        return wandb_files.of_run(self._folder, run_id)
 
 
 def _cell_config(record: Record) -> dict[str, Any]:

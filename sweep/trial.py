@@ -24,7 +24,19 @@ import torch
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import SCHEMA, Attempt, CellFiles, Epoch, Failure, Record, Status, now, read_record, read_verified
+from sweep.records import (
+    LATER_SETTINGS,
+    SCHEMA,
+    Attempt,
+    CellFiles,
+    Epoch,
+    Failure,
+    Record,
+    Status,
+    check_files,
+    now,
+    read_record,
+)
 from sweep.store import Damaged, digest, seal, unseal
 
 
@@ -38,13 +50,14 @@ class Trial:
     Args:
         job: what all trials share.
         cell: the cell.
-        images: its dataset on the job's device.
+        images: its dataset on the job's device, under any noise.
     """
 
     def __init__(self, job: Job, cell: Cell, images: Images) -> None:
         self.job = job
         self.cell = cell
-        self.images = images
+        settings = job.settings.at(cell)
+        self.images = images.under(settings.alpha, settings.noise)
         self.files = CellFiles(cell.key)
         dataset = images.dataset
         self.record = Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint})
@@ -118,8 +131,7 @@ class Trial:
         if record is None or not record.status.is_final or record.config != self.record.config:
             return None
         try:
-            for name in (self.files.test, self.files.weights) if record.status is Status.COMPLETED else ():
-                read_verified(self.job.store, name, record.digests)
+            check_files(self.job.store, record)
         except Damaged:
             return None
         return record if record.dataset == self.record.dataset else None
@@ -174,7 +186,7 @@ class Trial:
         except Exception as error:  # damaged, or written by another version: either way it is not to be used
             _say(f"the checkpoint cannot be used ({error}): the cell is trained from the start")
             return None
-        if state.get("identity") != self._identity():
+        if LATER_SETTINGS | state.get("identity", {}) != self._identity():
             _say("the checkpoint belongs to another configuration: the cell is trained from the start")
             return None
         return state
@@ -214,7 +226,6 @@ class Trial:
             test_psnr_db=psnr_db(loss),
             digests={name.rsplit("/", 1)[-1]: digest(content) for name, content in contents.items()},
         )
-        self.job.store.delete(self.files.checkpoint)
 
     def _end(
         self, status: Status, error: str | None, files: Mapping[str, bytes] = MappingProxyType({}), **results: Any
@@ -231,6 +242,8 @@ class Trial:
             ),
             files,
         )
+        if status.is_final:
+            self.job.store.delete(self.files.checkpoint)
 
     def _write(self, record: Record, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
         """Write the files, and then the record that speaks of them."""
@@ -271,8 +284,9 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a plain RuntimeError.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    # On the CPU, and where a library asks for memory, torch raises a plain RuntimeError. oneDNN says the least.
+    words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 @cache

@@ -51,14 +51,14 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         """Once a process; the dataset is in the node's object store, or comes there."""
         import torch
 
+        from dae.engine import settle_process
         from dae.training import Images
 
         if job.device == "cuda":
             torch.cuda.set_per_process_memory_fraction(job.memory_share)
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
+        settle_process()
         self._job = job
-        self._images = Images(ray.get(shared[0]), job.settings.alpha, job.device)
+        self._images = Images(ray.get(shared[0]), job.settings.alpha, job.device, job.settings.noise)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

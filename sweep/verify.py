@@ -14,9 +14,20 @@ from dae import engine
 from dae.architecture import mac_count, parameter_count
 from dae.data import Dataset
 from dae.model import DenoisingAutoencoder
+from dae.testset import TestSet
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
-from sweep.records import IDENTITY, MANIFEST, SAMPLES, CellFiles, Record, Status, Sweep, read_verified
+from sweep.records import (
+    IDENTITY,
+    MANIFEST,
+    SAMPLES,
+    CellFiles,
+    Record,
+    Status,
+    Sweep,
+    facets,
+    read_verified,
+)
 from sweep.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER, Damaged
 
 TOLERANCE = 1e-3
@@ -43,15 +54,18 @@ def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lamb
         dataset: loaded as the sweep's settings say.
         tell: hears the key of each cell before its loss is computed.
     """
-    found = list(_check_dataset(sweep, dataset))
-    images = Images(dataset, sweep.manifest.settings.alpha, "cpu")
+    settings = sweep.manifest.settings
+    images = Images(dataset, settings.alpha, "cpu", settings.noise)
+    found = list(_check_dataset(sweep, images))
     # As trials set it: the bits of a loss depend on both.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
         for cell in sweep.manifest.grid.cells:
-            found += [Disagreement(cell.key, what) for what in _check_cell(sweep, cell, images, tell)]
+            own = settings.at(cell)
+            under_its_noise = images.under(own.alpha, own.noise)
+            found += [Disagreement(cell.key, what) for what in _check_cell(sweep, cell, under_its_noise, tell)]
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
@@ -59,23 +73,35 @@ def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lamb
     return found
 
 
-def _check_dataset(sweep: Sweep, dataset: Dataset) -> Iterator[Disagreement]:
-    manifest, images = sweep.manifest, Images(dataset, sweep.manifest.settings.alpha, "cpu")
+def _check_dataset(sweep: Sweep, images: Images) -> Iterator[Disagreement]:
+    manifest, dataset = sweep.manifest, images.dataset
     if (declared := manifest.dataset.get("fingerprint")) != dataset.fingerprint:
         what = f"declares the dataset {str(declared)[:12]}, at hand is {dataset.fingerprint[:12]}"
         yield Disagreement(MANIFEST, what)
-    for name, loss in images.test_set.baselines().items():
-        if (recorded := manifest.baselines.get(name)) is None or not math.isclose(recorded, loss, rel_tol=1e-6):
-            yield Disagreement(MANIFEST, f"baseline {name} is {recorded}, computed anew {loss:.6f}")
+    checked = set()
+    for _, facet in facets(sweep):
+        own = facet.manifest
+        if own.samples not in checked:
+            checked.add(own.samples)
+            yield from _check_noise(facet, images.under(own.settings.alpha, own.settings.noise).test_set)
+
+
+def _check_noise(sweep: Sweep, test_set: TestSet) -> Iterator[Disagreement]:
+    """What is said of the test images under one noise: losses without a model, and the sample digits."""
+    manifest, name = sweep.manifest, sweep.manifest.samples
+    for baseline, loss in test_set.baselines().items():
+        recorded = manifest.baselines.get(baseline)
+        if recorded is None or not math.isclose(recorded, loss, rel_tol=1e-6):
+            yield Disagreement(MANIFEST, f"baseline {baseline} is {recorded}, computed anew {loss:.6f}")
     try:
-        samples = _arrays(read_verified(sweep.store, SAMPLES, manifest.digests))
+        samples = _arrays(read_verified(sweep.store, name, manifest.digests))
     except Damaged as error:
-        yield Disagreement(SAMPLES, str(error))
+        yield Disagreement(name, str(error))
         return
-    chosen = images.test_set.samples
-    for name, due in (("clean", images.test_set.clean[chosen]), ("noisy", images.test_set.noisy[chosen])):
-        if not np.array_equal(samples.get(name, ()), due):
-            yield Disagreement(SAMPLES, f"its {name} digits are not those of the dataset")
+    chosen = test_set.samples
+    for kind, due in (("clean", test_set.clean[chosen]), ("noisy", test_set.noisy[chosen])):
+        if not np.array_equal(samples.get(kind, ()), due):
+            yield Disagreement(name, f"its {kind} digits are not those of the dataset")
 
 
 def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], None]) -> Iterator[str]:
@@ -185,7 +211,7 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
 
 def orphans(sweep: Sweep) -> list[str]:
     """Files and folders below the sweep folder that it does not declare, by their path in it."""
-    known = {Path(name) for name in KNOWN_FILES}
+    known = {Path(name) for name in (*KNOWN_FILES, *sweep.manifest.digests)}
     known |= {Path(name) for cell in sweep.manifest.grid.cells for name in vars(CellFiles(cell.key)).values()}
     folders = {path.parent for path in known} | {Path(name) for name in KNOWN_FOLDERS}
     found = []

@@ -4,10 +4,10 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -15,9 +15,17 @@ import pytest
 from synthetic import drawn_digits
 
 from dae.data import Dataset
+from sweep import caches
 from sweep.grid import Cell, Grid, Settings
 from sweep.records import Status
 from sweep.store import Store
+
+if TYPE_CHECKING:
+    from tracked import Server
+
+    from sweep.runner import Request
+
+pytest_plugins = ["leftovers"]
 
 # The same examples in every run: a failure in CI is a failure at home.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)
@@ -26,6 +34,11 @@ hypothesis.settings.load_profile("repeatable")
 SMALL_GRID = Grid.product((1, 3), (5, 8), (0,))
 SMALL = Settings(dataset="mnist-5k", train_fraction=0.1, epochs=3, batch_size=32)
 """A sweep of real digits that takes a second or two: 320 training images, 10 steps an epoch."""
+
+
+@pytest.hookimpl(trylast=True)  # once `leftovers` has said where temporary files go
+def pytest_configure() -> None:
+    caches.keep_beside_ray()
 
 
 @pytest.fixture
@@ -47,6 +60,25 @@ def own_signals() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Callable[..., Server]]":
+    """Starts servers of W&B's protocol and points wandb to the last one."""
+    from tracked import KEY, Server
+
+    servers: list[Server] = []
+
+    def start(**options: Any) -> Server:
+        servers.append(Server(**options))
+        monkeypatch.setenv("WANDB_BASE_URL", servers[-1].url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture(scope="session")
@@ -79,53 +111,57 @@ def tiny() -> Dataset:
     )
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
+@contextmanager
+def as_trials_do() -> Iterator[None]:
     """Torch as trials use it; bits depend on it."""
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    yield
-    torch.set_num_threads(before)
-    torch.set_flush_denormal(False)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """`as_trials_do`, for a test."""
+    with as_trials_do():
+        yield
+
+
+def request_for(store: Store, grid: Grid, settings: Settings, **changes: Any) -> "Request":
+    """What `dae-sweep run` would be asked for, on one core and untracked."""
+    from sweep.runner import Request
+
+    return Request(
+        store=store,
+        grid=grid,
+        settings=settings,
+        **{"data_dir": Path("nowhere"), "cpus": 1, "gpus": 0, "trials_per_gpu": 1}
+        | {"wandb_mode": "disabled", "project": "dae"}
+        | changes,
+    )
 
 
 def make_undisturbed(store: Store, grid: Grid, settings: Settings) -> None:
     """Fill the folder with a finished sweep, cell after cell in this process: what Ray must not change a bit of."""
-    import torch
-
     from dae import data
     from dae.training import Images
     from sweep.job import Job
-    from sweep.runner import Request, declare
+    from sweep.runner import declare
     from sweep.trial import Trial
 
     dataset = data.load(settings.dataset, Path("nowhere"), settings.train_fraction)
-    request = Request(
-        store=store,
-        grid=grid,
-        settings=settings,
-        data_dir=Path("nowhere"),
-        cpus=1,
-        gpus=0,
-        trials_per_gpu=1,
-        wandb_mode="disabled",
-        project="",
-    )
-    declare(request, dataset, warn=pytest.fail)
+    declare(request_for(store, grid, settings), dataset, warn=pytest.fail)
     job = Job(store=store, settings=settings, device="cpu", memory_share=1.0, git_commit=None)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
+    with as_trials_do():
         images = Images(dataset, settings.alpha, "cpu")
         for cell in grid.cells:
             Trial(job, cell, images).advance(float("inf"))
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

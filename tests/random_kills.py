@@ -4,22 +4,19 @@ Run by hand: ``python -m tests.random_kills --kills 50 --seed 1``. Takes some te
 """
 
 import argparse
-import json
 import random
 import signal
-import subprocess
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wandb.util import get_core_path
-
 from sweep.drill import Driver, compare, epochs, records
 from sweep.processes import Process
 from sweep.records import CellFiles
 from sweep.store import Store
+from tests.tracked import epochs_by_cell
 
 START_S = 15.0
 """A driver is killed up to so long after its start: Ray's own start, declaring and first epochs lie within."""
@@ -116,19 +113,6 @@ class Siege:
         print(f"kill {number:3}  {what:<28} with {epochs(driver.store):4} epochs on disk", flush=True)
 
 
-def wandb_epochs(store: Store) -> dict[str, list[list[int]]]:
-    """For each cell its W&B runs, for each run its epochs."""
-    found: dict[str, list[list[int]]] = {}
-    for file in sorted(store.path("wandb").glob("offline-run-*/run-*.wandb")):
-        command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", file, file.parent]
-        lines = map(json.loads, subprocess.run(command, capture_output=True, check=True).stdout.splitlines())
-        entries = list(lines)
-        name = next(line["run"]["display_name"] for line in entries if line["type"] == "run")
-        rows = [line["history"]["item"] for line in entries if line["type"] == "history"]
-        found.setdefault(name, []).append([row["epoch"] for row in rows if "epoch" in row])
-    return found
-
-
 def trained(store: Store) -> int:
     """Epochs that were trained, those that were lost and trained again included."""
     logs = (store.path(CellFiles(key).log).read_text(errors="replace") for key in records(store))
@@ -161,7 +145,7 @@ def main() -> int:
         print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
         siege = Siege(Path(folder) / "siege", options, random.Random(asked.seed))
         store = siege.run(asked.kills)
-        cells, tracked = compare(peace.store, store), wandb_epochs(store)
+        cells, tracked = compare(peace.store, store), epochs_by_cell(store.root)
         due = [list(range(1, asked.epochs + 1))]
         bad = 0
         print(f"\n{'cell':<14} {'test loss':<22} {'record, weights, outputs':<26} {'W&B':<24} attempts")

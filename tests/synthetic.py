@@ -74,8 +74,10 @@ def make_sweep(
         if status is Status.COMPLETED:
             assert record.test_loss is not None
             test = outputs(record.test_loss, clean, mean_image, num_test, seed=cell.seed)
+            weights = b"not read by what this sweep is for"
             store.write(CellFiles(cell.key).test, test)
-            record = replace(record, digests={"test.npz": digest(test)})
+            store.write(CellFiles(cell.key).weights, weights)
+            record = replace(record, digests={"test.npz": digest(test), "model.safetensors": digest(weights)})
         store.write(CellFiles(cell.key).record, record.to_bytes())
     return store
 

@@ -7,10 +7,11 @@ import pytest
 import scipy.stats
 from synthetic import STUDY_GRID, STUDY_LOSSES, make_sweep
 
-from sweep.analysis import Effect, Verdict, holm, judge, load_arrays, loss_notes, loss_table, psnr, results, t_interval
+from sweep.analysis import Effect, Verdict, judge, load_arrays, loss_notes, loss_table, psnr, results
 from sweep.claims import Claim, Comparer, Contrast, Factor, Split
 from sweep.grid import Cell, Grid
 from sweep.records import SAMPLES, CellFiles, Record, Status, gather
+from sweep.statistics import holm, t_interval
 
 THREE_SEEDS = Grid.product((1, 3, 5), (13, 8, 5), (0, 1, 2))
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from conftest import SMALL_GRID, InProcess
+from conftest import SMALL, SMALL_GRID, InProcess
 from synthetic import make_sweep
 
 from dae.data import FILES
@@ -115,6 +115,7 @@ BAD_VALUES = [
     (["--batch-size", "0"], ["batch size 0 is out of range", "at least 1"]),
     (["--width", "0"], ["width 0 is out of range"]),
     (["--latent-channels=-4"], ["latent channels -4 is out of range"]),
+    (["--latent-bias=-1"], ["latent bias -1.0 is out of range"]),
     (["--train-fraction", "0"], ["train fraction 0.0 is out of range", "above 0 and at most 1"]),
     (["--train-fraction", "1.5"], ["train fraction 1.5 is out of range"]),
     (["--name", "a/b"], ["'a/b' cannot name a sweep", "without path separators", "--name my-sweep"]),
@@ -346,6 +347,20 @@ def test_status_knows_a_live_run_and_a_damaged_record(folder: Path) -> None:
     assert re.search(r"DAE_1_8-s0 +running", said)
 
 
+@pytest.mark.parametrize("which", ["record", "weights", "test"])
+def test_status_and_plan_count_no_cell_whose_files_are_damaged(sweep_copy: Store, which: str) -> None:
+    key = SMALL_GRID.cells[0].key
+    file = getattr(CellFiles(key), which)
+    assert "4 of 4 completed" in ask("status", "--storage", sweep_copy.root.parent).output
+    sweep_copy.write(file, sweep_copy.read(file)[:-40])
+    said = ask("status", "--storage", sweep_copy.root.parent).output
+    assert "mnist-5k: 3 of 4 completed, 1 missing" in said
+    assert re.search(rf"{key} +damaged +.*{Path(file).name}", said)
+    settings = ("--dataset", "mnist-5k", "--epochs", SMALL.epochs, "--train-fraction", SMALL.train_fraction)
+    planned = ask("plan", "--storage", sweep_copy.root.parent, "--depths", "1,3", "--latents", "5,8", *settings)
+    assert "3 completed, 0 to continue, 1 to train" in planned.output
+
+
 def test_status_goes_on_after_a_sweep_it_cannot_read(folder: Path) -> None:
     make_sweep(folder / "sweeps" / "a").write(MANIFEST, b"{")
     make_sweep(folder / "sweeps" / "b", name="b")
@@ -404,7 +419,8 @@ def storage(in_process: InProcess, folder: Path, undisturbed: Store) -> Store:
 @pytest.mark.parametrize(
     ("option", "found", "asked"),
     [("--epochs", "3", "4"), ("--lr", "0.001", "0.01"), ("--alpha", "0.5", "0.25"), ("--batch-size", "32", "64"),
-     ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--train-fraction", "0.1", "0.2")],
+     ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--latent-bias", "0.0", "0.5"),
+     ("--train-fraction", "0.1", "0.2")],
 )  # fmt: skip
 def test_a_contradiction_names_the_field_both_values_and_the_way_out(
     storage: Store, in_process: InProcess, option: str, found: str, asked: str

@@ -4,10 +4,8 @@ import gzip
 import hashlib
 import math
 import os
-import socket
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -360,44 +358,7 @@ def test_a_download_that_fails_says_what_to_do_and_leaves_nothing(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.fixture
-def silent_proxy() -> Iterator[int]:
-    """A port that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
-
-
-def through_proxy(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.mark.slow
-def test_torchvision_without_a_network_is_an_answer_within_20_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    through_proxy(monkeypatch, 1)  # nothing listens there
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"could not be downloaded \(.*rror.*\)(.|\n)*--dataset mnist-5k"):
-        load("mnist", tmp_path / "data")
-    assert time.monotonic() - start < 20
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_torchvision_on_a_network_that_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent_proxy: int
-) -> None:
-    assert data.STALL_S + 5 < 20
-    monkeypatch.setattr(data, "STALL_S", 6.0)
-    through_proxy(monkeypatch, silent_proxy)
-    start = time.monotonic()
-    with pytest.raises(UserError, match=r"no byte arrived for 6 s\)(.|\n)*--dataset mnist-5k"):
-        load("mnist", tmp_path / "data")
-    assert 6 < time.monotonic() - start < 18
-    assert list(tmp_path.iterdir()) == []
+# Torchvision's own download without a network, and on one that never answers: through the command, in test_cli.py.
 
 
 def test_a_download_that_stalls_half_way_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

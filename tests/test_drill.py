@@ -96,6 +96,7 @@ def test_the_drill_shows_that_nothing_is_lost(
         assert result.exit_code == 0, result.output
         assert "3 faults, nothing was lost, every number is the same" in result.output
         assert result.output.count(" equal\n") == 4
+        assert "outlived" not in result.output, "what a killed driver started ends by itself"
         assert [line[:4] for line in result.output.splitlines()[:4]] == ["1/4 ", "2/4 ", "3/4 ", "4/4 "]
         assert bystander.poll() is None
         assert [entry.name for entry in tmp_path.iterdir()] == ["home"]

@@ -1,6 +1,8 @@
 """The engines against the plain module and plain Adam: another way to compute, the same numbers."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
 
 def plain_model(config: ModelConfig, seed: int = 0) -> DenoisingAutoencoder:
     model = DenoisingAutoencoder(config)
-    initialise(model, generator(seed), mean_pixel=0.2)
+    initialise(model, generator(seed), mean_pixel=0.2, latent_bias=0.0)
     with torch.no_grad():  # so that a lost bias would show
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):
@@ -336,3 +338,26 @@ def test_a_restored_gpu_engine_walks_on_with_the_other() -> None:
         assert bits(other.state()) == bits(state)
         losses.append(other.train_epoch(order, generator(50, "cuda")))
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)
+
+
+# ---- the process around the engines
+
+THREE_LARGE_BLOCKS = """
+import resource, sys, torch
+from dae.engine import settle_process
+if "settled" in sys.argv:
+    settle_process()
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.zeros(16 * 2**20, dtype=torch.uint8) for _ in range(3)]
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="about glibc")
+@pytest.mark.parametrize(("how", "fresh"), [("settled", False), ("as it comes", True)], ids=lambda value: str(value))
+def test_a_settled_process_asks_the_system_for_its_memory_once(how: str, fresh: bool) -> None:
+    command = [sys.executable, "-c", THREE_LARGE_BLOCKS, how]
+    faults = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (faults > 1000) is fresh, f"{faults} pages in the last of ten rounds"

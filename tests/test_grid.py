@@ -111,6 +111,7 @@ def test_what_is_no_grid_is_refused(depths: list[int], latents: list[int], seeds
         *(("alpha", value) for value in (-0.5, float("nan"), float("inf"))),
         *(("width", value) for value in (0, -16)),
         *(("latent_channels", value) for value in (0, -4)),
+        *(("latent_bias", value) for value in (-0.5, float("nan"))),
     ],
 )
 def test_settings_name_the_value_that_is_out_of_range(name: str, value: float) -> None:
@@ -120,15 +121,25 @@ def test_settings_name_the_value_that_is_out_of_range(name: str, value: float) -
 
 def test_every_setting_arrives_in_what_is_trained_and_recorded() -> None:
     settings = Settings(
-        dataset="kmnist", train_fraction=0.25, epochs=7, batch_size=64, lr=0.01, alpha=0.3, width=6, latent_channels=3
+        dataset="kmnist",
+        train_fraction=0.25,
+        epochs=7,
+        batch_size=64,
+        lr=0.01,
+        alpha=0.3,
+        width=6,
+        latent_channels=3,
+        latent_bias=0.5,
     )
     cell = Cell(depth=4, latent=9, seed=11)
     model, training = settings.model(cell), settings.training(cell)
     assert (model.depth, model.latent, model.width, model.latent_channels) == (4, 9, 6, 3)
     assert (training.epochs, training.batch_size, training.lr, training.alpha, training.seed) == (7, 64, 0.01, 0.3, 11)
+    assert training.latent_bias == 0.5
     assert settings.config(cell) == {
         "depth": 4, "latent": 9, "seed": 11, "dataset": "kmnist", "train_fraction": 0.25, "epochs": 7,
-        "batch_size": 64, "lr": 0.01, "alpha": 0.3, "width": 6, "latent_channels": 3,
+        "batch_size": 64, "lr": 0.01, "alpha": 0.3, "noise": "gaussian", "width": 6, "latent_channels": 3,
+        "latent_bias": 0.5,
     }  # fmt: skip
 
 

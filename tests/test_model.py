@@ -22,9 +22,11 @@ WIDE = [
 corners = pytest.mark.parametrize("config", CORNERS, ids=lambda config: config.name)
 
 
-def initialised(config: ModelConfig, seed: int = 0, mean_pixel: float = 0.13) -> DenoisingAutoencoder:
+def initialised(
+    config: ModelConfig, seed: int = 0, mean_pixel: float = 0.13, latent_bias: float = 0.0
+) -> DenoisingAutoencoder:
     model = DenoisingAutoencoder(config)
-    initialise(model, torch.Generator().manual_seed(seed), mean_pixel)
+    initialise(model, torch.Generator().manual_seed(seed), mean_pixel, latent_bias)
     return model
 
 
@@ -94,11 +96,11 @@ def test_weights_are_normal_with_the_variance_that_keeps_activations_alive(confi
 
 
 @corners
-def test_biases_are_zero_but_the_last_which_is_the_logit_of_the_mean_pixel(config: ModelConfig) -> None:
-    *inner, last = convolutions(initialised(config, mean_pixel=0.2))
-    for layer in inner:
+def test_biases_are_zero_but_the_latents_and_the_last_which_is_the_logit_of_the_mean_pixel(config: ModelConfig) -> None:
+    *inner, last = convolutions(initialised(config, mean_pixel=0.2, latent_bias=0.75))
+    for number, layer in enumerate(inner, start=1):
         assert layer.bias is not None
-        assert not layer.bias.any()
+        assert (layer.bias == (0.75 if number == config.depth else 0)).all()
     assert last.bias is not None
     assert last.bias.tolist() == pytest.approx([math.log(0.25)])  # 0.2 / 0.8
 

@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dae.noise import corrupt, corrupt_test
+from dae import engine
+from dae.config import BLUR, NOISES, SALT_AND_PEPPER, ModelConfig, TrainConfig
+from dae.model import DenoisingAutoencoder
+from dae.noise import BLUR_PIXELS, corrupt, corrupt_test
 
 Array = npt.NDArray[np.float32]
 
@@ -168,3 +171,113 @@ def test_noise_levels_share_their_normals() -> None:
 def test_the_test_noise_is_made_without_torch() -> None:
     code = "import sys, dae.testset, dae.noise; print(*(name in sys.modules for name in ('numpy', 'torch')))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["True", "False"]
+
+
+# ---- the other kinds
+
+pictures = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 3), st.just(28), st.just(28)),
+    elements=st.floats(0, 1, width=32).map(abs),
+)
+shares = st.floats(0, 1, width=32)
+kinds = pytest.mark.parametrize("noise", NOISES)
+others = pytest.mark.parametrize("noise", [SALT_AND_PEPPER, BLUR])
+
+
+@kinds
+@given(clean=pictures, seed=seeds)
+def test_strength_0_is_identity_whatever_the_kind(noise: str, clean: Array, seed: int) -> None:
+    assert corrupt(torch.from_numpy(clean), 0.0, generator(seed), noise).numpy().tobytes() == clean.tobytes()
+    assert corrupt_test(clean, 0.0, "mnist", noise).tobytes() == clean.tobytes()
+
+
+@others
+@given(clean=pictures, alpha=shares, seed=seeds)
+def test_every_kind_makes_images_and_leaves_the_input_alone(noise: str, clean: Array, alpha: float, seed: int) -> None:
+    before = clean.copy()
+    torch_clean = torch.from_numpy(clean)
+    for noisy in (
+        corrupt(torch_clean, alpha, generator(seed), noise).numpy(),
+        corrupt(torch_clean, alpha, generator(seed), noise, out=torch.full_like(torch_clean, -7.0)).numpy(),
+        corrupt_test(clean, alpha, "x", noise),
+    ):
+        assert (noisy.shape, noisy.dtype) == (clean.shape, np.float32)
+        assert noisy.min() >= 0
+        assert noisy.max() <= 1
+        assert not np.shares_memory(noisy, clean)
+    assert clean.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("made_for", ["training", "test"])
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0])
+def test_salt_and_pepper_replace_their_share_by_0_and_1_alike(made_for: str, alpha: float) -> None:
+    grey = np.full((200, 28, 28), 0.5, np.float32)
+    if made_for == "training":
+        noisy = corrupt(torch.from_numpy(grey), alpha, generator(3), SALT_AND_PEPPER).numpy()
+    else:
+        noisy = corrupt_test(grey, alpha, "mnist", SALT_AND_PEPPER)
+    assert set(np.unique(noisy)) <= {0, 0.5, 1}
+    for value in (0, 1):
+        error = math.sqrt(alpha / 2 * (1 - alpha / 2) / noisy.size)
+        assert (noisy == value).mean() == pytest.approx(alpha / 2, abs=4 * error)
+    neighbours = (noisy != 0.5)[:, :, 1:] & (noisy != 0.5)[:, :, :-1]  # each pixel has a draw of its own
+    assert neighbours.mean() == pytest.approx(alpha**2, abs=0.01)
+
+
+def test_more_salt_and_pepper_is_added_to_what_was_there() -> None:
+    grey = np.full((2, 28, 28), 0.5, np.float32)
+    weak, strong = (corrupt_test(grey, alpha, "kmnist", SALT_AND_PEPPER) for alpha in (0.2, 0.6))
+    hit = weak != 0.5
+    assert 0.1 < hit.mean() < 0.3
+    assert (strong[hit] == weak[hit]).all()
+
+
+def test_the_blur_of_a_point_is_a_gaussian_of_its_stated_width() -> None:
+    point = np.zeros((1, 28, 28), np.float32)
+    point[0, 14, 14] = 1
+    blurred = corrupt_test(point, 0.5, "mnist", BLUR)[0].astype(np.float64)
+    distance = np.arange(28) - 14
+    bell = np.exp(-(distance**2) / (2 * (BLUR_PIXELS * 0.5) ** 2))
+    np.testing.assert_allclose(blurred, np.outer(bell, bell) / bell.sum() ** 2, atol=1e-5)
+
+
+@given(pictures, st.floats(0.05, 1, width=32), seeds)
+def test_blur_is_one_and_the_same_wherever_it_is_computed(clean: Array, alpha: float, seed: int) -> None:
+    trained_on = corrupt(torch.from_numpy(clean).unsqueeze(1), alpha, generator(seed), BLUR).squeeze(1).numpy()
+    np.testing.assert_allclose(trained_on, corrupt_test(clean, alpha, "any", BLUR), atol=2e-6)
+    np.testing.assert_allclose(trained_on.mean(axis=(1, 2)), clean.mean(axis=(1, 2)), atol=1e-5)  # it moves light only
+
+
+def test_blur_draws_nothing() -> None:
+    stream = generator(5)
+    before = stream.get_state()
+    corrupt(torch.rand(2, 1, 28, 28), 0.5, stream, BLUR)
+    assert torch.equal(stream.get_state(), before)
+
+
+def test_training_redraws_salt_and_pepper_and_the_test_set_does_not() -> None:
+    grey, stream = torch.full((1, 1, 28, 28), 0.5), generator()
+    first, second = (corrupt(grey, 0.5, stream, SALT_AND_PEPPER) for _ in range(2))
+    assert not torch.equal(first, second)
+    draws = {corrupt_test(grey.numpy(), 0.5, name, SALT_AND_PEPPER).tobytes() for name in ("mnist", "mnist", "kmnist")}
+    assert len(draws) == 2
+
+
+def test_what_each_kind_hands_to_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kind of a config reaches every batch that is trained and validated on."""
+    given: list[str] = []
+
+    def spy(clean: torch.Tensor, alpha: float, stream: torch.Generator, kind: str) -> torch.Tensor:
+        given.append(kind)
+        return corrupt(clean, alpha, stream, kind)
+
+    monkeypatch.setattr(engine, "corrupt", spy)
+    pixels = torch.randint(0, 256, (8, 28, 28), dtype=torch.uint8)
+    for kind in NOISES:
+        given.clear()
+        config = TrainConfig(batch_size=4, noise=kind)
+        built = engine.build(DenoisingAutoencoder(ModelConfig(depth=1, latent=5)), config, pixels, 0, 255)
+        assert math.isfinite(built.train_epoch(torch.arange(8), generator()))
+        built.validate(pixels, generator())
+        assert given == [kind] * 3

@@ -12,9 +12,11 @@ from click.testing import CliRunner
 from synthetic import make_sweep
 
 from sweep.cli import main, settings_of
+from sweep.cli_axes import grid_of
 from sweep.grid import Grid
 
 README = Path(__file__).parent.parent / "README.md"
+FAULTS = README.parent / "docs" / "faults.md"
 
 
 @dataclass(frozen=True)
@@ -179,8 +181,8 @@ def test_commands_can_be_parsed_and_their_values_are_allowed(example: Example) -
     context = command.make_context(command.name, rest)
     if "depths" in context.params:
         values = dict(context.params)
-        settings_of(values)
-        Grid.product(values["depths"], values["latents"], values["seeds"])
+        with context:
+            grid_of(values, settings_of(values))
 
 
 @pytest.mark.parametrize(
@@ -207,3 +209,18 @@ def test_commands_that_train_nothing_do_what_they_say(
     for line in example.shown:
         if line.strip() and "..." not in line and "…" not in line:
             assert " ".join(line.split()) in said
+
+
+# ---- docs/faults.md
+
+
+def test_the_table_of_faults_names_tests_that_are_there() -> None:
+    named = re.findall(r"`(test_\w+?)(\.py|_?\.\.\.|)`", FAULTS.read_text())
+    assert len(named) > 20
+    folder = Path(__file__).parent
+    there = re.findall(r"^def (test_\w+)", "".join(path.read_text() for path in folder.glob("test_*.py")), re.M)
+    for name, ending in named:
+        if ending == ".py":
+            assert (folder / f"{name}.py").is_file()
+        else:
+            assert any(each.startswith(name) if ending else each == name for each in there), name

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_GRID, InProcess
+from conftest import SMALL, SMALL_GRID, InProcess, request_for
 from rich.console import Console
 
 from dae import data
@@ -43,18 +43,7 @@ OTHERS = [cell.key for cell in SMALL_GRID.cells if cell != CELL]
 
 
 def ask(store: Store, **changes: Any) -> Request:
-    request = Request(
-        store=store,
-        grid=SMALL_GRID,
-        settings=SMALL,
-        data_dir=Path("nowhere"),
-        cpus=1,
-        gpus=0,
-        trials_per_gpu=1,
-        wandb_mode="disabled",
-        project="dae",
-    )
-    return replace(request, **changes)
+    return replace(request_for(store, SMALL_GRID, SMALL), **changes)
 
 
 class Warnings(list[str]):
@@ -349,12 +338,15 @@ def test_diverged_cells_are_not_tried_again_and_failed_ones_are(
 def test_two_cells_with_one_error_end_the_run_and_say_why(
     in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_self: Training) -> None:
-        raise RuntimeError("a bug")
+    def broken(self: Training) -> None:
+        raise RuntimeError(
+            f"no room for {sum(each.numel() for each in self.weights().values())} weights"
+        )  # another number each time
 
     monkeypatch.setattr(Training, "test", broken)
     outcome, _ = go(Store(tmp_path / "name"))
-    assert outcome.stopped_because == "DAE_3_5-s0 and DAE_3_8-s0 failed with the same error: RuntimeError: a bug"
+    assert outcome.stopped_because is not None
+    assert "DAE_3_5-s0 and DAE_3_8-s0 failed with the same error: RuntimeError: no room" in outcome.stopped_because
     states = [outcome.sweep.status(cell) for cell in SMALL_GRID.cells]
     assert states == [Status.MISSING, Status.MISSING, Status.FAILED, Status.FAILED]
 

@@ -5,7 +5,6 @@ Each Ray session takes some seconds to start, so there are few; what can be seen
 """
 
 import csv
-import json
 import os
 import re
 import select
@@ -22,7 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tracked
 from conftest import SMALL, SMALL_GRID, make_undisturbed
+from tracked import Run
 
 from sweep.grid import Cell, Grid, Settings
 from sweep.records import CellFiles, Record, Status, gather, read_record, read_verified
@@ -50,7 +51,7 @@ class Command:
     Everything it starts inherits a mark in its environment, by which it is found.
     """
 
-    def __init__(self, folder: Path, *words: object, program: Path = ROOT) -> None:
+    def __init__(self, folder: Path, *words: object, program: Path = ROOT, **variables: str) -> None:
         self.home, self.cwd, self.mark = folder / "home", folder / "cwd", uuid.uuid4().hex
         # Ray's sockets need a short path.
         self.temporary = Path(tempfile.mkdtemp(prefix="d"))
@@ -60,6 +61,7 @@ class Command:
         environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         environment |= {"HOME": str(self.home), "TMPDIR": str(self.temporary), MARK: self.mark}
         environment |= {"PYTHONPATH": str(program), "PYTHONDONTWRITEBYTECODE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment |= variables
         self.output: list[str] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sweep", *map(str, words)],
@@ -71,7 +73,7 @@ class Command:
             start_new_session=True,
         )
 
-    def read_until(self, pattern: str, timeout_s: float = 60) -> str:
+    def read_until(self, pattern: str, timeout_s: float = 300) -> str:
         """Read lines until one matches; that line."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_s
@@ -85,7 +87,7 @@ class Command:
                 return line
         raise AssertionError(f"{pattern!r} did not come within {timeout_s} s:\n{self.text}")
 
-    def wait(self, timeout_s: float = 90) -> int:
+    def wait(self, timeout_s: float = 300) -> int:
         """Its exit code."""
         self.output.append(self.process.communicate(timeout=timeout_s)[0])
         return self.process.returncode
@@ -165,23 +167,8 @@ def assert_same_bits(store: Store, undisturbed: Store, cells: tuple[Cell, ...]) 
         assert not store.exists(files.checkpoint)
 
 
-def wandb_runs(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The lines of every W&B run of a sweep by the run's name, read by `wandb leet inspect`."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted((folder / "wandb").glob("*run-*/run-*.wandb")):
-        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-        environment = os.environ | {"WANDB_MODE": "offline", "HOME": str(folder)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
-        name = next(line["run"]["display_name"] for line in lines if line["type"] == "run")
-        assert name not in runs, f"{name} has two files"
-        runs[name] = lines
-    return runs
-
-
-def logged_epochs(lines: list[dict[str, Any]]) -> list[tuple[int, float, float]]:
-    rows = [line["history"]["item"] for line in lines if line["type"] == "history"]
-    return [(row["epoch"], row["train/loss"], row["val/loss"]) for row in rows if "epoch" in row]
+def logged_epochs(run: Run) -> list[tuple[int, float, float]]:
+    return [(row["epoch"], row["train/loss"], row["val/loss"]) for row in run.rows if "epoch" in row]
 
 
 def epochs_of(record: Record) -> list[tuple[int, float, float]]:
@@ -202,7 +189,8 @@ def long_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command, Store]]:
     """The command that made a sweep, and the sweep. Not to be changed: copy it."""
     folder = tmp_path_factory.mktemp("finished")
-    command = Command(folder, *SMALL_RUN, "--storage", folder / "sweeps")
+    words = [*SMALL_RUN, "--storage", folder / "sweeps", "--wandb", "offline"]
+    command = Command(folder, *words, WANDB_API_KEY=tracked.KEY)
     try:
         code = command.wait()
         assert code == 0, command.text
@@ -267,12 +255,11 @@ def test_wandb_has_a_run_a_cell_with_every_epoch_once_and_one_for_the_report(
     finished: tuple[Command, Store],
 ) -> None:
     _, store = finished
-    records, runs = gather(store).records, wandb_runs(store.root)
+    records, runs = gather(store).records, tracked.runs(store.root)
     assert sorted(runs) == sorted([*records, "mnist-5k report"])
     for key, record in records.items():
         assert logged_epochs(runs[key]) == epochs_of(record)
-        start = next(line["run"] for line in runs[key] if line["type"] == "run")
-        assert (start["run_group"], start["job_type"]) == ("mnist-5k", "cell")
+        assert (runs[key].start["run_group"], runs[key].start["job_type"]) == ("mnist-5k", "cell")
 
 
 def test_nothing_is_written_anywhere_else(finished: tuple[Command, Store]) -> None:
@@ -287,8 +274,16 @@ def test_nothing_is_written_anywhere_else(finished: tuple[Command, Store]) -> No
     assert [path.name for path in command.temporary.iterdir()] == ["ray"], "what is Ray's, and nothing of ours"
 
 
+def test_the_key_of_wandb_is_in_no_file_and_no_log(finished: tuple[Command, Store]) -> None:
+    command, store = finished
+    assert tracked.KEY not in command.text
+    tracked.assert_no_key(store.root)
+    assert any(path.name == "raylet.out" for path in command.temporary.rglob("*")), "Ray's logs are looked through too"
+    tracked.assert_no_key(command.temporary)
+
+
 def test_no_process_outlives_the_command(finished: tuple[Command, Store]) -> None:
-    assert finished[0].left_after(10) == {}
+    assert finished[0].left_after(30) == {}
 
 
 def test_the_same_command_again_trains_nothing(start: Any, copy: Store) -> None:
@@ -298,7 +293,7 @@ def test_the_same_command_again_trains_nothing(start: Any, copy: Store) -> None:
     assert snapshot(copy.path("cells")) == before
     assert "4 of 4 completed" in command.text
     assert " epoch " not in command.text
-    runs = wandb_runs(copy.root)
+    runs = tracked.runs(copy.root)
     assert [logged_epochs(runs[cell.key]) for cell in SMALL_GRID.cells] == [
         epochs_of(record) for record in gather(copy).completed
     ]
@@ -325,7 +320,7 @@ def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, u
     assert len(sweep.completed) == 6
     losses = {record.key: record.test_loss for record in sweep.completed}
     assert losses["DAE_3_5-s1"] != losses["DAE_3_5-s0"]
-    runs = wandb_runs(copy.root)
+    runs = tracked.runs(copy.root)
     for record in sweep.completed:
         assert logged_epochs(runs[record.key]) == epochs_of(record)
 
@@ -333,99 +328,81 @@ def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, u
 # ---- sweeps that are disturbed
 
 
-def test_killed_in_the_middle_and_given_again(start: Any, tmp_path: Path, long_undisturbed: Store) -> None:
-    store = Store(tmp_path / "sweeps" / "mnist-5k")
-    # One trial at a time, so that one cell is completed and the other one at work.
-    words = [*LONG_RUN, "--cpus", "1", "--storage", store.root.parent]
-    command = start(*words)
-    command.read_until(r"DAE_3_5-s0  epoch [3-9]/24")
-    os.killpg(command.process.pid, signal.SIGKILL)
-    assert command.wait() == -signal.SIGKILL
-    assert command.left_after(30) == {}
-    found = gather(store)
-    assert [found.status(cell) for cell in LONG_GRID.cells] == [Status.COMPLETED, Status.INTERRUPTED]
-    assert len(found.records["DAE_3_5-s0"].history) >= 3
-    kept = snapshot(store.path("cells/DAE_3_8-s0"))
-
-    again = start(*words)
-    assert again.wait() == 0, again.text
-    assert snapshot(store.path("cells/DAE_3_8-s0")) == kept, "a completed cell is not touched"
-    assert_same_bits(store, long_undisturbed, LONG_GRID.cells)
-    first = int(re.findall(r"DAE_3_5-s0  epoch (\d+)/24", again.text)[0])
-    assert first > 3, "it continued"
-    record = read_record(store, LONG_GRID.cells[1])
-    assert [attempt.reason for attempt in record.attempts] == ["interrupted", "completed"]
-    runs = wandb_runs(store.root)
-    assert logged_epochs(runs["DAE_3_5-s0"]) == epochs_of(record)
-    assert again.left_after(10) == {}
-
-
-def test_signals_and_a_lost_process_on_the_way_to_the_same_bits(
+def test_signals_a_lost_process_and_a_killed_driver_on_the_way_to_the_same_bits(
     start: Any, tmp_path: Path, long_undisturbed: Store
 ) -> None:
-    """Ctrl-C, then SIGTERM, then a trial's process is killed: three sessions of one sweep."""
+    """Ctrl-C; SIGTERM; a trial killed, then the driver with all of Ray; to the end: four times the same command."""
     store = Store(tmp_path / "sweeps" / "mnist-5k")
-    words = [*LONG_RUN, "--storage", store.root.parent]
+    first, second = (cell.key for cell in LONG_GRID.cells)
+    # One trial at a time, so that one cell is completed when the driver is killed and the other one at work.
+    words = [*LONG_RUN, "--cpus", "1", "--storage", store.root.parent]
     num_epochs = 0
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         command = start(*words)
-        command.read_until(r"DAE_3_8-s0  epoch")
-        # A terminal sends Ctrl-C to the whole group, `kill` and schedulers send SIGTERM to the process.
-        (os.killpg if number is signal.SIGINT else os.kill)(command.process.pid, number)
+        command.read_until(rf"{first}  epoch")
+        # A terminal sends Ctrl-C, a batch system SIGTERM to every process of the group, Ray's among them.
+        os.killpg(command.process.pid, number)
         assert command.wait() == code, command.text
-        assert f"{number.name}: every finished epoch is kept; the same command continues." in command.text
+        # Where Ray's processes end too, Tune may wait for them without end, until the command has no more patience.
+        if number is signal.SIGINT:
+            assert "SIGINT: every finished epoch is kept; the same command continues." in command.text
         assert "Traceback" not in command.text
-        assert command.left_after(15) == {}
-        found = gather(store).records["DAE_3_8-s0"]
+        assert command.left_after(30) == {}
+        found = gather(store).records[first]
         assert found.status is Status.INTERRUPTED
         assert num_epochs < len(found.history) < 24
-        told = [int(epoch) for epoch in re.findall(r"DAE_3_8-s0  epoch (\d+)/24", command.text)]
+        told = [int(epoch) for epoch in re.findall(rf"{first}  epoch (\d+)/24", command.text)]
         assert told == list(range(num_epochs + 1, told[-1] + 1)), "it goes on where it was"
         assert len(found.history) >= told[-1], "what was told is kept"
         num_epochs = len(found.history)
 
     command = start(*words)
-    command.read_until(r"DAE_3_8-s0  epoch")
+    command.read_until(rf"{second}  epoch [3-9]/24")
     workers = [
         number for number, title in command.processes().items() if re.match(r"ray::\w*(Trainable|CellTrial)", title)
     ]
     assert workers, command.processes()
     os.kill(workers[0], signal.SIGKILL)
     command.read_until(r"its process was lost \(.*\); continued by another")
+    command.read_until(rf"{second}  epoch 1\d/24")
+    os.killpg(command.process.pid, signal.SIGKILL)
+    assert command.wait() == -signal.SIGKILL
+    assert command.left_after(30) == {}
+    sweep = gather(store)
+    assert [sweep.status(cell) for cell in LONG_GRID.cells] == [Status.COMPLETED, Status.INTERRUPTED]
+    kept = snapshot(store.path(f"cells/{first}"))
+
+    command = start(*words)
     assert command.wait() == 0, command.text
     assert "2 of 2 completed" in command.text
+    assert int(re.findall(rf"{second}  epoch (\d+)/24", command.text)[0]) > 10, "it continued"
+    assert snapshot(store.path(f"cells/{first}")) == kept, "a completed cell is not touched"
     assert_same_bits(store, long_undisturbed, LONG_GRID.cells)
-    runs = wandb_runs(store.root)
+    runs = tracked.runs(store.root)
     assert [logged_epochs(runs[cell.key]) for cell in LONG_GRID.cells] == [
         epochs_of(read_record(store, cell)) for cell in LONG_GRID.cells
     ]
-
-
-def test_a_group_that_is_told_to_end_ends(start: Any, tmp_path: Path) -> None:
-    """systemd and batch systems send SIGTERM to every process of a job, Ray's among them."""
-    command = start(*LONG_RUN, "--storage", tmp_path / "sweeps", "--wandb", "disabled")
-    command.read_until(r"DAE_3_8-s0  epoch")
-    os.killpg(command.process.pid, signal.SIGTERM)
-    assert command.wait(timeout_s=30) == 143, command.text
-    assert command.left_after(15) == {}
+    reasons = [(attempt.reason or "")[:6] for attempt in read_record(store, LONG_GRID.cells[1]).attempts]
+    assert reasons == ["lost: ", "interr", "comple"]
+    assert command.left_after(30) == {}
 
 
 def test_sigterm_while_ray_starts_is_an_interrupt_too(start: Any, tmp_path: Path) -> None:
     command = start(*LONG_RUN, "--storage", tmp_path / "sweeps", "--wandb", "disabled")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not any("gcs_server" in line for line in command.processes().values()):
         assert time.monotonic() < deadline, "Ray did not start"
         time.sleep(0.01)
     os.kill(command.process.pid, signal.SIGTERM)
-    assert command.wait(timeout_s=30) == 143, command.text
+    assert command.wait() == 143, command.text
     assert "SIGTERM: every finished epoch is kept" in command.text
-    assert command.left_after(15) == {}
+    assert command.left_after(30) == {}
 
 
 SABOTAGE = """
 
 def _sabotaged(self):
-    if self.weights()["encoder.0.weight"].shape[-1] == 8:  # the kernel of depth 1, latent 5, and of no other cell here
+    if {condition}:
         raise RuntimeError("made to fail")
     return _sound(self)
 
@@ -434,12 +411,19 @@ _sound, Training.test = Training.test, _sabotaged
 """
 
 
-def test_one_cell_diverges_one_fails_and_the_others_go_on(start: Any, tmp_path: Path) -> None:
-    program, store = tmp_path / "program", Store(tmp_path / "sweeps" / "wild")
+def sabotaged(program: Path, condition: str) -> Path:
+    """A copy of the program that raises where a model is tested of which the condition is true."""
     for package in ("dae", "sweep"):
         shutil.copytree(ROOT / package, program / package, ignore=shutil.ignore_patterns("__pycache__"))
     with (program / "dae" / "training.py").open("a") as file:
-        file.write(SABOTAGE)
+        file.write(SABOTAGE.format(condition=condition))
+    return program
+
+
+def test_one_cell_diverges_one_fails_and_the_others_go_on(start: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweeps" / "wild")
+    # Of these cells only the first kernel of depth 1, latent 5 is so large.
+    program = sabotaged(tmp_path / "program", 'self.weights()["encoder.0.weight"].shape[-1] == 8')
     words = [*SMALL_RUN, "--lr", "1e12", "--name", "wild", "--storage", store.root.parent]  # too much for depth 3 only
     command = start(*words, program=program)
     assert command.wait() == 1, command.text
@@ -451,18 +435,32 @@ def test_one_cell_diverges_one_fails_and_the_others_go_on(start: Any, tmp_path: 
         "DAE_3_8-s0": Status.DIVERGED,
         "DAE_3_5-s0": Status.DIVERGED,
     }
-    assert "1 of 4 completed, 2 diverged, 1 failed in " in command.text
-    assert "DAE_3_8-s0  diverged: epoch 1: training loss nan" in command.text
-    assert "DAE_1_5-s0  failed: RuntimeError: made to fail" in command.text
-    assert "in _sabotaged" in store.path(CellFiles("DAE_1_5-s0").log).read_text()
+    closing = command.text.split("1 of 4 completed, 2 diverged, 1 failed in ")[1]
+    assert "DAE_3_8-s0  diverged: epoch 1: training loss nan" in closing
+    assert "DAE_1_5-s0  failed: RuntimeError: made to fail" in closing
+    log = store.path(CellFiles("DAE_1_5-s0").log).read_text()
+    assert log.count("RuntimeError: made to fail") == 2, "it was tried once more"
+    assert "in _sabotaged" in log
     assert store.path("report/index.html").is_file()
-    runs = wandb_runs(store.root)
+    assert not list(store.root.glob("cells/DAE_3_*/checkpoint.pt")), "nothing goes on from them"
+    runs = tracked.runs(store.root)
     assert sorted(runs) == sorted([*sweep.records, "wild report"])
     assert logged_epochs(runs["DAE_3_8-s0"]) == []
     assert logged_epochs(runs["DAE_1_5-s0"]) == epochs_of(sweep.records["DAE_1_5-s0"])
 
-    before = {key: snapshot(store.path(f"cells/{key}")) for key in sweep.records if key != "DAE_1_5-s0"}
-    again = start(*words, "--no-report")
-    assert again.wait() == 1, again.text
-    assert "2 of 4 completed, 2 diverged in " in again.text
-    assert {key: snapshot(store.path(f"cells/{key}")) for key in before} == before
+
+def test_an_error_that_a_second_cell_repeats_stops_the_sweep(start: Any, tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweeps" / "mnist-5k")
+    words = [*SMALL_RUN, "--cpus", "1", "--wandb", "disabled", "--storage", store.root.parent]
+    command = start(*words, program=sabotaged(tmp_path / "program", "True"))
+    assert command.wait() == 1, command.text
+    assert "Traceback" not in command.text
+    assert (
+        "Stopped early: DAE_3_5-s0 and DAE_3_8-s0 failed with the same error: RuntimeError: made to fail."
+        in command.text
+    )
+    assert "0 of 4 completed, 2 failed, 2 missing in " in command.text
+    assert not store.path("report").exists()
+    sweep = gather(store)
+    assert {key: len(record.history) for key, record in sweep.records.items()} == {"DAE_3_8-s0": 3, "DAE_3_5-s0": 3}
+    assert command.left_after(30) == {}

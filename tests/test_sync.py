@@ -3,13 +3,13 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from test_tracking import KEY, MANIFEST, Server, assert_no_key, files, record, run_cell
+from tracked import KEY, MANIFEST, Server, assert_no_key, files, record, run_cell
 
 from sweep.cli import main
 from sweep.records import MANIFEST as MANIFEST_FILE
@@ -25,25 +25,6 @@ def store(tmp_path: Path) -> Store:
     found = Store(tmp_path / "sweeps" / "tiny")
     found.write(MANIFEST_FILE, MANIFEST.to_bytes())
     return found
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def start() -> Server:
-        server = Server()
-        server.daemon_threads = True
-        server.block_on_close = False
-        servers.append(server)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
 
 
 def track(store: Store) -> Tracker:
@@ -92,7 +73,7 @@ def test_an_interrupted_cell_uploaded_half_way_is_uploaded_to_its_end(
     tracker.started(record(num_epochs=2))
     tracker.ended(record(5, 4, Status.COMPLETED), None)
     tracker.close()
-    assert sync(store).output == "1 runs uploaded, 1 had been before, 0 missing\n"
+    assert sync(store).output == "1 run uploaded, 1 had been before, 0 missing\n"
     assert epochs_of(server) == [1, 2, 3, 4]
 
 
@@ -134,7 +115,7 @@ def test_what_cannot_be_uploaded_is_named(store: Store, serve: Callable[..., Ser
     serve()
     result = sync(store)
     assert result.exit_code == 1
-    assert "1 runs uploaded, 0 had been before, 1 missing" in result.output
+    assert "1 run uploaded, 0 had been before, 1 missing" in result.output
     assert str(broken.parent) in result.output
     assert "wandb sync said: " in result.output
 

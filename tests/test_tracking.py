@@ -6,57 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from wandb.util import get_core_path
+from tracked import KEY, MANIFEST, Run, assert_no_key, epochs, files, mark_synced, only_run, record, run_cell, runs
 
-from sweep.grid import Grid, Settings
-from sweep.records import Epoch, Manifest, Record, Status
-from sweep.tracking import MODES, Tracker, resolve_mode
-
-KEY = "0123456789abcdef" * 2 + "fedcba98"
-MANIFEST = Manifest(
-    name="tiny",
-    id="f" * 32,
-    created_at="2026-01-01T00:00:00.000+00:00",
-    grid=Grid.product([1], [5, 8, 13], [0]),
-    settings=Settings(epochs=4),
-    dataset={"name": "mnist", "fingerprint": "abc"},
-)
-
-
-def epochs(count: int) -> tuple[Epoch, ...]:
-    return tuple(Epoch(epoch=e, train_loss=1 / e, val_loss=2 / e, seconds=0.5) for e in range(1, count + 1))
-
-
-def record(latent: int = 5, num_epochs: int = 0, status: Status = Status.RUNNING, generation: int = 0) -> Record:
-    cell = next(cell for cell in MANIFEST.grid.cells if cell.latent == latent)
-    return Record(
-        key=cell.key,
-        architecture=cell.architecture,
-        depth=cell.depth,
-        latent=cell.latent,
-        seed=cell.seed,
-        status=status,
-        config=MANIFEST.settings.config(cell),
-        parameters=100,
-        macs=2000,
-        compression=7.8,
-        dataset={"name": "mnist", "fingerprint": "abc"},
-        history=epochs(num_epochs),
-        test_loss=0.015 if status is Status.COMPLETED else None,
-        test_psnr_db=18.2 if status is Status.COMPLETED else None,
-        generation=generation,
-    )
+from sweep.records import Status
+from sweep.tracking import Tracker
+from sweep.wandb_service import MODES, resolve_mode
 
 
 class Warnings(list[str]):
@@ -67,15 +29,10 @@ class Warnings(list[str]):
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home folder and working folder, and no trace of W&B in the environment."""
-    for name in [name for name in os.environ if name.startswith("WANDB") or name == "NETRC"]:
-        monkeypatch.delenv(name)
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    monkeypatch.chdir(folder)
-    return folder
+def home(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder that is the working folder too, and no trace of W&B in the environment."""
+    monkeypatch.chdir(clean_environment)
+    return clean_environment
 
 
 @pytest.fixture
@@ -104,155 +61,13 @@ def track(folder: Path, warnings: Warnings) -> Iterator[Callable[..., Tracker]]:
         tracker.close()
 
 
-def run_cell(tracker: Tracker, latent: int = 5, num_epochs: int = 4, sample: bool = False) -> None:
-    """A cell from its first epoch to its end, as a driver reports it."""
-    tracker.started(record(latent))
-    for count in range(1, num_epochs + 1):
-        tracker.progressed(record(latent).key, epochs(count))
-    image = np.arange(28 * 84, dtype=np.uint8).reshape(28, 84) if sample else None
-    tracker.ended(record(latent, num_epochs, Status.COMPLETED), image)
-
-
-class Run:
-    """A run's file, read by wandb."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        # What `wandb leet inspect --json FILE` runs, without importing wandb for every file.
-        command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", file, file.parent]
-        lines = subprocess.run(command, capture_output=True, check=True).stdout.splitlines()
-        self.records = [json.loads(line) for line in lines]
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [line[kind] for line in self.records if line["type"] == kind]
-
-    @property
-    def start(self) -> dict[str, Any]:
-        return self.of("run")[0]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        return [history["item"] for history in self.of("history")]
-
-    @property
-    def epochs(self) -> list[int]:
-        return [row["epoch"] for row in self.rows if "epoch" in row]
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        return {name: value for summary in self.of("summary") for name, value in summary.get("update", {}).items()}
-
-    @property
-    def exit_codes(self) -> list[int]:
-        return [exit.get("exit_code", 0) for exit in self.of("exit")]
-
-
-def files(folder: Path) -> list[Path]:
-    return sorted((folder / "wandb").glob("*run-*/run-*.wandb"))
-
-
-def runs(folder: Path) -> dict[str, Run]:
-    """The runs of a sweep by name; fails where two have the same."""
-    found = [Run(file) for file in files(folder)]
-    by_name = {run.start["display_name"]: run for run in found}
-    assert len(by_name) == len(found)
-    return by_name
-
-
-def only_run(folder: Path) -> Run:
-    (file,) = files(folder)
-    return Run(file)
-
-
-def mark_synced(folder: Path) -> None:
-    """What `wandb sync` does in the end."""
-    for file in files(folder):
-        file.with_name(f"{file.name}.synced").touch()
-
-
-class Server(ThreadingHTTPServer):
-    """Answers as much of W&B's protocol as one run needs; what it takes from it is not what a W&B server would show."""
-
-    def __init__(self, has_epochs: int = 0) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.has_epochs = has_epochs
-        self.is_silent = threading.Event()
-        self.history: list[dict[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    def answer(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
-        project = {"id": "p", "name": "dae", "entity": {"id": "e", "name": "lab"}}
-        bucket: dict[str, Any] = {"id": "b", "name": variables.get("name"), "displayName": "", "config": "{}"}
-        if operation == "RunResumeStatus":
-            tail = json.dumps([json.dumps({"_step": self.has_epochs, "_runtime": 1})])
-            bucket |= {"summaryMetrics": "{}", "historyTail": tail, "eventsTail": "[]", "wandbConfig": '{"t": {}}'}
-            bucket |= {"historyLineCount": self.has_epochs, "logLineCount": 0, "eventsLineCount": 0, "tags": []}
-            return {"model": project | {"bucket": bucket if self.has_epochs else None}}
-        if operation == "UpsertBucket":
-            return {"upsertBucket": {"bucket": bucket | {"project": project}, "inserted": True}}
-        if operation == "CreateRunFiles":
-            urls = [{"name": name, "uploadUrl": f"{self.url}/{name}"} for name in variables["files"]]
-            return {"createRunFiles": {"runID": "b", "uploadHeaders": [], "files": urls}}
-        return {}
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.is_silent.is_set():
-            time.sleep(60)
-        if "query" in body:
-            self.reply({"data": self.server.answer(body["operationName"], body["variables"])})
-        else:
-            chunk = body.get("files", {}).get("wandb-history.jsonl", {})
-            self.server.history += map(json.loads, chunk.get("content", []))
-            self.reply({"exitcode": None, "limits": {}})
-
-    def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.reply({})
-
-    def reply(self, document: dict[str, Any]) -> None:
-        content = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
-    """Starts a server and points wandb to it."""
-    servers: list[Server] = []
-
-    def start(**options: Any) -> Server:
-        server = Server(**options)
-        server.daemon_threads = True
-        server.block_on_close = False
-        servers.append(server)
-        monkeypatch.setenv("WANDB_BASE_URL", server.url)
-        monkeypatch.setenv("WANDB_API_KEY", KEY)
-        return server
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 def in_process(folder: Path, body: str, **environment: str) -> "subprocess.Popen[str]":
     """A driver of its own, with the helpers of this file at hand."""
     script = f"""
 import sys, time, os, signal
 from pathlib import Path
 sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
-from test_tracking import *
+from tracked import *
 folder = Path({str(folder)!r})
 {body}
 """
@@ -478,7 +293,9 @@ def test_nothing_is_written_elsewhere_and_no_key_anywhere(track, folder, home, t
     assert only_names(folder) == ["wandb"]
     assert only_names(tmp_path) == ["home", "sweeps"]
     assert only_names(home) == []
-    assert all(name.startswith(("offline-run-", ".finished")) for name in only_names(folder / "wandb"))
+    # wandb keeps `.temporary` as long as the process lives that has imported it.
+    assert all(name.startswith(("offline-run-", ".finished", ".temporary")) for name in only_names(folder / "wandb"))
+    assert not [path for path in folder.rglob("*") if path.is_symlink()], "what they lead to is gone"
     assert_no_key(folder)
     assert dict(os.environ) == before
     assert capfd.readouterr() == ("", "")
@@ -489,15 +306,8 @@ def only_names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-def assert_no_key(folder: Path) -> None:
-    contents = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
-    assert contents
-    assert not any(KEY.encode() in content for content in contents)
-
-
 def test_disabled_tracks_nothing(folder):
     body = """
-sys.modules.pop("wandb")
 tracker = Tracker(MANIFEST, folder, mode="disabled", project="dae", warn=print)
 run_cell(tracker)
 tracker.report([{"cell": "a"}], [])
@@ -568,7 +378,7 @@ def test_online_only_what_the_server_lacks_is_sent(serve, track):
 
 @pytest.mark.slow
 def test_a_server_lost_in_the_middle_costs_the_upload_only(serve, track, folder, warnings, monkeypatch):
-    monkeypatch.setattr("sweep.tracking.UPLOAD_TIMEOUT_S", 2)
+    monkeypatch.setattr("sweep.wandb_service.UPLOAD_TIMEOUT_S", 2)
     server = serve()
     tracker = track("online")
     tracker.started(record())
@@ -591,7 +401,7 @@ def test_a_server_lost_in_the_middle_costs_the_upload_only(serve, track, folder,
 @pytest.mark.parametrize("server", ["refuses", "is silent"])
 def test_a_server_that(server, track, folder, warnings, monkeypatch):
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
-        monkeypatch.setattr("sweep.tracking.INIT_TIMEOUT_S", 2)
+        monkeypatch.setattr("sweep.wandb_service.INIT_TIMEOUT_S", 2)
         port = 9 if server == "refuses" else listener.getsockname()[1]
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -679,7 +489,8 @@ def test_a_killed_driver_leaves_its_epochs_and_the_next_writes_each_once(track, 
 tracker = Tracker(MANIFEST, folder, mode="offline", project="dae", warn=print)
 tracker.started(record())
 tracker.progressed(record().key, epochs(3))
-time.sleep(3)
+while not files(folder) or only_run(folder).epochs != [1, 2, 3]:
+    time.sleep(0.1)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     process = in_process(folder, body)

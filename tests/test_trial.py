@@ -331,6 +331,7 @@ def test_an_epoch_before_the_divergence_stays_in_the_record(
     assert [epoch.epoch for epoch in record.history] == [1]
     assert record.error is not None
     assert record.error.startswith("epoch 2: ")
+    assert not Store(tmp_path).exists(FILES.checkpoint), "nothing will go on from it"
 
 
 def test_an_exception_ends_the_cell_as_failed_with_its_traceback_in_the_log(
@@ -378,8 +379,10 @@ def test_an_error_that_does_not_come_again_costs_nothing(
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("could not create a primitive"),
     ],
-    ids=lambda error: type(error).__name__,
+    ids=["Python", "GPU", "CPU", "cuBLAS", "oneDNN"],
 )
 def test_a_cell_that_ran_out_of_memory_says_what_to_lower(
     tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception

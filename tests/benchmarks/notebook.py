@@ -31,10 +31,11 @@ def train(
     fraction: float,
     epochs: int,
     device: str,
+    seed: int = 0,
     report: Callable[[dict[str, float]], None] = lambda _: None,
 ) -> float:
     """The test loss of one model; ``report`` gets the losses of each epoch."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     train_set = MNIST(data_dir, train=True, transform=transforms.ToTensor())
     test_set = MNIST(data_dir, train=False, transform=transforms.ToTensor())
     order = torch.randperm(len(train_set)).tolist()
@@ -43,7 +44,7 @@ def train(
         Subset(train_set, order[12000 : 12000 + round(48000 * fraction)]), batch_size=128, shuffle=True, drop_last=True
     )
     model = DenoisingAutoencoder(ModelConfig(**config))
-    initialise(model, torch.Generator().manual_seed(0), MEAN_PIXEL)
+    initialise(model, torch.Generator().manual_seed(seed), MEAN_PIXEL, latent_bias=0.0)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     criterion = nn.MSELoss()
@@ -77,12 +78,13 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--fraction", type=float)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     losses = {
         f"DAE_{depth}_{latent}": train(
-            {"depth": depth, "latent": latent}, given.data_dir, given.fraction, given.epochs, given.device
+            {"depth": depth, "latent": latent}, given.data_dir, given.fraction, given.epochs, given.device, given.seed
         )
         for depth, latent in given.cells
     }

@@ -26,7 +26,9 @@ def trainable(config: dict[str, Any], given: dict[str, Any]) -> None:
         if metrics["epoch"] < given["epochs"]:
             tune.report(metrics)
 
-    loss = notebook.train(cell, given["data_dir"], given["fraction"], given["epochs"], given["device"], report)
+    loss = notebook.train(
+        cell, given["data_dir"], given["fraction"], given["epochs"], given["device"], given["seed"], report
+    )
     tune.report({**last, "test/loss": loss})
 
 
@@ -45,7 +47,9 @@ def sweep(given: argparse.Namespace) -> dict[str, float]:
             param_space={"cell": tune.grid_search([tuple(cell) for cell in given.cells])},
             run_config=tune.RunConfig(storage_path=folder, callbacks=[WandbLoggerCallback(project="bench")]),
         ).fit()
-    return {"DAE_{}_{}".format(*result.config["cell"]): result.metrics["test/loss"] for result in results}
+    return {
+        "DAE_{}_{}".format(*result.config["cell"]): result.metrics["test/loss"] for result in results if result.metrics
+    }
 
 
 class Empty(tune.Trainable):
@@ -56,15 +60,14 @@ class Empty(tune.Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        return {"done": True}
+        return {"began": time.time(), "done": True}
 
 
 def empty_trials(count: int) -> float:
-    """Seconds from the first to the last of ``count`` empty trials on reused actors, Tune's own loggers off."""
+    """Seconds from the beginning of one empty trial to that of the next, on reused actors, Tune's own loggers off."""
     os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "3600"}
-    start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        tune.Tuner(
+        results = tune.Tuner(
             Empty,
             param_space={"number": tune.grid_search(list(range(count)))},
             tune_config=tune.TuneConfig(reuse_actors=True),
@@ -72,25 +75,23 @@ def empty_trials(count: int) -> float:
                 storage_path=folder, verbose=0, checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False)
             ),
         ).fit()
-    return time.perf_counter() - start
+    began = sorted(result.metrics["began"] for result in results if result.metrics)
+    return float(began[-1] - began[0]) / (count - 1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--cells", type=json.loads)
-    parser.add_argument("--empty", type=json.loads)
+    parser.add_argument("--empty", type=int)
     parser.add_argument("--data-dir")
     parser.add_argument("--fraction", type=float)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     ray.init(include_dashboard=False, log_to_driver=False)
-    if given.empty:
-        empty_trials(4)  # the actors start here
-        found: dict[str, float] = {str(count): empty_trials(count) for count in given.empty}
-    else:
-        found = sweep(given)
+    found = {"cell_s": empty_trials(given.empty)} if given.empty else sweep(given)
     given.out.write_text(json.dumps(found))
 
 

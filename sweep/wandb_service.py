@@ -1,0 +1,131 @@
+"""wandb itself: the library, its settings, the environment it goes by, the process behind it. Imported when used."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+MODES = ("auto", "online", "offline", "disabled")
+CACHE = "wandb/.cache"
+TEMPORARY = ".temporary"
+INIT_TIMEOUT_S = 10.0
+UPLOAD_TIMEOUT_S = 30.0
+FLUSH_INTERVAL_S = 1.0
+"""How much a killed process can lose of its offline runs; wandb's own is 15 s."""
+
+
+def resolve_mode(mode: str) -> str:
+    """What ``auto`` means here: ``WANDB_MODE``, or ``online`` when wandb has a key; other modes as they are.
+
+    Raises:
+        ValueError: ``mode`` is none of `MODES`.
+    """
+    if mode not in MODES:
+        raise ValueError(f"--wandb {mode} is not known: choose one of {', '.join(MODES)}.")
+    if mode != "auto":
+        return mode
+    wished = os.environ.get("WANDB_MODE")
+    return wished if wished in MODES[1:] else "online" if has_key() else "offline"
+
+
+def has_key() -> bool:
+    """Whether wandb would find a key; it is asked only if there is a file where it could."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    netrc = Path(os.environ.get("NETRC") or "~/.netrc")
+    settings = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb") / "settings"
+    if not (netrc.expanduser().exists() or settings.expanduser().exists()):
+        return False
+    try:
+        from wandb.sdk.lib import wbauth
+
+        host = wandb().setup(wandb().Settings(silent=True)).settings.base_url
+        key = wbauth.authenticate_session(host=host, source="dae-sweep", prompt=False, update_session=False)
+        wandb().teardown()
+    except Exception:
+        return False
+    return key is not None
+
+
+def own_environment(folder: Path) -> dict[str, str | None]:
+    """The variables that wandb and its process go by; None for those that must not be there."""
+    cache = str(folder / CACHE)
+    return {
+        "WANDB_CACHE_DIR": cache,
+        "WANDB_DATA_DIR": cache,
+        "WANDB_ARTIFACT_DIR": cache,
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+        # Meant for a script that is one run, or the address of somebody else's service.
+        "WANDB_SERVICE": None,
+        "WANDB_RESUME": None,
+        "WANDB_SWEEP_ID": None,
+    }
+
+
+def set_environment(variables: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set them, and return what they were."""
+    before = {name: os.environ.get(name) for name in variables}
+    for name, value in variables.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    return before
+
+
+def wandb() -> Any:
+    """The library; the first call imports it, which takes up to a second."""
+    if "wandb" not in sys.modules:
+        # It makes temporary folders while it is imported, for as long as the process lives. Where that is killed they
+        # are left: in the sweep's folder, not elsewhere, and until the next process comes.
+        before = tempfile.tempdir
+        try:
+            if (cache := os.environ.get("WANDB_CACHE_DIR")) is not None:
+                folder = Path(cache).with_name(TEMPORARY)
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # who writes there will say it better
+                    folder.mkdir(parents=True)
+                    tempfile.tempdir = str(folder)
+            importlib.import_module("wandb")
+        finally:
+            tempfile.tempdir = before
+    return sys.modules["wandb"]
+
+
+def settings() -> Any:
+    """Of every run: nothing asked, printed, measured or copied that the sweep did not hand over."""
+    return wandb().Settings(
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        finish_timeout=UPLOAD_TIMEOUT_S,
+        finish_timeout_raises=True,
+        init_timeout=INIT_TIMEOUT_S,
+        silent=True,
+        # The stop button of one run would otherwise send Ctrl-C to the whole sweep.
+        stop_fn=lambda: None,
+        symlink=False,
+        use_dot_wandb=False,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+        x_transaction_log_flush_interval=FLUSH_INTERVAL_S,
+    )
+
+
+def kill() -> None:
+    """End the process behind wandb, and remove its socket; there is no public way to end one that hangs."""
+    if "wandb" in sys.modules:
+        with suppress(AttributeError, subprocess.TimeoutExpired):
+            process = wandb().setup()._connection._proc._process
+            process.kill()
+            process.wait(1)
+            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{process.pid}-*"):
+                shutil.rmtree(socket, ignore_errors=True)

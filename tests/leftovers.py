@@ -1,0 +1,92 @@
+"""What a test run leaves behind: a process, or a file outside its own folder, fails the run as a failed test does.
+
+Everything that a test starts inherits a mark in its environment, by which it is found. The run has a temporary folder
+of its own, in which pytest and Ray may leave theirs, and an empty home folder, which has to stay empty.
+"""
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+MARK = "DAE_SWEEP_TEST_RUN"
+GRACE_S = 10.0
+"""How long a process may take to end by itself: Ray's agents look after their raylet every few seconds."""
+
+RUN = pytest.StashKey["Run"]()
+
+
+class Run:
+    """The folders and the mark of one test run.
+
+    Attributes:
+        found: what it left behind, a line each; known when it has ended.
+    """
+
+    def __init__(self, working_folder: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.working_folder = working_folder
+        self.before = self._names(working_folder)
+        self.temporary = Path(tempfile.mkdtemp(prefix="t"))  # short: Ray's sockets lie in it
+        self.home = self.temporary / "home"
+        self.home.mkdir()
+        self.found: list[str] = []
+        os.environ |= {MARK: self.mark, "HOME": str(self.home), "TMPDIR": str(self.temporary)}
+        tempfile.tempdir = None  # decided anew
+
+    @staticmethod
+    def _names(folder: Path) -> set[str]:
+        return {entry.name for entry in folder.iterdir() if not entry.name.startswith((".", "__pycache__"))}
+
+    def look(self) -> None:
+        """Find what is left, and end what still runs."""
+        deadline = time.monotonic() + GRACE_S
+        while (processes := self._processes()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        self.found = [f"process {number}: {command}" for number, command in processes.items()]
+        for number in processes:
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        # Folders that a library keeps as long as this very process lives.
+        living = {str(peeked[2][0]) for each in weakref.finalize._registry if (peeked := each.peek()) and peeked[2]}
+        allowed = {self.home, self.temporary / "ray", *self.temporary.glob("pytest-of-*"), *map(Path, living)}
+        files = [path for path in self.temporary.iterdir() if path not in allowed]
+        files += self.home.iterdir()
+        files += [self.working_folder / name for name in self._names(self.working_folder) - self.before]
+        self.found += [f"file {path}" for path in sorted(files)]
+
+    def _processes(self) -> dict[int, str]:
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RUN] = Run(Path.cwd())
+
+
+@pytest.hookimpl(trylast=True)  # after the last fixtures have gone
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash[RUN]
+    run.look()
+    if run.found and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK:
+        shutil.rmtree(run.temporary, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if found := config.stash[RUN].found:
+        terminalreporter.section("left behind", red=True)
+        for line in found:
+            terminalreporter.line(line)

@@ -1,0 +1,46 @@
+"""The check at the end of every test run, shown able to fail."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from leftovers import MARK
+
+HEAD = "import subprocess, tempfile\nfrom pathlib import Path\n\n"
+LEAKS = {
+    "process": "subprocess.Popen(['sleep', '100'], start_new_session=True)",
+    "temporary": "tempfile.mkdtemp(prefix='mine')",
+    "home": "Path('~/.cache').expanduser().mkdir()",
+    "working_folder": "Path('sweeps').mkdir()",
+}
+
+
+def run(folder: Path, *leaks: str) -> "subprocess.CompletedProcess[str]":
+    """A test run of its own, whose tests leave these things behind."""
+    folder.mkdir()
+    tests = [f"def test_{name}():\n    {LEAKS[name]}\n" for name in leaks] or ["def test_nothing():\n    pass\n"]
+    (folder / "test_one.py").write_text(HEAD + "\n".join(tests))
+    plugin = Path(__file__).with_name("leftovers.py").read_text()
+    (folder / "leftovers.py").write_text(plugin.replace("GRACE_S = 10.0", "GRACE_S = 0.2"))
+    command = [sys.executable, "-m", "pytest", "-p", "leftovers", "-p", "no:cacheprovider", "test_one.py"]
+    environment = {name: value for name, value in os.environ.items() if name != MARK}
+    environment |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(folder.parent)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_what_is_left_behind_is_named_and_fails_the_run(tmp_path: Path) -> None:
+    done = run(tmp_path / "leaky", *LEAKS)
+    assert done.returncode == 1
+    assert "4 passed" in done.stdout
+    left = done.stdout.split("left behind")[1]
+    assert ": sleep 100\n" in left
+    assert left.count("file ") == 3
+    for name in ("/mine", "/home/.cache", "/leaky/sweeps"):
+        assert name in left
+
+
+def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:
+    done = run(tmp_path / "clean")
+    assert (done.returncode, "left behind" in done.stdout) == (0, False), done.stdout + done.stderr
+    assert [entry.name for entry in tmp_path.iterdir()] == ["clean"], "its own folder is gone"
