@@ -17,7 +17,7 @@ from pathlib import Path
 from sweep.processes import descendants, wait_gone
 
 RAY = str(Path(sys.executable).with_name("ray"))
-START_TIMEOUT_S = 120
+START_TIMEOUT_S = 240
 
 
 @dataclass
