@@ -18,7 +18,7 @@ from sweep.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, 
 from sweep.matching import WIDTH
 from sweep.records import MANIFEST, Status, Sweep, check_sweep, facets, gather
 from sweep.signals import Interrupted, Signals
-from sweep.store import Damaged, Store, Unwritable, open_store
+from sweep.store import Damaged, Store, Unreadable, Unwritable, open_storage, open_store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,7 +70,7 @@ class Commands(click.Group):
             if isinstance(error, UserError):
                 click.echo(f"Error: {error}", err=True)
                 ctx.exit(2)
-            if isinstance(error, Unwritable):
+            if isinstance(error, Unwritable | Unreadable):
                 click.echo(
                     f"Error: {error}. What was finished is kept; free or repair the storage and run it again.", err=True
                 )
@@ -101,7 +101,11 @@ debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show Python's traceback of an error."
 )
 storage_option = click.option(
-    "--storage", default="sweeps", show_default=True, metavar="DIR", help="Folder that holds the sweeps."
+    "--storage",
+    default="sweeps",
+    show_default=True,
+    metavar="DIR|URI",
+    help="What holds the sweeps: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.",
 )
 which_sweep = options(
     click.option("--name", metavar="NAME", help="Name of the sweep.  [default: the dataset's]"), storage_option
@@ -148,9 +152,11 @@ def main() -> None:
 @click.option("--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are.")
 @which_grid
 @which_settings
-@click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all of this machine]")
+@click.option("--address", metavar="ADDRESS", help="Use the Ray cluster at auto or ip:port, from one of its machines.")
+@click.option("--allow-autoscaling", is_flag=True, help="The cluster grows: do not check what it has now.")
+@click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all there are]")
 @click.option("--trials-per-gpu", type=int, help="Trials that share a GPU; each asks for 1/k of it.  [default: 3]")
-@click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all of this machine]")
+@click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all there are]")
 @click.option(
     "--wandb",
     "wandb_mode",
@@ -191,8 +197,16 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
     store = open_store(given["storage"], given["name"] or given["dataset"])
     from sweep import machine, runner
 
-    cpus = machine.cpu_count() if given["cpus"] is None else given["cpus"]
-    gpus = machine.gpu_count() if given["gpus"] is None else given["gpus"]
+    address = given["address"]
+    if address is not None and "://" in address:
+        raise UserError(
+            f"--address {address}: a Ray client address would move the driver, and with it W&B and the progress shown "
+            "here, into the cluster. Run this on a machine of the cluster with --address auto or ip:port, or hand the "
+            "sweep in from anywhere with dae-sweep submit."
+        )
+    # A cluster's are known once it was joined.
+    cpus = machine.cpu_count() if given["cpus"] is None and address is None else given["cpus"]
+    gpus = machine.gpu_count() if given["gpus"] is None and address is None else given["gpus"]
     trials_per_gpu = 3 if given["trials_per_gpu"] is None else given["trials_per_gpu"]
     for option, value, least in (
         ("cpus", cpus, 1),
@@ -200,9 +214,10 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
         ("trials-per-gpu", trials_per_gpu, 1),
         ("max-retries", given["max_retries"], 0),
     ):
-        if value < least:
+        if value is not None and value < least:
             raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
-    machine.check_gpus(gpus)
+    if address is None:
+        machine.check_gpus(gpus)
 
     from rich.console import Console
 
@@ -220,6 +235,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
         wandb_mode=given["wandb_mode"],
         project=given["project"],
         max_retries=given["max_retries"],
+        address=address,
+        allow_autoscaling=given["allow_autoscaling"],
         resolving=resolving_of(given, grid, start),
         evaluation=not (no_report or no_evaluation),
     )
@@ -241,7 +258,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
     if outcome.stopped_because:
         click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
     if outcome.sweep.completed and not no_report:
-        click.echo(f"Report: {store.path('report/index.html')}")
+        click.echo(f"Report: {store.at('report/index.html')}")
     if outcome.tracked_at:
         click.echo(f"W&B runs: {outcome.tracked_at}")
     if len(outcome.sweep.completed) < len(outcome.sweep.manifest.grid.cells):
@@ -295,7 +312,7 @@ def plan(**given: Any) -> None:
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
     click.echo(
-        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.root.name}: {completed} completed, "
+        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {completed} completed, "
         + (f"{ended} diverged, " if ended else "")
         + f"{to_continue} to continue, {len(status) - completed - ended - to_continue} to train"
     )
@@ -309,10 +326,10 @@ def status(storage: str) -> None:
 
     Every file is compared with its digest; whether the numbers are right as well is what verify tells.
     """
-    folder = Path(storage).expanduser()
-    names = [entry.parent.name for entry in sorted(folder.glob(f"*/{MANIFEST}"))]
+    whole = open_storage(storage)
+    names = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
     if not names:
-        raise UserError(f"there is no sweep in {folder.absolute()}. Begin one with dae-sweep run, or give --storage.")
+        raise UserError(f"there is no sweep in {whole.at()}. Begin one with dae-sweep run, or give --storage.")
     for name in names:
         try:
             sweep = gather(open_store(storage, name), thorough=True)
@@ -349,7 +366,7 @@ def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) 
     except NothingCompleted as nothing:
         click.echo(f"Error: {nothing}", err=True)
         ctx.exit(1)
-    click.echo(f"{tally(sweep)}\nReport: {store.path('report/index.html')}")
+    click.echo(f"{tally(sweep)}\nReport: {store.at('report/index.html')}")
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
@@ -411,7 +428,8 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
         }
         for record in sweep.completed
     ]
-    return rows, sorted(sweep.store.path("report").glob("*.png"))
+    figures = [name for name in sweep.store.names("report") if name.endswith(".png")]
+    return rows, [sweep.store.local(name) for name in figures]
 
 
 def _find(store: Store) -> Sweep | None:
@@ -431,9 +449,9 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     try:
         return gather(store)
     except FileNotFoundError:
-        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{store.path(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
 
 
 which_existing = options(
@@ -460,7 +478,7 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
         width = max(len(each.where) for each in found)
         for each in found:
             click.echo(f"{each.where:<{width}}  {each.what}")
-        click.echo(f"{len(found)} disagreement{'s' * (len(found) != 1)} in {sweep.store.root}; {tally(sweep)}")
+        click.echo(f"{len(found)} disagreement{'s' * (len(found) != 1)} in {sweep.store.at()}; {tally(sweep)}")
         ctx.exit(1)
     click.echo(f"{tally(sweep)}: every test loss, file and number agrees with weights and dataset.")
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from sweep.grid import Axes, Cell
 from sweep.progress import Progress
 from sweep.records import (
+    DRAINED,
     LOST,
     CellFiles,
     Failure,
@@ -135,7 +136,7 @@ class Desk:
             return record
         attempts = record.attempts
         if attempts and attempts[-1].ended_at is None:
-            attempts = (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=f"{LOST}{reason}"))
+            attempts = (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=_lost(reason)))
         record = replace(record, attempts=attempts)
         if is_final:
             is_memory = "out of memory" in reason.lower()
@@ -154,6 +155,10 @@ class Desk:
         if record.status is not Status.COMPLETED:
             return None
         return sample_of(self._sweep, record)
+
+
+def _lost(reason: str) -> str:
+    return reason if reason.startswith(DRAINED) else f"{LOST}{reason}"
 
 
 def copy_to_tracker(sweep: Sweep, tracker: Tracker, todo: Sequence[Cell]) -> None:

@@ -48,26 +48,34 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What `dae-sweep run` was asked for."""
+    """What `dae-sweep run` was asked for.
+
+    Attributes:
+        cpus: cores the sweep may use in all; None for all that a cluster has.
+        gpus: likewise.
+        address: of a Ray cluster that runs; None for a Ray of this command's own.
+    """
 
     store: Store
     grid: Grid
     settings: Settings
     data_dir: Path
-    cpus: int
-    gpus: int
+    cpus: int | None
+    gpus: int | None
     trials_per_gpu: int
     wandb_mode: str
     project: str
     max_retries: int = 3
+    address: str | None = None
+    allow_autoscaling: bool = False
     resolving: Resolving | None = None
     evaluation: bool = False
     """Whether to compute what the report shows beside the test losses."""
 
     @property
     def slots(self) -> int:
-        """Trials that run at the same time."""
-        return self.gpus * self.trials_per_gpu or self.cpus
+        """Trials that run at the same time, as far as is known before a cluster is joined."""
+        return (self.gpus or 0) * self.trials_per_gpu or self.cpus or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +123,23 @@ def run(
             f"batch size {largest} is larger than the {len(dataset.train)} training images: "
             "lower --batch-size or raise --train-fraction."
         )
-    with _held(request.store):
-        request.store.sweep_up()
+    store = request.store
+    with _held(store) as is_held, store.spool("wandb") as folder:
+        store.sweep_up()
         sweep = declare(request, dataset, warn)
-        tracker = Tracker(
-            sweep.manifest, request.store.root, mode=request.wandb_mode, project=request.project, warn=warn
-        )
+        tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=warn)
         try:
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
             if not todo:
-                sweep, todo = _next_round(sweep, request, dataset, warn, tell)
+                sweep, todo = _next_round(sweep, request, dataset, warn, tell, request.slots)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
-                tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_device(request)}; starting Ray")
-                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell)
+                tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(request)}")
+                stopped_because = _train(
+                    todo, sweep, request, dataset, signals, tracker, make_progress, warn, tell, is_held
+                )
             sweep = gather(request.store)
             signals.raise_if_asked()
             if request.evaluation and sweep.completed:
@@ -141,12 +150,14 @@ def run(
                 tracker.report(*make_report(sweep))
         finally:
             tracker.close()
-    return Outcome(sweep, tracker.location, stopped_because)
+    return Outcome(sweep, store.at("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
-def _device(request: Request) -> str:
+def _place(request: Request) -> str:
+    if request.address is not None:
+        return f"the Ray cluster at {request.address}"
     count, kind = (request.gpus, "GPU") if request.gpus else (request.cpus, "CPU core")
-    return f"{count} {kind}{'s' * (count != 1)}"
+    return f"{count} {kind}{'s' * (count != 1)}; starting Ray"
 
 
 def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
@@ -166,7 +177,7 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     grid = request.grid.union(_recorded(store))
     if found is None:
         manifest = Manifest.new(
-            name=store.root.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
+            name=store.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
         )
         records = gather_records(store, grid)
     else:
@@ -280,10 +291,11 @@ def _todo(sweep: Sweep, warn: Warn) -> list[Cell]:
                 continue
             except Damaged as error:
                 warn(f"{error}; {cell.key} is trained again")
-        try:
-            check_checkpoint(sweep.store, cell)
-        except Damaged as error:
-            warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
+        if cell.key in sweep.records or cell.key in sweep.damaged:
+            try:
+                check_checkpoint(sweep.store, cell)
+            except Damaged as error:
+                warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
 
@@ -298,25 +310,24 @@ def _train(
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
     tell: Warn,
+    is_held: Callable[[], bool],
 ) -> str | None:
     """Run the trials, round after round; why they ended early, or None."""
-    from sweep import session
-
     # Ray starts its processes while Tune is imported.
     importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
     importing.start()
-    resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
     signals.be_patient()  # half of a Ray would be left behind
-    with session.local_cluster(resources, dataset_bytes):
+    with _ray(request, dataset) as resources:
         signals.install()
         importing.join()
         signals.raise_if_asked()
         stopped_because = None
         while todo and stopped_because is None:
-            stopped_because = _round(todo, sweep, request, resources, dataset, signals, tracker, make_progress, warn)
+            stopped_because = _round(
+                todo, sweep, request, resources, dataset, signals, tracker, make_progress, warn, is_held
+            )
             if stopped_because is None:
-                sweep, todo = _next_round(gather(request.store), request, dataset, warn, tell)
+                sweep, todo = _next_round(gather(request.store), request, dataset, warn, tell, resources.slots)
     return stopped_because
 
 
@@ -330,12 +341,13 @@ def _round(
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
+    is_held: Callable[[], bool],
 ) -> str | None:
     """Train these cells; why it ended early, or None."""
     from sweep import tuning
     from sweep.job import Job, git_commit
 
-    commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if request.gpus else "cpu"
+    commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if resources.gpus else "cpu"
     is_late: Callable[[], bool] = request.resolving.is_late if request.resolving else lambda: False
     # A completed cell whose files are damaged begins anew.
     again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
@@ -352,28 +364,67 @@ def _round(
                 dataset,
                 round_resources,
                 desk,
-                lambda: signals.asked() or desk.is_stopped or is_late(),
+                lambda: signals.asked() or desk.is_stopped or is_late() or not is_held(),
                 max_retries=request.max_retries,
             )
             signals.raise_if_asked()
+            if not is_held():
+                return f"another run took {sweep.store.at()} over while the storage was out of this one's reach"
             todo, desk.out_of_memory = desk.out_of_memory, []
             if not todo or desk.is_stopped:
                 break
     return desk.stop_because or ("--time-budget is over; the same command goes on" if is_late() else None)
 
 
-def _next_round(sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, tell: Warn) -> tuple[Sweep, list[Cell]]:
+def _next_round(
+    sweep: Sweep, request: Request, dataset: Dataset, warn: Warn, tell: Warn, slots: int
+) -> tuple[Sweep, list[Cell]]:
     """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
     from sweep import rounds
 
-    cells = rounds.after_look(sweep, request.resolving, request.slots, tell)
+    cells = rounds.after_look(sweep, request.resolving, slots, tell)
     if cells:
         sweep = declare(replace(request, grid=Grid.of(cells)), dataset, warn)
     return sweep, longest_first(cells, sweep.manifest.settings)
 
 
 @contextmanager
-def _held(store: Store) -> Iterator[None]:
+def _ray(request: Request, dataset: Dataset) -> Iterator["Resources"]:
+    """A Ray to run the trials on, and what they may use of it.
+
+    Raises:
+        UserError: a cluster that cannot run this sweep; why, for all of its nodes.
+    """
+    from sweep import session
+
+    if request.address is None:
+        assert request.cpus is not None and request.gpus is not None  # noqa: PT018  (this machine's are known)
+        resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
+        dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
+        with session.local_cluster(resources, dataset_bytes):
+            yield resources
+        return
+    with session.running_cluster(request.address):
+        from sweep import preflight
+
+        resources = session.cluster_resources(
+            cpus=request.cpus,
+            gpus=request.gpus,
+            trials_per_gpu=request.trials_per_gpu,
+            allow_autoscaling=request.allow_autoscaling,
+        )
+        preflight.check(
+            resources,
+            request.store,
+            dataset,
+            wandb=request.wandb_mode,
+            allow_autoscaling=request.allow_autoscaling,
+        )
+        yield resources
+
+
+@contextmanager
+def _held(store: Store) -> Iterator[Callable[[], bool]]:
     """The sweep's folder, made if need be, for this process alone.
 
     Raises:
@@ -381,14 +432,14 @@ def _held(store: Store) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            store.root.mkdir(parents=True, exist_ok=True)
-            held.enter_context(store.lock())
+            store.create()
+            is_held = held.enter_context(store.lock())
         except Held as holder:
             raise UserError(
-                f"{holder} is already at the sweep in {store.root}. Wait for it, or give another --name."
+                f"{holder} is already at the sweep in {store.at()}. Wait for it, or give another --name."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {store.root} ({error.strerror}). Give a --storage that can be written."
+                f"cannot write to {store.at()} ({error.strerror}). Give a --storage that can be written."
             ) from error
-        yield
+        yield is_held

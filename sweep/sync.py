@@ -42,11 +42,16 @@ def sync(store: Store) -> Uploaded:
     Raises:
         UserError: there is no sweep, a run is at it, no key is configured, or the server does not answer.
     """
-    if not store.root.is_dir():
-        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.")
+    if not store.names():
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.")
     if store.locked():
-        raise UserError(f"a run is at the sweep in {store.root} and still writes its W&B runs: sync when it has ended.")
-    runs = offline(store.root)
+        raise UserError(f"a run is at the sweep in {store.at()} and still writes its W&B runs: sync when it has ended.")
+    with store.spool("wandb") as folder:
+        return _sync(folder)
+
+
+def _sync(folder: Path) -> Uploaded:
+    runs = offline(folder)
     todo = [file for file in runs if not is_synced(file)]
     if not todo:
         return Uploaded(len(runs), 0, (), "")
@@ -55,19 +60,24 @@ def sync(store: Store) -> Uploaded:
             f"{len(todo)} of {len(runs)} runs are to be uploaded, but no W&B key is configured: "
             "run `wandb login` once, or set WANDB_API_KEY, and sync again."
         )
-    _check_reachable(os.environ.get("WANDB_BASE_URL", DEFAULT_URL))
-    problem = _wandb_sync(store, todo)
+    check_reachable()
+    problem = _wandb_sync(folder, todo)
     if len(todo) > 1:  # one file that it cannot read makes it upload none
         for file in todo:
             if not is_synced(file):
-                problem = _wandb_sync(store, [file])
-    _clear_up(store)
+                problem = _wandb_sync(folder, [file])
+    _clear_up(folder)
     missing = tuple(file.parent for file in todo if not is_synced(file))
     return Uploaded(len(runs) - len(todo), len(todo) - len(missing), missing, problem if missing else "")
 
 
-def _check_reachable(url: str) -> None:
-    """Refuse a server that does not answer; wandb would try again for many minutes."""
+def check_reachable() -> None:
+    """Refuse a server that does not answer; wandb would try again for many minutes.
+
+    Raises:
+        UserError: it does not.
+    """
+    url = os.environ.get("WANDB_BASE_URL", DEFAULT_URL)
     try:
         urllib.request.urlopen(url, timeout=REACH_TIMEOUT_S).close()
     except urllib.error.HTTPError:
@@ -80,22 +90,22 @@ def _check_reachable(url: str) -> None:
         ) from None
 
 
-def _clear_up(store: Store) -> None:
+def _clear_up(folder: Path) -> None:
     """Remove what wandb's command leaves beside the runs."""
     for name in (".cache", "logs"):
-        shutil.rmtree(store.path(f"wandb/{name}"), ignore_errors=True)
-    for log in store.path("wandb").glob("debug-cli*"):
+        shutil.rmtree(folder / "wandb" / name, ignore_errors=True)
+    for log in (folder / "wandb").glob("debug-cli*"):
         log.unlink(missing_ok=True)
 
 
-def _wandb_sync(store: Store, runs: list[Path]) -> str:
+def _wandb_sync(folder: Path, runs: list[Path]) -> str:
     """Run it; the last line it wrote."""
-    cache = str(store.path("wandb/.cache"))
+    cache = str(folder / "wandb/.cache")
     environment = os.environ | {
         "WANDB_CACHE_DIR": cache,
         "WANDB_DATA_DIR": cache,
         "WANDB_ERROR_REPORTING": "false",
-        "WANDB_DIR": str(store.root),
+        "WANDB_DIR": str(folder),
         "NO_COLOR": "1",
     }
     environment.pop("WANDB_MODE", None)  # offline there would upload nothing
@@ -103,7 +113,7 @@ def _wandb_sync(store: Store, runs: list[Path]) -> str:
     try:
         done = subprocess.run(
             command,
-            cwd=store.root,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -8,12 +8,13 @@ import platform
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,7 @@ class Trial:
         self.record = Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint})
         self._training: Training | None = None
         self._is_retry = False
+        self._saved_at = 0.0
 
     def advance(self, at_least_s: float) -> Record:
         """Train on for ``at_least_s`` seconds, rounded up to whole epochs, or to the end.
@@ -96,9 +98,11 @@ class Trial:
                 )
                 if self._training.is_finished:
                     break
-                self._save_epoch(self._training)
-                if time.perf_counter() - start >= at_least_s:
-                    return
+                # Where a write is dear, short epochs share one; what is told to the driver is saved.
+                if time.perf_counter() - self._saved_at >= self.job.store.seconds_between_saves:
+                    self._save_epoch(self._training)
+                    if time.perf_counter() - start >= at_least_s:
+                        return
             self._complete(self._training)
         except (Superseded, OSError):
             raise
@@ -199,9 +203,8 @@ class Trial:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        self._check_token()
-        self.job.store.write(self.files.checkpoint, seal(buffer.getvalue()))
-        self._write(replace(self.record, history=_history(training)))
+        self._write(replace(self.record, history=_history(training)), {self.files.checkpoint: seal(buffer.getvalue())})
+        self._saved_at = time.perf_counter()
 
     def _complete(self, training: Training) -> None:
         result, mean_image_loss = training.test(), self.images.test_set.mean_image_validation_loss
@@ -211,13 +214,11 @@ class Trial:
             self.files.test: arrays.getvalue(),
             self.files.weights: safetensors.torch.save(training.weights()),
         }
-        self._check_token()
-        for name, content in contents.items():
-            self.job.store.write(name, content)
         history, loss = training.history, result.mean_loss
         self._end(
             Status.COMPLETED,
             None,
+            contents,
             collapsed=is_collapsed(history, mean_image_loss),
             unconverged=is_unconverged(history),
             test_loss=loss,
@@ -226,7 +227,9 @@ class Trial:
             digests={name.rsplit("/", 1)[-1]: digest(content) for name, content in contents.items()},
         )
 
-    def _end(self, status: Status, error: str | None, **results: Any) -> None:
+    def _end(
+        self, status: Status, error: str | None, files: Mapping[str, bytes] = MappingProxyType({}), **results: Any
+    ) -> None:
         self._write(
             replace(
                 self.record,
@@ -236,13 +239,17 @@ class Trial:
                 attempts=_closed(self.record.attempts, error or status.value),
                 finished_at=now(),
                 **results,
-            )
+            ),
+            files,
         )
         if status.is_final:
             self.job.store.delete(self.files.checkpoint)
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Write the files, and then the record that speaks of them."""
         self._check_token()
+        for name, content in files.items():
+            self.job.store.write(name, content)
         self.job.store.write(self.files.record, record.to_bytes())
         self.record = record
 
@@ -257,9 +264,7 @@ class Trial:
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
-        path = self.job.store.path(self.files.log)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        with self.job.store.log(self.files.log) as log, redirect_stdout(log), redirect_stderr(log):
             yield
 
 

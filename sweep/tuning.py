@@ -13,16 +13,19 @@ from sweep import session  # before Ray, which reads its environment when it is 
 
 # isort: split
 import ray
-from ray import tune
+from ray import cloudpickle, tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from dae.data import Dataset
-from dae.errors import UserError
 from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import Record, Status
+from sweep.records import DRAINED, Record, Status
 from sweep.session import Resources
+
+# Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
+class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
 
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
@@ -44,8 +47,8 @@ class Listener(Protocol):
 class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
     """A Tune trial: the config names a cell, each step reports its record."""
 
-    def setup(self, config: dict[str, Any], *, job: Job, dataset: Dataset) -> None:
-        """Once a process; the dataset arrives through the object store."""
+    def setup(self, config: dict[str, Any], *, job: Job, shared: list[Any]) -> None:
+        """Once a process; the dataset is in the node's object store, or comes there."""
         import torch
 
         from dae.engine import settle_process
@@ -55,7 +58,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
             torch.cuda.set_per_process_memory_fraction(job.memory_share)
         settle_process()
         self._job = job
-        self._images = Images(dataset, job.settings.alpha, job.device, job.settings.noise)
+        self._images = Images(ray.get(shared[0]), job.settings.alpha, job.device, job.settings.noise)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -71,6 +74,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         return {
             "record": record.to_bytes(),
             "images_per_s": self._trial.images_per_s,
+            "node": ray.get_runtime_context().get_node_id(),
             "done": record.status is not Status.RUNNING,
         }
 
@@ -87,6 +91,7 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._nodes: dict[str, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._listener.started(trial.config["key"])
@@ -94,13 +99,33 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        self._nodes[trial.trial_id] = result["node"]
         self._listener.progressed(Record.from_bytes(result["record"]), result["images_per_s"])
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._listener.lost(trial.config["key"], _reason(trial), is_final=False)
+        reason = _reason(trial)
+        if self._is_drained(trial):
+            reason = f"{DRAINED}{reason}"
+        self._listener.lost(trial.config["key"], reason, is_final=False)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._listener.lost(trial.config["key"], _reason(trial), is_final=True)
+
+    def _is_drained(self, trial: TuneTrial) -> bool:
+        """Whether the trial's node was taken away in order, as spot nodes are; that is no failure of the cell's.
+
+        Ray says so where it has noticed that the node is gone. Mostly the connection to the actor is lost before, as
+        one that is "unavailable", and Tune counts that as a failure: not here, while the node's notice stands.
+        """
+        if not trial.pickled_error_file:
+            return False
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        if not isinstance(error, ray.exceptions.RayActorError):
+            return False
+        if not error.preempted and self._nodes.get(trial.trial_id) in ray._private.state.state.get_draining_nodes():
+            trial.run_metadata.num_failures -= 1
+            return True
+        return bool(error.preempted)
 
 
 def _reason(trial: TuneTrial) -> str:
@@ -133,14 +158,12 @@ def run_trials(
 ) -> None:
     """Train the cells, in this order, as many at a time as the resources allow; return when all have ended.
 
-    A cell whose process or node died is continued by another one, up to ``max_retries`` times.
-
-    Raises:
-        UserError: the cluster has no node on which a trial fits.
+    A cell whose process or node died is continued by another one, up to ``max_retries`` times; one
+    whose node was drained is continued elsewhere however often.
     """
-    _check_fit(resources.trial)
     trainable = tune.with_resources(
-        tune.with_parameters(CellTrial, job=job, dataset=dataset), tune.PlacementGroupFactory([_upper(resources.trial)])
+        tune.with_parameters(CellTrial, job=job, shared=[session.shared(dataset)]),
+        tune.PlacementGroupFactory([_upper(resources.trial)]),
     )
     with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.folder()) as folder:
         tune.Tuner(
@@ -166,11 +189,3 @@ def run_trials(
 
 def _upper(resources: Mapping[str, float]) -> dict[str, float]:
     return {name.upper(): amount for name, amount in resources.items()}
-
-
-def _check_fit(needed: Mapping[str, float]) -> None:
-    """Tune would wait forever for a trial that fits no node."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0) >= amount for name, amount in _upper(needed).items()) for node in nodes):
-        largest = {name: max(node.get(name, 0) for node in nodes) for name in _upper(needed)}
-        raise UserError(f"a trial needs {_upper(needed)}, but the largest node has {largest}.")

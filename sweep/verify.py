@@ -29,14 +29,14 @@ from sweep.records import (
     facets,
     read_verified,
 )
-from sweep.store import LOCK_FILE, Damaged
+from sweep.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER, Damaged
 
 TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
 (TF32). What this very CPU type and torch made has to be bit-equal."""
 
 KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, JUDGE}
-KNOWN_FOLDERS = {"cells", "report", "wandb"}
+KNOWN_FOLDERS = {"cells", "report", "wandb", LEASE_FOLDER, MARKER_FOLDER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +224,14 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
 
 def orphans(sweep: Sweep) -> list[str]:
     """Files and folders below the sweep folder that it does not declare, by their path in it."""
-    root = sweep.store.root
     known = {Path(name) for name in (*KNOWN_FILES, *sweep.manifest.digests)}
     known |= {Path(name) for cell in sweep.manifest.grid.cells for name in vars(CellFiles(cell.key)).values()}
     folders = {path.parent for path in known} | {Path(name) for name in KNOWN_FOLDERS}
     found = []
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        if name.parts[0] in ("report", "wandb") and not name.name.endswith(".partial"):
+    for each in sweep.store.names():
+        name = Path(each)
+        if name.parts[0] in KNOWN_FOLDERS - {"cells"} and not name.name.endswith(".partial"):
             continue
-        if name not in (folders if path.is_dir() else known) and name.parent in folders:
+        if name not in (folders if each.endswith("/") else known) and name.parent in folders:
             found.append(str(name))
     return found
