@@ -93,7 +93,7 @@ def _remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     ctx.meta["debug"] = value
 
 
-debug_option = click.option(
+debug_option: Decorator = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show Python's traceback of an error."
 )
 storage_option = click.option(
@@ -465,3 +465,10 @@ def drill(ctx: click.Context) -> None:
 
 def _since(start: float) -> str:
     return f"{time.monotonic() - start:.0f} s"
+
+
+# Written with the options and the `run` above, so that what is checked here is what runs there.
+from sweep.cli_cluster import jobs, submit  # noqa: E402
+
+main.add_command(submit)
+main.add_command(jobs)
