@@ -467,8 +467,4 @@ def _since(start: float) -> str:
     return f"{time.monotonic() - start:.0f} s"
 
 
-# Written with the options and the `run` above, so that what is checked here is what runs there.
-from sweep.cli_cluster import jobs, submit  # noqa: E402
-
-main.add_command(submit)
-main.add_command(jobs)
+import sweep.cli_cluster  # noqa: E402, F401  (adds submit and jobs, which are made of the options and the run above)

@@ -251,7 +251,8 @@ def _client(address: str) -> "JobSubmissionClient":
 
     class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray is untyped
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            return super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S), **options)
+            answer_s = CONNECT_TIMEOUT_S if endpoint == "/api/version" else ANSWER_TIMEOUT_S
+            return super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, answer_s), **options)
 
     for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
