@@ -14,7 +14,7 @@ from sweep import __version__
 from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings
 from sweep.records import MANIFEST, Status, Sweep, check_settings, gather
 from sweep.signals import Interrupted, Signals
-from sweep.store import Damaged, Store, Unwritable, open_store
+from sweep.store import Damaged, Store, Unreadable, Unwritable, open_storage, open_store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ class Commands(click.Group):
             if isinstance(error, UserError):
                 click.echo(f"Error: {error}", err=True)
                 ctx.exit(2)
-            if isinstance(error, Unwritable):
+            if isinstance(error, Unwritable | Unreadable):
                 click.echo(
                     f"Error: {error}. What was finished is kept; free or repair the storage and run it again.", err=True
                 )
@@ -97,7 +97,11 @@ debug_option: Decorator = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show Python's traceback of an error."
 )
 storage_option = click.option(
-    "--storage", default="sweeps", show_default=True, metavar="DIR", help="Folder that holds the sweeps."
+    "--storage",
+    default="sweeps",
+    show_default=True,
+    metavar="DIR|URI",
+    help="What holds the sweeps: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.",
 )
 which_sweep = options(
     click.option("--name", metavar="NAME", help="Name of the sweep.  [default: the dataset's]"), storage_option
@@ -213,7 +217,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
     if outcome.stopped_because:
         click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
     if outcome.sweep.completed and not no_report:
-        click.echo(f"Report: {store.path('report/index.html')}")
+        click.echo(f"Report: {store.at('report/index.html')}")
     if outcome.tracked_at:
         click.echo(f"W&B runs: {outcome.tracked_at}")
     if len(outcome.sweep.completed) < len(outcome.sweep.manifest.grid.cells):
@@ -257,7 +261,7 @@ def plan(**given: Any) -> None:
     completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
     to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
     click.echo(
-        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.root.name}: {completed} completed, "
+        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {completed} completed, "
         + (f"{ended} diverged, " if ended else "")
         + f"{to_continue} to continue, {len(status) - completed - ended - to_continue} to train"
     )
@@ -268,10 +272,10 @@ def plan(**given: Any) -> None:
 @debug_option
 def status(storage: str) -> None:
     """List the sweeps of a storage folder and the state of their cells."""
-    folder = Path(storage).expanduser()
-    names = [entry.parent.name for entry in sorted(folder.glob(f"*/{MANIFEST}"))]
+    whole = open_storage(storage)
+    names = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
     if not names:
-        raise UserError(f"there is no sweep in {folder.absolute()}. Begin one with dae-sweep run, or give --storage.")
+        raise UserError(f"there is no sweep in {whole.at()}. Begin one with dae-sweep run, or give --storage.")
     for name in names:
         try:
             sweep = gather(open_store(storage, name))
@@ -307,7 +311,7 @@ def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) 
     except NothingCompleted as nothing:
         click.echo(f"Error: {nothing}", err=True)
         ctx.exit(1)
-    click.echo(f"{tally(sweep)}\nReport: {store.path('report/index.html')}")
+    click.echo(f"{tally(sweep)}\nReport: {store.at('report/index.html')}")
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
@@ -359,7 +363,8 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
         }
         for record in sweep.completed
     ]
-    return rows, sorted(sweep.store.path("report").glob("*.png"))
+    figures = [name for name in sweep.store.names("report") if name.endswith(".png")]
+    return rows, [sweep.store.local(name) for name in figures]
 
 
 def _find(store: Store) -> Sweep | None:
@@ -379,9 +384,9 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     try:
         return gather(store)
     except FileNotFoundError:
-        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{store.path(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
 
 
 which_existing = options(
@@ -408,7 +413,7 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
         width = max(len(each.where) for each in found)
         for each in found:
             click.echo(f"{each.where:<{width}}  {each.what}")
-        click.echo(f"{len(found)} disagreement{'s' * (len(found) != 1)} in {sweep.store.root}; {tally(sweep)}")
+        click.echo(f"{len(found)} disagreement{'s' * (len(found) != 1)} in {sweep.store.at()}; {tally(sweep)}")
         ctx.exit(1)
     click.echo(f"{tally(sweep)}: every test loss, file and number agrees with weights and dataset.")
 

@@ -98,12 +98,11 @@ def run(
             f"batch size {request.settings.batch_size} is larger than the {len(dataset.train)} training images: "
             "lower --batch-size or raise --train-fraction."
         )
-    with _held(request.store):
-        request.store.sweep_up()
+    store = request.store
+    with _held(store), store.spool("wandb") as folder:
+        store.sweep_up()
         sweep = declare(request, dataset, warn)
-        tracker = Tracker(
-            sweep.manifest, request.store.root, mode=request.wandb_mode, project=request.project, warn=warn
-        )
+        tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=warn)
         try:
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
@@ -118,7 +117,7 @@ def run(
                 tracker.report(*make_report(sweep))
         finally:
             tracker.close()
-    return Outcome(sweep, tracker.location, stopped_because)
+    return Outcome(sweep, store.at("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
 def _device(request: Request) -> str:
@@ -143,7 +142,7 @@ def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
     grid = request.grid.union(_recorded(store))
     if found is None:
         manifest = Manifest.new(
-            name=store.root.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
+            name=store.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
         )
         records = gather_records(store, grid)
     else:
@@ -321,16 +320,16 @@ class _held:  # noqa: N801  (reads as the context it is)
 
     def __enter__(self) -> None:
         try:
-            self._store.root.mkdir(parents=True, exist_ok=True)
+            self._store.create()
             self._lock = self._store.lock()
             self._lock.__enter__()
         except Held as holder:
             raise UserError(
-                f"{holder} is already at the sweep in {self._store.root}. Wait for it, or give another --name."
+                f"{holder} is already at the sweep in {self._store.at()}. Wait for it, or give another --name."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {self._store.root} ({error.strerror}). Give a --storage that can be written."
+                f"cannot write to {self._store.at()} ({error.strerror}). Give a --storage that can be written."
             ) from error
 
     def __exit__(self, *exception: object) -> None:

@@ -35,9 +35,9 @@ class Uploaded:
     problem: str
 
 
-def offline_runs(store: Store) -> list[Path]:
-    """The files of all offline runs of a sweep, oldest first."""
-    return sorted(store.path("wandb").glob("offline-run-*/run-*.wandb"))
+def offline_runs(folder: Path) -> list[Path]:
+    """The files of all offline runs in a sweep's folder, oldest first."""
+    return sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"))
 
 
 def sync(store: Store) -> Uploaded:
@@ -46,11 +46,16 @@ def sync(store: Store) -> Uploaded:
     Raises:
         UserError: there is no sweep, a run is at it, no key is configured, or the server does not answer.
     """
-    if not store.root.is_dir():
-        raise UserError(f"there is no sweep in {store.root}; dae-sweep status --storage DIR lists some.")
+    if not store.names():
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.")
     if store.locked():
-        raise UserError(f"a run is at the sweep in {store.root} and still writes its W&B runs: sync when it has ended.")
-    runs = offline_runs(store)
+        raise UserError(f"a run is at the sweep in {store.at()} and still writes its W&B runs: sync when it has ended.")
+    with store.spool("wandb") as folder:
+        return _sync(folder)
+
+
+def _sync(folder: Path) -> Uploaded:
+    runs = offline_runs(folder)
     todo = [file for file in runs if not is_synced(file)]
     if not todo:
         return Uploaded(len(runs), 0, (), "")
@@ -60,12 +65,12 @@ def sync(store: Store) -> Uploaded:
             "run `wandb login` once, or set WANDB_API_KEY, and sync again."
         )
     _check_reachable(os.environ.get("WANDB_BASE_URL", DEFAULT_URL))
-    problem = _wandb_sync(store, todo)
+    problem = _wandb_sync(folder, todo)
     if len(todo) > 1:  # one file that it cannot read makes it upload none
         for file in todo:
             if not is_synced(file):
-                problem = _wandb_sync(store, [file])
-    _clear_up(store)
+                problem = _wandb_sync(folder, [file])
+    _clear_up(folder)
     missing = tuple(file.parent for file in todo if not is_synced(file))
     return Uploaded(len(runs) - len(todo), len(todo) - len(missing), missing, problem if missing else "")
 
@@ -84,22 +89,22 @@ def _check_reachable(url: str) -> None:
         ) from None
 
 
-def _clear_up(store: Store) -> None:
+def _clear_up(folder: Path) -> None:
     """Remove what wandb's command leaves beside the runs."""
     for name in (".cache", "logs"):
-        shutil.rmtree(store.path(f"wandb/{name}"), ignore_errors=True)
-    for log in store.path("wandb").glob("debug-cli*"):
+        shutil.rmtree(folder / "wandb" / name, ignore_errors=True)
+    for log in (folder / "wandb").glob("debug-cli*"):
         log.unlink(missing_ok=True)
 
 
-def _wandb_sync(store: Store, runs: list[Path]) -> str:
+def _wandb_sync(folder: Path, runs: list[Path]) -> str:
     """Run it; the last line it wrote."""
-    cache = str(store.path("wandb/.cache"))
+    cache = str(folder / "wandb/.cache")
     environment = os.environ | {
         "WANDB_CACHE_DIR": cache,
         "WANDB_DATA_DIR": cache,
         "WANDB_ERROR_REPORTING": "false",
-        "WANDB_DIR": str(store.root),
+        "WANDB_DIR": str(folder),
         "NO_COLOR": "1",
     }
     environment.pop("WANDB_MODE", None)  # offline there would upload nothing
@@ -107,7 +112,7 @@ def _wandb_sync(store: Store, runs: list[Path]) -> str:
     try:
         done = subprocess.run(
             command,
-            cwd=store.root,
+            cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

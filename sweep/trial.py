@@ -244,9 +244,7 @@ class Trial:
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
-        path = self.job.store.path(self.files.log)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
+        with self.job.store.log(self.files.log) as log, redirect_stdout(log), redirect_stderr(log):
             yield
 
 

@@ -185,15 +185,14 @@ def _arrays(data: bytes) -> dict[str, np.ndarray]:
 
 def orphans(sweep: Sweep) -> list[str]:
     """Files and folders below the sweep folder that it does not declare, by their path in it."""
-    root = sweep.store.root
     known = {Path(name) for name in KNOWN_FILES}
     known |= {Path(name) for cell in sweep.manifest.grid.cells for name in vars(CellFiles(cell.key)).values()}
     folders = {path.parent for path in known} | {Path(name) for name in KNOWN_FOLDERS}
     found = []
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
+    for each in sweep.store.names():
+        name = Path(each)
         if name.parts[0] in ("report", "wandb") and not name.name.endswith(".partial"):
             continue
-        if name not in (folders if path.is_dir() else known) and name.parent in folders:
+        if name not in (folders if each.endswith("/") else known) and name.parent in folders:
             found.append(str(name))
     return found
