@@ -131,20 +131,21 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
     settings_of(given)
     Grid.product(given["depths"], given["latents"], given["seeds"])
     storage, name = given["storage"], given["name"] or given["dataset"]
-    if "://" not in storage:
+    folder = storage.removeprefix("file://")
+    if "://" in folder:
+        open_store("/", name)
+        from sweep import objects
+
+        objects._parse(storage, name)  # what it holds only the cluster has to see
+    else:
         if not shared:
             raise UserError(
                 f"--storage {storage} is a folder, and each machine of a cluster has its own. Give a URI such as "
                 "s3://bucket/sweeps after --, or say --shared before it where the folder is the same one everywhere."
             )
-        if not Path(storage).is_absolute():
+        if not Path(folder).is_absolute():
             raise UserError(f"--storage {storage} is not an absolute path: the job begins in a folder of Ray's.")
-        open_store(storage, name)
-    elif "@" in storage.partition("://")[2].partition("/")[0]:
-        raise UserError(
-            "--storage holds a password, which every log of the cluster would show. Give the machines of the cluster "
-            "the right to the bucket (cluster/README.md), and the URI without it."
-        )
+        open_store(folder, name)
     return str(name)
 
 

@@ -30,7 +30,7 @@ from dae.errors import UserError
 from sweep.shipped import VERSIONS, public
 
 if TYPE_CHECKING:
-    from ray.job_submission import JobDetails, JobSubmissionClient
+    from ray.job_submission import JobDetails
 
 CONNECT_TIMEOUT_S = 6.0
 ANSWER_TIMEOUT_S = 60.0
@@ -113,7 +113,7 @@ class Cluster:
     @property
     def ray_version(self) -> str:
         """The Ray that the cluster runs."""
-        return str(self._client.get_version())
+        return str(self._client.ray_version)
 
     def submit(self, name: str, words: Sequence[str], *, any_versions: bool = False) -> str:
         """Hand in ``dae-sweep run`` with these options; the id of the job.
@@ -228,8 +228,8 @@ def _refusal(text: str) -> str:
     return "it asks for a token, and none was given." if "required" in text else "the token is not the cluster's."
 
 
-def _client(address: str) -> "JobSubmissionClient":
-    """Ray's own, with an end to its patience.
+def _client(address: str) -> Any:
+    """Ray's `JobSubmissionClient`, with an end to its patience.
 
     Raises:
         UserError: ``ray[default]`` is not installed.
@@ -253,6 +253,10 @@ def _client(address: str) -> "JobSubmissionClient":
         def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
             answer_s = CONNECT_TIMEOUT_S if endpoint == "/api/version" else ANSWER_TIMEOUT_S
             return super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, answer_s), **options)
+
+        @property
+        def ray_version(self) -> str | None:
+            return self._server_ray_version
 
     for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
         logging.getLogger(name).setLevel(logging.ERROR)
