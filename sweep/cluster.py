@@ -202,30 +202,25 @@ class Cluster:
 
         try:
             yield
-        except (ConnectionError, requests.RequestException) as error:
+        except UserError:
+            raise
+        except (ConnectionError, requests.ConnectionError, requests.Timeout) as error:
+            reason = "it does not answer in time" if isinstance(error, requests.Timeout) else "nothing listens there"
             raise UserError(
-                f"no Ray answers at {self.address} ({_reason(error)}). Give the URL of the head's dashboard as "
-                "this machine sees it, start one (cluster/README.md), or reach it through --cluster FILE."
+                f"no Ray answers at {self.address} ({reason}). Give the URL of the head's dashboard as this machine "
+                "sees it, start one (cluster/README.md), or reach it through --cluster FILE."
             ) from error
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            if type(error).__name__ == "AuthenticationError":
-                raise UserError(
-                    f"the cluster at {self.address} refuses us: {_refusal(str(error))} Give the cluster's token in "
-                    "RAY_AUTH_TOKEN, or in ~/.ray/auth_token."
-                ) from error
-            raise UserError(f"{self.address} does not do what Ray's job server does: {error}") from error
+        except Exception as error:
+            from ray.exceptions import AuthenticationError  # not before `_client`: Ray reads its environment then
 
-
-def _reason(error: Exception) -> str:
-    import requests
-
-    if isinstance(error, requests.Timeout):
-        return "it does not answer in time"
-    return "nothing listens there" if isinstance(error, ConnectionError) else type(error).__name__
-
-
-def _refusal(text: str) -> str:
-    return "it asks for a token, and none was given." if "required" in text else "the token is not the cluster's."
+            if not isinstance(error, AuthenticationError):
+                raise UserError(f"{self.address} does not do what Ray's job server does: {error}") from error
+            missing = "required" in str(error)
+            raise UserError(
+                f"the cluster at {self.address} refuses us: "
+                + ("it asks for a token, and none was given" if missing else "the token given is not its own")
+                + ". Give the cluster's token in RAY_AUTH_TOKEN, or in ~/.ray/auth_token."
+            ) from error
 
 
 def _client(address: str) -> Any:
@@ -258,8 +253,8 @@ def _client(address: str) -> Any:
         def ray_version(self) -> str | None:
             return self._server_ray_version
 
-    for name in ("ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+        logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
     return Client(address)
 
 
