@@ -137,9 +137,11 @@ def main() -> None:
 @click.option("--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are.")
 @which_grid
 @which_settings
-@click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all of this machine]")
+@click.option("--address", metavar="ADDRESS", help="Use the Ray cluster at auto or ip:port, from one of its machines.")
+@click.option("--allow-autoscaling", is_flag=True, help="The cluster grows: do not check what it has now.")
+@click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all there are]")
 @click.option("--trials-per-gpu", type=int, help="Trials that share a GPU; each asks for 1/k of it.  [default: 3]")
-@click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all of this machine]")
+@click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all there are]")
 @click.option(
     "--wandb",
     "wandb_mode",
@@ -172,8 +174,16 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
     store = open_store(given["storage"], given["name"] or given["dataset"])
     from sweep import machine, runner
 
-    cpus = machine.cpu_count() if given["cpus"] is None else given["cpus"]
-    gpus = machine.gpu_count() if given["gpus"] is None else given["gpus"]
+    address = given["address"]
+    if address is not None and "://" in address:
+        raise UserError(
+            f"--address {address}: a Ray client address would move the driver, and with it W&B and the progress shown "
+            "here, into the cluster. Run this on a machine of the cluster with --address auto or ip:port, or hand the "
+            "sweep in from anywhere with dae-sweep submit."
+        )
+    # A cluster's are known once it was joined.
+    cpus = machine.cpu_count() if given["cpus"] is None and address is None else given["cpus"]
+    gpus = machine.gpu_count() if given["gpus"] is None and address is None else given["gpus"]
     trials_per_gpu = 3 if given["trials_per_gpu"] is None else given["trials_per_gpu"]
     for option, value, least in (
         ("cpus", cpus, 1),
@@ -181,9 +191,10 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         ("trials-per-gpu", trials_per_gpu, 1),
         ("max-retries", given["max_retries"], 0),
     ):
-        if value < least:
+        if value is not None and value < least:
             raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
-    machine.check_gpus(gpus)
+    if address is None:
+        machine.check_gpus(gpus)
 
     from rich.console import Console
 
@@ -201,6 +212,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, **given: Any) -> No
         wandb_mode=given["wandb_mode"],
         project=given["project"],
         max_retries=given["max_retries"],
+        address=address,
+        allow_autoscaling=given["allow_autoscaling"],
     )
     outcome = runner.run(
         request,

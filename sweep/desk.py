@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sweep.grid import Cell
 from sweep.progress import Progress
 from sweep.records import (
+    DRAINED,
     LOST,
     SAMPLES,
     CellFiles,
@@ -133,7 +134,7 @@ class Desk:
             return record
         attempts = record.attempts
         if attempts and attempts[-1].ended_at is None:
-            attempts = (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=f"{LOST}{reason}"))
+            attempts = (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=_lost(reason)))
         record = replace(record, attempts=attempts)
         if is_final:
             is_memory = "out of memory" in reason.lower()
@@ -156,6 +157,10 @@ class Desk:
     @cached_property
     def _clean_and_noisy(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         return clean_and_noisy(self._sweep)
+
+
+def _lost(reason: str) -> str:
+    return reason if reason.startswith(DRAINED) else f"{LOST}{reason}"
 
 
 def copy_to_tracker(sweep: Sweep, tracker: Tracker, todo: Sequence[Cell]) -> None:

@@ -82,7 +82,7 @@ class Lease:
         self._thread.join()
         with suppress(OSError):  # it expires by itself
             if self.is_held:
-                replace(self._store, patience_s=BEAT_S).delete(self._name)
+                self._store.impatient().delete(self._name)
 
     def is_held_by_another(self) -> bool:
         """Whether an entry is there that was put lately by the clock of this machine, by a process not known dead."""

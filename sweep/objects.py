@@ -92,6 +92,10 @@ class ObjectStore(Store):
         path.write_bytes(self.read(name))
         return path
 
+    def impatient(self) -> "ObjectStore":
+        """The same, given up after `FIRST_PATIENCE_S`."""
+        return replace(self, patience_s=FIRST_PATIENCE_S)
+
     def create(self) -> None:
         """Nothing is to be made; that it can be written, the lease will show."""
 
@@ -262,7 +266,7 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
     try:
         _whole(lambda: store.filesystem)  # may ask for the bucket's region
         question = lambda: store.filesystem.get_file_info(bucket)  # noqa: E731
-        info = replace(store, patience_s=FIRST_PATIENCE_S)._ask(question, "", Unreadable)
+        info = store.impatient()._ask(question, "", Unreadable)
     except OSError as error:
         reason = error.strerror if isinstance(error, Unreadable) else _reason(error)[0]
         raise UserError(f"cannot use the storage {shown}: {reason}. {_advice(store, reason or '')}") from error

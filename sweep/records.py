@@ -19,6 +19,8 @@ IDENTITY = ".id"
 """The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
 LOST = "lost: "
 """How the reason of an attempt begins whose process or node died."""
+DRAINED = "drained: "
+"""How it begins where the node was taken away in order, as spot nodes are: no failure, and not counted as a loss."""
 
 
 class Status(StrEnum):

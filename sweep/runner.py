@@ -3,10 +3,11 @@
 import importlib
 import io
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,23 +36,34 @@ from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store, digest, seal, unseal
 from sweep.tracking import Tracker
 
+if TYPE_CHECKING:
+    from sweep.session import Resources
+
 Warn = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What `dae-sweep run` was asked for."""
+    """What `dae-sweep run` was asked for.
+
+    Attributes:
+        cpus: cores the sweep may use in all; None for all that a cluster has.
+        gpus: likewise.
+        address: of a Ray cluster that runs; None for a Ray of this command's own.
+    """
 
     store: Store
     grid: Grid
     settings: Settings
     data_dir: Path
-    cpus: int
-    gpus: int
+    cpus: int | None
+    gpus: int | None
     trials_per_gpu: int
     wandb_mode: str
     project: str
     max_retries: int = 3
+    address: str | None = None
+    allow_autoscaling: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ def run(
             "lower --batch-size or raise --train-fraction."
         )
     store = request.store
-    with _held(store), store.spool("wandb") as folder:
+    with _held(store) as is_held, store.spool("wandb") as folder:
         store.sweep_up()
         sweep = declare(request, dataset, warn)
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=warn)
@@ -109,8 +121,8 @@ def run(
             stopped_because = None
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
-                tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_device(request)}; starting Ray")
-                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn)
+                tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(request)}")
+                stopped_because = _train(todo, sweep, request, dataset, signals, tracker, make_progress, warn, is_held)
             sweep = gather(request.store)
             signals.raise_if_asked()
             if make_report is not None and sweep.completed:
@@ -120,9 +132,11 @@ def run(
     return Outcome(sweep, store.at("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
-def _device(request: Request) -> str:
+def _place(request: Request) -> str:
+    if request.address is not None:
+        return f"the Ray cluster at {request.address}"
     count, kind = (request.gpus, "GPU") if request.gpus else (request.cpus, "CPU core")
-    return f"{count} {kind}{'s' * (count != 1)}"
+    return f"{count} {kind}{'s' * (count != 1)}; starting Ray"
 
 
 def declare(request: Request, dataset: Dataset, warn: Warn) -> Sweep:
@@ -264,23 +278,21 @@ def _train(
     tracker: Tracker,
     make_progress: Callable[[Sweep, int], Progress],
     warn: Warn,
+    is_held: Callable[[], bool],
 ) -> str | None:
     """Run the trials; why they ended early, or None."""
-    from sweep import session
-
     # Ray starts its processes while Tune is imported.
     importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
     importing.start()
-    resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
-    settings, device = sweep.manifest.settings, "cuda" if request.gpus else "cpu"
-    dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
     signals.be_patient()  # half of a Ray would be left behind
-    with session.local_cluster(resources, dataset_bytes):
+    with _ray(request, dataset) as resources:
         signals.install()
         importing.join()
         signals.raise_if_asked()
         from sweep import tuning
         from sweep.job import Job, git_commit
+
+        settings, device = sweep.manifest.settings, "cuda" if resources.gpus else "cpu"
 
         commit = git_commit()
         # A completed cell whose files are damaged begins anew.
@@ -298,14 +310,51 @@ def _train(
                     dataset,
                     round_resources,
                     desk,
-                    lambda: signals.asked() or desk.is_stopped,
+                    lambda: signals.asked() or desk.is_stopped or not is_held(),
                     max_retries=request.max_retries,
                 )
                 signals.raise_if_asked()
+                if not is_held():
+                    return f"another run took {sweep.store.at()} over while the storage was out of this one's reach"
                 todo, desk.out_of_memory = desk.out_of_memory, []
                 if not todo or desk.is_stopped:
                     break
     return desk.stop_because
+
+
+@contextmanager
+def _ray(request: Request, dataset: Dataset) -> Iterator["Resources"]:
+    """A Ray to run the trials on, and what they may use of it.
+
+    Raises:
+        UserError: a cluster that cannot run this sweep; why, for all of its nodes.
+    """
+    from sweep import session
+
+    if request.address is None:
+        assert request.cpus is not None and request.gpus is not None  # noqa: PT018  (this machine's are known)
+        resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
+        dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
+        with session.local_cluster(resources, dataset_bytes):
+            yield resources
+        return
+    with session.running_cluster(request.address):
+        from sweep import preflight
+
+        resources = session.cluster_resources(
+            cpus=request.cpus,
+            gpus=request.gpus,
+            trials_per_gpu=request.trials_per_gpu,
+            allow_autoscaling=request.allow_autoscaling,
+        )
+        preflight.check(
+            resources,
+            request.store,
+            dataset,
+            wandb=request.wandb_mode,
+            allow_autoscaling=request.allow_autoscaling,
+        )
+        yield resources
 
 
 class _held:  # noqa: N801  (reads as the context it is)
@@ -318,11 +367,11 @@ class _held:  # noqa: N801  (reads as the context it is)
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[], bool]:
         try:
             self._store.create()
             self._lock = self._store.lock()
-            self._lock.__enter__()
+            return self._lock.__enter__()
         except Held as holder:
             raise UserError(
                 f"{holder} is already at the sweep in {self._store.at()}. Wait for it, or give another --name."

@@ -1,13 +1,19 @@
-"""A Ray of this command's own, and what a sweep may take of it. Knows Ray, not Tune."""
+"""A Ray of this command's own or one that runs already, and what a sweep may take of it. Knows Ray, not Tune."""
 
 import logging
+import math
 import os
 import secrets
+import socket
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+from dae.errors import UserError
 
 # Read when Ray is imported or its workers start.
 os.environ |= {
@@ -26,26 +32,52 @@ os.environ |= {
 # Compiled kernels are kept from sweep to sweep, beside Ray's files and not in the home folder.
 os.environ.setdefault("TRITON_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "triton"))
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(tempfile.gettempdir()) / "ray" / "torchinductor"))
-if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 import ray
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 8.0
+"""Together below the 15 s within which a user is to know; Ray itself would take 40 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What a machine offers to Ray."""
+
+    id: str
+    host: str
+    cpus: float
+    gpus: float
+
+    def fits(self, trial: dict[str, float]) -> int:
+        """How many such trials run on it at the same time."""
+        offers = {"cpu": self.cpus, "gpu": self.gpus}
+        # Ray counts in ten-thousandths.
+        return min((int(offers[name] / asked + 1e-4) for name, asked in trial.items() if asked), default=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resources:
-    """What a sweep may use in all, and how many trials share a GPU."""
+    """What a sweep may use in all, and how many trials share a GPU.
+
+    Attributes:
+        nodes: the machines of a cluster; none stands for this one.
+    """
 
     cpus: int
     gpus: int
     trials_per_gpu: int
     cpus_per_trial: int = 1
+    nodes: tuple[Node, ...] = ()
 
     @property
     def trial(self) -> dict[str, float]:
         """What one trial asks of Ray. One thread a trial: a GPU trial needs a core only to feed it."""
         if not self.gpus:
             return {"cpu": self.cpus_per_trial}
-        return {"cpu": min(1.0, self.cpus / (self.gpus * self.trials_per_gpu)), "gpu": 1 / self.trials_per_gpu}
+        # So that no GPU lies idle for want of cores: the share that the poorest machine with GPUs can give.
+        machines = [(node.cpus, node.gpus) for node in self.nodes if node.gpus] or [(self.cpus, self.gpus)]
+        cpu = min(1.0, *(cpus / (gpus * self.trials_per_gpu) for cpus, gpus in machines))
+        return {"cpu": cpu, "gpu": 1 / self.trials_per_gpu}
 
     @property
     def memory_share(self) -> float:
@@ -54,34 +86,171 @@ class Resources:
 
     @property
     def alone(self) -> "Resources":
-        """The same machine, one trial at a time on each GPU, or on all cores."""
-        return Resources(cpus=self.cpus, gpus=self.gpus, trials_per_gpu=1, cpus_per_trial=self.cpus)
+        """The same machines, one trial at a time on each GPU, or on all cores of a machine."""
+        cores = max((int(node.cpus) for node in self.nodes), default=self.cpus)
+        return replace(self, trials_per_gpu=1, cpus_per_trial=cores)
 
     @property
     def slots(self) -> int:
         """Trials that run at the same time."""
-        return self.gpus * self.trials_per_gpu or self.cpus // self.cpus_per_trial
+        allowed = self.gpus * self.trials_per_gpu or max(self.cpus // self.cpus_per_trial, 1)
+        return min(allowed, sum(node.fits(self.trial) for node in self.nodes) or allowed) if self.nodes else allowed
 
 
 @contextmanager
 def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
     """A Ray of this command's own, closed to others by its token, gone when it ends."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
-    ray._private.utils.set_sigterm_handler = lambda _handler: None
-    ray.init(
+    if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    with _session(
         address="local",
         num_cpus=max(resources.cpus, 1),
         num_gpus=resources.gpus,
         include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
         object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
+    ):
+        yield
+
+
+@contextmanager
+def running_cluster(address: str) -> Iterator[None]:
+    """The Ray at ``auto`` or ``ip:port``, of which this machine is a node; it goes on when this command ends.
+
+    Raises:
+        UserError: there is none, it does not answer, or it does not let us in.
+    """
+    found = _check_answers(address)
+    # Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
+    from ray.tune.execution import class_cache
+
+    class_cache.ENV_VARS_TO_PROPAGATE = {
+        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
+    }
+    session = ExitStack()
+    try:
+        session.enter_context(_session(address=found))
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot join the Ray cluster at {found}: {reason[:300]} Run this command on a machine of the cluster, "
+            "with the cluster's Python and Ray, or hand it in with dae-sweep submit."
+        ) from error
+    with session:
+        yield
+
+
+def cluster_resources(*, cpus: int | None, gpus: int | None, trials_per_gpu: int, allow_autoscaling: bool) -> Resources:
+    """What the sweep may use of the cluster that was joined: what was asked for, or all of it.
+
+    Raises:
+        UserError: it has less, and does not grow.
+    """
+    nodes = alive_nodes()
+    has = {"cpus": math.floor(sum(node.cpus for node in nodes)), "gpus": math.floor(sum(node.gpus for node in nodes))}
+    for name, asked in (("cpus", cpus), ("gpus", gpus)):
+        if asked is not None and asked > has[name] and not allow_autoscaling:
+            raise UserError(
+                f"--{name} {asked}: the cluster has {has['cpus']} CPU cores and {has['gpus']} GPUs on "
+                f"{len(nodes)} node{'s' * (len(nodes) != 1)}. Give --{name} {has[name]}, or --allow-autoscaling if it "
+                "grows."
+            )
+    return Resources(
+        cpus=has["cpus"] if cpus is None else cpus,
+        gpus=has["gpus"] if gpus is None else gpus,
+        trials_per_gpu=trials_per_gpu,
+        # One that grows has room for what is allowed, not for what it has now.
+        nodes=() if allow_autoscaling else tuple(nodes),
     )
+
+
+def alive_nodes() -> list[Node]:
+    """The machines of the cluster that was joined, those that leave ignored."""
+    return [
+        Node(
+            id=node["NodeID"],
+            host=node["NodeManagerAddress"],
+            cpus=node["Resources"].get("CPU", 0.0),
+            gpus=node["Resources"].get("GPU", 0.0),
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def shared(dataset: Any) -> Any:
+    """A reference to it in the object store, which each node fetches once; the same for the same dataset."""
+    if dataset is not _shared.get("dataset"):
+        _shared.update(dataset=dataset, ref=ray.put(dataset))
+    return _shared["ref"]
+
+
+_shared: dict[str, Any] = {}
+
+
+@contextmanager
+def _session(**options: Any) -> Iterator[None]:
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
+    ray._private.utils.set_sigterm_handler = lambda _handler: None
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
         yield
     finally:
+        _shared.clear()
         ray.shutdown()
+
+
+def _check_answers(address: str) -> str:
+    """The address of a cluster's head as ``ip:port``, once it has answered."""
+    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+    from ray._private.services import canonicalize_bootstrap_address
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        found: str | None = canonicalize_bootstrap_address(address)
+    except ConnectionError:
+        raise UserError(
+            "--address auto: no Ray runs on this machine. Start one (ray start), or give the head's ip:port."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"--address {address} is no address ({error}): give auto or the head's ip:port.") from None
+    if found is None:
+        raise UserError(f"--address {address} names no cluster that runs: give auto or the head's ip:port.")
+    host, _, port = found.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: nothing answers at {found} ({error.strerror or error}). Is the head running, and is "
+            "this its address? ray status on it says so."
+        ) from None
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    _check_admits(found)
+    return found
+
+
+def _check_admits(address: str) -> None:
+    problems: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            ray._raylet.GcsClient(address=address)
+        except BaseException as error:  # looked at where it is waited for
+            problems.append(error)
+
+    thread = threading.Thread(target=ask, name="probe", daemon=True)  # Ray would wait for 40 s
+    thread.start()
+    thread.join(ANSWER_TIMEOUT_S)
+    if thread.is_alive():
+        raise UserError(f"what listens at {address} does not answer as the head of a Ray cluster: is it another port?")
+    if problems and isinstance(problems[0], ray.exceptions.AuthenticationError):
+        had = "the token that was given" if os.environ.get("RAY_AUTH_MODE") == "token" else "no token"
+        raise UserError(
+            f"the Ray cluster at {address} does not accept {had}. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's token; on its head it is in ~/.ray/auth_token."
+        )
+    if problems:
+        raise UserError(f"the Ray cluster at {address} does not answer: {problems[0]}")
 
 
 def folder() -> Path:

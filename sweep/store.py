@@ -80,6 +80,10 @@ class Store:
         """
         return self.path(name)
 
+    def impatient(self) -> "Store":
+        """The same, for who would rather know at once that it cannot be reached."""
+        return self
+
     def create(self) -> None:
         """Make the place where it is missing.
 

@@ -64,7 +64,7 @@ def _sync(folder: Path) -> Uploaded:
             f"{len(todo)} of {len(runs)} runs are to be uploaded, but no W&B key is configured: "
             "run `wandb login` once, or set WANDB_API_KEY, and sync again."
         )
-    _check_reachable(os.environ.get("WANDB_BASE_URL", DEFAULT_URL))
+    check_reachable()
     problem = _wandb_sync(folder, todo)
     if len(todo) > 1:  # one file that it cannot read makes it upload none
         for file in todo:
@@ -75,8 +75,13 @@ def _sync(folder: Path) -> Uploaded:
     return Uploaded(len(runs) - len(todo), len(todo) - len(missing), missing, problem if missing else "")
 
 
-def _check_reachable(url: str) -> None:
-    """Refuse a server that does not answer; wandb would try again for many minutes."""
+def check_reachable() -> None:
+    """Refuse a server that does not answer; wandb would try again for many minutes.
+
+    Raises:
+        UserError: it does not.
+    """
+    url = os.environ.get("WANDB_BASE_URL", DEFAULT_URL)
     try:
         urllib.request.urlopen(url, timeout=REACH_TIMEOUT_S).close()
     except urllib.error.HTTPError:

@@ -13,15 +13,14 @@ from sweep import session  # before Ray, which reads its environment when it is 
 
 # isort: split
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from dae.data import Dataset
-from dae.errors import UserError
 from sweep.grid import Cell
 from sweep.job import Job
-from sweep.records import Record, Status
+from sweep.records import DRAINED, Record, Status
 from sweep.session import Resources
 
 REPORT_EVERY_S = 0.5
@@ -44,8 +43,8 @@ class Listener(Protocol):
 class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
     """A Tune trial: the config names a cell, each step reports its record."""
 
-    def setup(self, config: dict[str, Any], *, job: Job, dataset: Dataset) -> None:
-        """Once a process; the dataset arrives through the object store."""
+    def setup(self, config: dict[str, Any], *, job: Job, shared: list[Any]) -> None:
+        """Once a process; the dataset is in the node's object store, or comes there."""
         import torch
 
         from dae.training import Images
@@ -55,7 +54,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
         self._job = job
-        self._images = Images(dataset, job.settings.alpha, job.device)
+        self._images = Images(ray.get(shared[0]), job.settings.alpha, job.device)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -104,6 +103,10 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
 
 
 def _reason(trial: TuneTrial) -> str:
+    if trial.pickled_error_file:
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        if isinstance(error, ray.exceptions.RayActorError) and error.preempted:
+            return f"{DRAINED}the node was taken away"
     text = Path(trial.error_file).read_text(errors="replace").strip() if trial.error_file else ""
     return text.splitlines()[-1].strip() if text else "the process died"
 
@@ -133,14 +136,12 @@ def run_trials(
 ) -> None:
     """Train the cells, in this order, as many at a time as the resources allow; return when all have ended.
 
-    A cell whose process or node died is continued by another one, up to ``max_retries`` times.
-
-    Raises:
-        UserError: the cluster has no node on which a trial fits.
+    A cell whose process or node died is continued by another one, up to ``max_retries`` times; one
+    whose node was drained is continued elsewhere however often.
     """
-    _check_fit(resources.trial)
     trainable = tune.with_resources(
-        tune.with_parameters(CellTrial, job=job, dataset=dataset), tune.PlacementGroupFactory([_upper(resources.trial)])
+        tune.with_parameters(CellTrial, job=job, shared=[session.shared(dataset)]),
+        tune.PlacementGroupFactory([_upper(resources.trial)]),
     )
     with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.folder()) as folder:
         tune.Tuner(
@@ -166,11 +167,3 @@ def run_trials(
 
 def _upper(resources: Mapping[str, float]) -> dict[str, float]:
     return {name.upper(): amount for name, amount in resources.items()}
-
-
-def _check_fit(needed: Mapping[str, float]) -> None:
-    """Tune would wait forever for a trial that fits no node."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(all(node.get(name, 0) >= amount for name, amount in _upper(needed).items()) for node in nodes):
-        largest = {name: max(node.get(name, 0) for node in nodes) for name in _upper(needed)}
-        raise UserError(f"a trial needs {_upper(needed)}, but the largest node has {largest}.")
