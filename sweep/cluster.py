@@ -113,7 +113,8 @@ class Cluster:
     @property
     def ray_version(self) -> str:
         """The Ray that the cluster runs."""
-        return str(self._client.ray_version)
+        version: str = self._client.ray_version
+        return version
 
     def submit(self, name: str, words: Sequence[str], *, any_versions: bool = False) -> str:
         """Hand in ``dae-sweep run`` with these options; the id of the job.
@@ -250,8 +251,8 @@ def _client(address: str) -> Any:
             return super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, answer_s), **options)
 
         @property
-        def ray_version(self) -> str | None:
-            return self._server_ray_version
+        def ray_version(self) -> str:
+            return str(self._server_ray_version)
 
     for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """Machines for the tests of clusters: hosts with addresses, processes and temporary files of their own, and sshd.
 
-Each is a set of Linux namespaces. The hosts hang on a bridge in a namespace of their own, so that this machine's network
-is not touched, and all processes of a host end with its first one. Needs root, iproute2 and openssh-server.
+Each is a set of Linux namespaces. The hosts hang on a bridge in a namespace of their own, so that this
+machine's network is not touched, and all processes of a host end with its first one. Needs root, iproute2 and openssh-server.
 """
 
 import os
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,24 +64,32 @@ class Host:
 
     def processes(self) -> list[str]:
         """Command lines of all that run there, sshd and its sessions apart."""
+        lines = [
+            _read(pid, "cmdline") for pid in self._pids() if _read(pid, "stat").rpartition(")")[2].split()[:1] != ["Z"]
+        ]
+        return [line for line in lines if line and not line.startswith("sshd") and "/usr/sbin/sshd" not in line]
+
+    def environments(self) -> list[str]:
+        """The environments of all that run there."""
+        return [_read(pid, "environ") for pid in self._pids()]
+
+    def _pids(self) -> list[int]:
         assert self.process is not None
-        [init] = _children(self.process.pid)
-        space = os.readlink(f"/proc/{init}/ns/pid")
-        lines = []
+        children = _read(self.process.pid, f"task/{self.process.pid}/children").split()
+        inside = [Path(f"/proc/{child}/ns/pid").readlink() for child in children]
+        found = []
         for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and os.readlink(entry / "ns/pid") == space:
-                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
-                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                    if line and state != "Z" and not line.startswith("sshd"):
-                        lines.append(line)
-            except OSError:
-                continue  # gone meanwhile
-        return [line for line in lines if "/usr/sbin/sshd" not in line]
+            with suppress(OSError):  # gone meanwhile
+                if entry.name.isdigit() and (entry / "ns/pid").readlink() in inside:
+                    found.append(int(entry.name))
+        return found
 
 
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def _read(pid: int, what: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 @dataclass
@@ -140,13 +148,22 @@ class Lab:
 
     def boot(self, host: Host) -> None:
         """Start the host; what it had in its /tmp is still there."""
-        boot = BOOT.format(
-            name=host.name, tmp=host.tmp, passwd=host.tmp / "passwd", shared=f"'{ROOT}' '{self.shared}'"
-        )
+        boot = BOOT.format(name=host.name, tmp=host.tmp, passwd=host.tmp / "passwd", shared=f"'{ROOT}' '{self.shared}'")
         with (self.folder / f"{host.name}.log").open("ab") as log:
             host.process = subprocess.Popen(
                 self.command(
-                    ["unshare", "--pid", "--mount", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c", boot],
+                    [
+                        "unshare",
+                        "--pid",
+                        "--mount",
+                        "--uts",
+                        "--fork",
+                        "--kill-child",
+                        "--mount-proc",
+                        "bash",
+                        "-c",
+                        boot,
+                    ],
                     host.name,
                 ),
                 stdin=subprocess.DEVNULL,
@@ -202,6 +219,7 @@ def lab(folder: Path, count: int = 2) -> Iterator[Lab]:
             _keygen(host.tmp / "host_key")
             shutil.copy(made.key.with_suffix(".pub"), host.tmp / "authorized_keys")
             (host.tmp / "sshd_config").write_text(SSHD)
+            (host.home / ".bashrc").write_text("export RAY_OVERRIDE_RESOURCES='{\"CPU\": 1}'\n")
             root, *others = Path("/etc/passwd").read_text().splitlines(keepends=True)
             assert root.startswith("root:")
             (host.tmp / "passwd").write_text("".join(["root:x:0:0:root:/tmp/home:/bin/bash\n", *others]))

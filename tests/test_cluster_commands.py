@@ -74,7 +74,9 @@ def test_a_relative_folder_is_refused_even_if_shared() -> None:
     ],
     ids=lambda value: " ".join(value) or "none" if isinstance(value, tuple) else "",
 )
-@pytest.mark.parametrize("command", [("submit",), ("jobs",), ("jobs", "stop", "x"), ("jobs", "follow", "x")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("submit",), ("jobs",), ("jobs", "stop", "x"), ("jobs", "follow", "x")], ids=" ".join
+)
 def test_a_cluster_that_cannot_be_reached(command: tuple[str, ...], words: tuple[str, ...], said: str) -> None:
     result = call(*command, *words, *(("--", *BUCKET) if command == ("submit",) else ()))
     assert result.exit_code == 2

@@ -24,6 +24,7 @@ KUBERNETES = "1.34"
 # reference (ray.io/v1, KubeRay 1.6) lists them. What stands in `template` is checked with Kubernetes' schema.
 
 STRING, COUNT, FLAG = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "boolean"}
+NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,45}[a-z0-9])?$"}
 STRINGS = {"type": "object", "additionalProperties": STRING}
 ANY: dict[str, Any] = {}
 
@@ -75,7 +76,9 @@ RAY_JOB = fields(
     ("apiVersion", "kind", "metadata", "spec"),
     apiVersion={"const": "ray.io/v1"},
     kind={"const": "RayJob"},
-    metadata=fields(("name",), name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,45}[a-z0-9])?$"}, labels=STRINGS),
+    metadata=fields(
+        ("name",), name={"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]{0,45}[a-z0-9])?$"}, labels=STRINGS
+    ),
     spec=fields(
         ("entrypoint", "rayClusterSpec"),
         entrypoint=STRING,
@@ -304,5 +307,3 @@ def test_the_entrypoint_is_a_command() -> None:
     words = load("kuberay.yaml")[1]["spec"]["entrypoint"].split()
     assert words[:4] == ["dae-sweep", "run", "--address", "auto"]
     check_run_options(words[4:], shared=True)
-
-
