@@ -1,7 +1,8 @@
 """Machines for the tests of clusters: hosts with addresses, processes and temporary files of their own, and sshd.
 
 Each is a set of Linux namespaces. The hosts hang on a bridge in a namespace of their own, so that this
-machine's network is not touched, and all processes of a host end with its first one. Needs root, iproute2 and openssh-server.
+machine's network is not touched, and all processes of a host end with its first one. Needs root, iproute2 and
+openssh-server.
 """
 
 import os

@@ -120,7 +120,7 @@ def test_a_submitted_sweep_gives_the_numbers_of_this_machine(launched: Launched,
         there = found.records[cell.key]
         assert there.test_loss == here.records[cell.key].test_loss
         weights = CellFiles(cell.key).weights
-        assert there.digests[weights] == here.records[cell.key].digests[weights], "bit for bit"
+        assert found.store.read(weights) == here.store.read(weights), "bit for bit"
 
 
 def test_its_report_is_made_here(launched: Launched) -> None:
