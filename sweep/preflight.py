@@ -59,7 +59,7 @@ def check(resources: Resources, store: Store, dataset: Dataset, *, wandb: str, a
     try:
         found = _ask_all(nodes, store, dataset, marker)
         for node in nodes:
-            problems += differences(node.host, found[node.id], own_versions(), store.at(), digest(dataset))
+            problems += differences(node.name, found[node.id], own_versions(), store.at(), digest(dataset))
         problems += _unshared(nodes, found, store, marker)
     finally:
         for node in nodes:
@@ -80,21 +80,21 @@ def misfits(nodes: Sequence[Node], resources: Resources) -> list[str]:
     return [f"asked {asked} per trial; {has}. {ways}, or --allow-autoscaling if larger nodes come."]
 
 
-def differences(host: str, found: Found | str, own: Mapping[str, str | None], place: str, data: str) -> list[str]:
+def differences(node: str, found: Found | str, own: Mapping[str, str | None], place: str, data: str) -> list[str]:
     """What of a node's answer keeps it from taking part; a text is why there is no answer."""
     if isinstance(found, str):
-        return [f"node {host} does not answer: {found}"]
+        return [f"node {node} does not answer: {found}"]
     problems = []
     for name, here in own.items():
         there = found.versions.get(name)
         if there is None:
-            problems.append(f"node {host} has no {name}; this machine has {here}: install the same on all nodes")
+            problems.append(f"node {node} has no {name}; this machine has {here}: install the same on all nodes")
         elif _relevant(name, there) != _relevant(name, here or ""):
-            problems.append(f"node {host} has {name} {there}, this machine {here}: install the same on all nodes")
+            problems.append(f"node {node} has {name} {there}, this machine {here}: install the same on all nodes")
     if found.storage is not None:
-        problems.append(f"node {host} cannot use the storage {place}: {found.storage}")
+        problems.append(f"node {node} cannot use the storage {place}: {found.storage}")
     if found.dataset not in (None, data):
-        problems.append(f"node {host} received another dataset than was sent: its fingerprint differs")
+        problems.append(f"node {node} received another dataset than was sent: its fingerprint differs")
     return problems
 
 
@@ -125,7 +125,7 @@ def _unshared(nodes: Sequence[Node], found: Mapping[str, Found | str], store: St
     wrote = {node.id: node for node in nodes if isinstance(each := found[node.id], Found) and each.storage is None}
     seen = store.read_all(_marker(marker, node) for node in wrote)
     return [
-        f"node {node.host} writes to a storage of its own at {store.at()}: what it wrote is not seen from here. "
+        f"node {node.name} writes to a storage of its own at {store.at()}: what it wrote is not seen from here. "
         "Give a --storage that all nodes share: a mounted folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER."
         for node in wrote.values()
         if _marker(marker, node.id) not in seen

@@ -255,7 +255,8 @@ def _todo(sweep: Sweep, warn: Warn) -> list[Cell]:
                 warn(f"{error}; {cell.key} is trained again")
         elif sweep.status(cell).is_final:
             continue
-        _check_checkpoint(sweep.store, cell, warn)
+        if cell.key in sweep.records or cell.key in sweep.damaged:
+            _check_checkpoint(sweep.store, cell, warn)
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
 

@@ -41,10 +41,10 @@ ANSWER_TIMEOUT_S = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What a machine offers to Ray."""
+    """What a machine offers to Ray; its name is its address where it was given none."""
 
     id: str
-    host: str
+    name: str
     cpus: float
     gpus: float
 
@@ -168,7 +168,7 @@ def alive_nodes() -> list[Node]:
     return [
         Node(
             id=node["NodeID"],
-            host=node["NodeManagerAddress"],
+            name=node["NodeName"],
             cpus=node["Resources"].get("CPU", 0.0),
             gpus=node["Resources"].get("GPU", 0.0),
         )
@@ -244,10 +244,14 @@ def _check_admits(address: str) -> None:
     if thread.is_alive():
         raise UserError(f"what listens at {address} does not answer as the head of a Ray cluster: is it another port?")
     if problems and isinstance(problems[0], ray.exceptions.AuthenticationError):
-        had = "the token that was given" if os.environ.get("RAY_AUTH_MODE") == "token" else "no token"
+        answer = (
+            "does not accept the token that was given"
+            if os.environ.get("RAY_AUTH_MODE") == "token"
+            else "wants a token"
+        )
         raise UserError(
-            f"the Ray cluster at {address} does not accept {had}. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or "
-            "RAY_AUTH_TOKEN_PATH to the cluster's token; on its head it is in ~/.ray/auth_token."
+            f"the Ray cluster at {address} {answer}. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
+            "to the cluster's token; on its head it is in ~/.ray/auth_token."
         )
     if problems:
         raise UserError(f"the Ray cluster at {address} does not answer: {problems[0]}")

@@ -8,12 +8,13 @@ import platform
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ class Trial:
         self.record = Record.new(cell, job.settings, {"name": dataset.name, "fingerprint": dataset.fingerprint})
         self._training: Training | None = None
         self._is_retry = False
+        self._saved_at = 0.0
 
     def advance(self, at_least_s: float) -> Record:
         """Train on for ``at_least_s`` seconds, rounded up to whole epochs, or to the end.
@@ -83,9 +85,11 @@ class Trial:
                 )
                 if self._training.is_finished:
                     break
-                self._save_epoch(self._training)
-                if time.perf_counter() - start >= at_least_s:
-                    return
+                # Where a write is dear, short epochs share one; what is told to the driver is saved.
+                if time.perf_counter() - self._saved_at >= self.job.store.seconds_between_saves:
+                    self._save_epoch(self._training)
+                    if time.perf_counter() - start >= at_least_s:
+                        return
             self._complete(self._training)
         except (Superseded, OSError):
             raise
@@ -187,9 +191,8 @@ class Trial:
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        self._check_token()
-        self.job.store.write(self.files.checkpoint, seal(buffer.getvalue()))
-        self._write(replace(self.record, history=_history(training)))
+        self._write(replace(self.record, history=_history(training)), {self.files.checkpoint: seal(buffer.getvalue())})
+        self._saved_at = time.perf_counter()
 
     def _complete(self, training: Training) -> None:
         result, mean_image_loss = training.test(), self.images.test_set.mean_image_validation_loss
@@ -199,13 +202,11 @@ class Trial:
             self.files.test: arrays.getvalue(),
             self.files.weights: safetensors.torch.save(training.weights()),
         }
-        self._check_token()
-        for name, content in contents.items():
-            self.job.store.write(name, content)
         history, loss = training.history, result.mean_loss
         self._end(
             Status.COMPLETED,
             None,
+            contents,
             collapsed=is_collapsed(history, mean_image_loss),
             unconverged=is_unconverged(history),
             test_loss=loss,
@@ -215,7 +216,9 @@ class Trial:
         )
         self.job.store.delete(self.files.checkpoint)
 
-    def _end(self, status: Status, error: str | None, **results: Any) -> None:
+    def _end(
+        self, status: Status, error: str | None, files: Mapping[str, bytes] = MappingProxyType({}), **results: Any
+    ) -> None:
         self._write(
             replace(
                 self.record,
@@ -225,11 +228,15 @@ class Trial:
                 attempts=_closed(self.record.attempts, error or status.value),
                 finished_at=now(),
                 **results,
-            )
+            ),
+            files,
         )
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: Record, files: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Write the files, and then the record that speaks of them."""
         self._check_token()
+        for name, content in files.items():
+            self.job.store.write(name, content)
         self.job.store.write(self.files.record, record.to_bytes())
         self.record = record
 

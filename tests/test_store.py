@@ -115,12 +115,6 @@ def test_the_home_folder_may_be_named(clean_environment: Path) -> None:
     assert open_store("~/sweeps", "a").root == clean_environment / "sweeps" / "a"
 
 
-@pytest.mark.parametrize("storage", ["s3://bucket/sweeps", "gs://bucket", "file:///tmp/x"])
-def test_a_uri_is_refused(storage: str) -> None:
-    with pytest.raises(UserError, match="is a URI: this version keeps sweeps in local or mounted folders"):
-        open_store(storage, "a")
-
-
 # ---- files
 
 
