@@ -3,6 +3,7 @@
 The tests go one after the other on one cluster, in the order of the file; the last one takes it down.
 """
 
+import json
 import os
 import re
 import shutil
@@ -11,13 +12,16 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import yaml
-from lab import ROOT, Host, Lab, lab, missing
+from conftest import SMALL, make_undisturbed
+from lab import CLIENT, ROOT, Host, Lab, lab, missing
 
+from sweep.grid import Grid
 from sweep.records import CellFiles, Status, gather, read_record
 from sweep.store import Store
 
@@ -46,9 +50,9 @@ class Launched:
     def storage(self) -> str:
         return str(self.lab.shared / "sweeps")
 
-    def dae_sweep(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """A command of the client, with the cluster named."""
-        return self.lab.run("dae-sweep", *words, **environment)
+    def dae_sweep(self, *words: str, timeout_s: float = 300, **environment: str) -> subprocess.CompletedProcess[str]:
+        """A command of the client."""
+        return self.lab.run("dae-sweep", *words, timeout_s=timeout_s, **environment)
 
     def jobs(self) -> dict[str, str]:
         """State of every job, by its id."""
@@ -58,6 +62,36 @@ class Launched:
 
     def store(self, name: str) -> Store:
         return Store(Path(self.storage) / name)
+
+
+BUCKET = {
+    "AWS_ACCESS_KEY_ID": "somebody",
+    "AWS_SECRET_ACCESS_KEY": "something",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ENDPOINT_URL": f"http://{CLIENT}:5000",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+"""How the hosts, and the client, reach the S3 server of the lab."""
+
+
+@contextmanager
+def s3_server(of: Lab) -> Iterator[None]:
+    """Moto's server on the client's address, with a bucket named ``digits``."""
+    with (of.folder / "s3.log").open("w") as log:
+        server = subprocess.Popen(
+            of.command(["python", "-m", "moto.server", "-H", CLIENT, "-p", "5000"]),
+            cwd=ROOT,
+            env=of.environment,
+            stdout=log,
+            stderr=log,
+        )
+    make = "import boto3; boto3.client('s3').create_bucket(Bucket='digits')"
+    try:
+        wait_until(lambda: of.run("python", "-c", make, **BUCKET).returncode == 0, 120, "an S3 server")
+        yield
+    finally:
+        server.kill()
+        server.wait()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
@@ -83,11 +117,14 @@ def launched() -> Iterator[Launched]:
     folder = Path(tempfile.mkdtemp(prefix="dae", dir="/tmp"))  # short: Ray puts sockets below it
     try:
         with lab(folder / "lab") as made:
+            variables = "".join(f"export {name}={value}\n" for name, value in BUCKET.items())
             for host in made.hosts:  # the environment of this checkout stands for what pip would install there
                 installed = host.home / "dae-sweep"
                 installed.mkdir()
                 (installed / ".venv").symlink_to(ROOT / ".venv")
                 shutil.copy(ROOT / "constraints.txt", installed / ".installed")
+                with (host.home / ".bashrc").open("a") as profile:
+                    profile.write(variables)
             token = Path(made.environment["HOME"]) / ".ray" / "auth_token"
             token.parent.mkdir()
             token.write_text(TOKEN)
@@ -178,6 +215,41 @@ def test_a_stopped_sweep_keeps_every_finished_epoch(launched: Launched) -> None:
         seen = [int(epoch) for epoch in re.findall(rf"{cell.key}\s+epoch (\d+)/900", followed.stdout)]
         assert found.status(cell) is Status.INTERRUPTED
         assert len(read_record(found.store, cell).history) >= max(seen)
+
+
+def test_nine_cells_in_a_bucket_with_a_host_lost_and_replaced(launched: Launched, tmp_path: Path) -> None:
+    """The numbers are those of the same nine cells trained here without Ray, all bits of them."""
+    grid, settings = Grid.product((1, 3, 5), (13, 8, 5), (0,)), replace(SMALL, epochs=6)
+    here = Store(tmp_path / "mnist-5k")
+    make_undisturbed(here, grid, settings)
+    words = "--storage s3://digits/sweeps --wandb disabled --train-fraction 0.1 --epochs 6 --dataset mnist-5k"
+    where = ["--cluster", str(launched.config)]
+    worker = launched.lab.hosts[1]
+    with s3_server(launched.lab):
+        submitted = launched.dae_sweep("submit", *where, "--", *words.split())
+        assert submitted.returncode == 0, submitted.stdout
+        [job] = re.findall(r"^(mnist-5k-\w{6}) is submitted", submitted.stdout)
+
+        def trains_there() -> bool:
+            half = launched.dae_sweep("jobs", "logs", job, *where).stdout.count("completed, test loss") >= 2
+            return half and any("ray::CellTrial" in line or "ResourceTrainable" in line for line in worker.processes())
+
+        wait_until(trains_there, 240, "a few cells, and one at work on the worker")
+        launched.lab.kill(worker)
+        launched.lab.boot(worker)
+        followed = launched.dae_sweep("jobs", "follow", job, *where, timeout_s=500)
+        print(followed.stdout)
+        assert followed.returncode == 0, followed.stdout
+        assert "9 of 9 completed" in followed.stdout
+        read = (
+            "import json; from sweep.records import gather; from sweep.store import open_store\n"
+            "records = gather(open_store('s3://digits/sweeps', 'mnist-5k')).records.values()\n"
+            "print(json.dumps({each.key: [each.test_loss, [h.val_loss for h in each.history]] for each in records}))"
+        )
+        there = json.loads(launched.lab.run("python", "-c", read, **BUCKET).stdout)
+    expected = {key: [each.test_loss, [h.val_loss for h in each.history]] for key, each in gather(here).records.items()}
+    assert there == expected
+    wait_until(lambda: any("raylet" in line for line in worker.processes()), 240, "the worker's replacement")
 
 
 def test_the_key_of_this_machine_is_nowhere_in_the_cluster(launched: Launched) -> None:
