@@ -102,8 +102,9 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 
 
 def on_premise(of: Lab) -> dict[str, object]:
-    """cluster/on-premise.yaml with its three lines changed."""
+    """cluster/on-premise.yaml with its three lines changed, and a name: by it the client's SSH connections are shared."""
     content: dict[str, object] = yaml.safe_load((ROOT / "cluster" / "on-premise.yaml").read_text())
+    content["cluster_name"] = of.name
     head, *workers = [host.address for host in of.hosts]
     content["provider"] = {"type": "local", "head_ip": head, "worker_ips": workers}
     content["auth"] = {"ssh_user": "root", "ssh_private_key": str(of.key)}

@@ -12,6 +12,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from test_readme import Example, commands_of, examples
 
 from sweep.cli_cluster import check_run_options
 
@@ -307,3 +308,13 @@ def test_the_entrypoint_is_a_command() -> None:
     words = load("kuberay.yaml")[1]["spec"]["entrypoint"].split()
     assert words[:4] == ["dae-sweep", "run", "--address", "auto"]
     check_run_options(words[4:], shared=True)
+
+
+@pytest.mark.parametrize("example", examples((FOLDER / "README.md").read_text()), ids=str)
+def test_commands_in_its_readme_can_be_parsed(example: Example) -> None:
+    command, rest = commands_of(example.words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        command = command.commands[rest.pop(0)]
+    context = command.make_context(command.name, rest)
+    if command.name == "submit":
+        check_run_options(context.params["run_options"], shared=context.params["shared"])
