@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, Self
 import dae
 import sweep
 from dae.errors import UserError
-from sweep.shipped import VERSIONS, public
+from sweep.job import git_commit
+from sweep.shipped import COMMIT, VERSIONS, public
 
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails
@@ -126,6 +127,8 @@ class Cluster:
         """
         job_id = f"{name}-{secrets.token_hex(3)}"
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
+        if commit := git_commit():
+            environment[COMMIT] = commit
         if not any_versions:
             environment[VERSIONS] = json.dumps(versions())
         with self._explained(), tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:

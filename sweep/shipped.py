@@ -8,6 +8,9 @@ from importlib import metadata
 VERSIONS = "DAE_SWEEP_VERSIONS"
 """Environment variable with the packages that the job was submitted with."""
 
+COMMIT = "DAE_SWEEP_COMMIT"
+"""Environment variable with the commit of the checkout that the job was submitted from."""
+
 
 def public(version: str) -> str:
     """A version without the name of its build: ``2.14.1+cu130`` and ``2.14.1+cpu`` are the same program."""

@@ -22,6 +22,7 @@ from conftest import SMALL, make_undisturbed
 from lab import CLIENT, ROOT, Host, Lab, lab, missing
 
 from sweep.grid import Grid
+from sweep.job import git_commit
 from sweep.records import CellFiles, Status, gather, read_record
 from sweep.store import Store
 
@@ -102,7 +103,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 
 
 def on_premise(of: Lab) -> dict[str, object]:
-    """cluster/on-premise.yaml with its three lines changed, and a name: by it the client's SSH connections are shared."""
+    """cluster/on-premise.yaml with its three lines changed, and its name: SSH shares connections by it."""
     content: dict[str, object] = yaml.safe_load((ROOT / "cluster" / "on-premise.yaml").read_text())
     content["cluster_name"] = of.name
     head, *workers = [host.address for host in of.hosts]
@@ -158,6 +159,7 @@ def test_a_submitted_sweep_gives_the_numbers_of_this_machine(launched: Launched,
     for cell in here.manifest.grid.cells:
         there = found.records[cell.key]
         assert there.test_loss == here.records[cell.key].test_loss
+        assert there.environment["git_commit"] == git_commit()
         weights = CellFiles(cell.key).weights
         assert found.store.read(weights) == here.store.read(weights), "bit for bit"
 
