@@ -24,12 +24,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from sweep.store import Held, holder
+from sweep.store import LEASE_FOLDER, Held, holder
 
 if TYPE_CHECKING:
     from sweep.objects import ObjectStore
 
-FOLDER = ".lease"
 BEAT_S = 5.0
 EXPIRY_S = 30.0
 TRIES = 3
@@ -51,7 +50,7 @@ class Lease:
 
     def __init__(self, store: "ObjectStore") -> None:
         self._store = store
-        self._name = f"{FOLDER}/{uuid.uuid4().hex}"
+        self._name = f"{LEASE_FOLDER}/{uuid.uuid4().hex}"
         self._ended = threading.Event()
         self.is_held = False
 
@@ -107,7 +106,7 @@ class Lease:
         (store or self._store).write(self._name, json.dumps(entry).encode())
 
     def _entries(self) -> list[_Entry]:
-        return [_Entry(name, put_at) for name, put_at in self._store.modified(FOLDER).items() if put_at]
+        return [_Entry(name, put_at) for name, put_at in self._store.modified(LEASE_FOLDER).items() if put_at]
 
     def _others(self) -> list[_Entry]:
         """Entries of other processes that may be alive; those of dead ones are removed."""

@@ -22,12 +22,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.session import Node, Resources
-from sweep.store import Store
+from sweep.store import MARKER_FOLDER, Store
 from sweep.sync import check_reachable
 
 ANSWER_TIMEOUT_S = 120.0
 """For all nodes together; a node's first worker imports Ray and torch."""
-MARKERS = ".preflight"
 PACKAGES = ("ray", "torch", "numpy", "dae-sweep")
 
 
@@ -80,7 +79,7 @@ def misfits(nodes: Sequence[Node], resources: Resources) -> list[str]:
     return [f"asked {asked} per trial; {has}. {ways}, or --allow-autoscaling if larger nodes come."]
 
 
-def differences(node: str, found: Found | str, own: Mapping[str, str | None], place: str, data: str) -> list[str]:
+def differences(node: str, found: Found | str, own: Mapping[str, str], place: str, data: str) -> list[str]:
     """What of a node's answer keeps it from taking part; a text is why there is no answer."""
     if isinstance(found, str):
         return [f"node {node} does not answer: {found}"]
@@ -89,7 +88,7 @@ def differences(node: str, found: Found | str, own: Mapping[str, str | None], pl
         there = found.versions.get(name)
         if there is None:
             problems.append(f"node {node} has no {name}; this machine has {here}: install the same on all nodes")
-        elif _relevant(name, there) != _relevant(name, here or ""):
+        elif _relevant(name, there) != _relevant(name, here):
             problems.append(f"node {node} has {name} {there}, this machine {here}: install the same on all nodes")
     if found.storage is not None:
         problems.append(f"node {node} cannot use the storage {place}: {found.storage}")
@@ -103,7 +102,7 @@ def _relevant(name: str, text: str) -> str:
     return ".".join(text.split(".")[:2]) if name == "python" else text.split("+")[0]
 
 
-def own_versions() -> dict[str, str | None]:
+def own_versions() -> dict[str, str]:
     """Of this process."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
@@ -112,12 +111,12 @@ def digest(dataset: Dataset) -> str:
     """SHA-256 of all images, in their order."""
     total = hashlib.sha256()
     for images in (dataset.train, dataset.validation, dataset.test):
-        total.update(images)
+        total.update(images.tobytes())
     return total.hexdigest()
 
 
 def _marker(marker: str, node: str) -> str:
-    return f"{MARKERS}/{marker}-{node[:12]}"
+    return f"{MARKER_FOLDER}/{marker}-{node[:12]}"
 
 
 def _unshared(nodes: Sequence[Node], found: Mapping[str, Found | str], store: Store, marker: str) -> list[str]:

@@ -120,12 +120,6 @@ def running_cluster(address: str) -> Iterator[None]:
         UserError: there is none, it does not answer, or it does not let us in.
     """
     found = _check_answers(address)
-    # Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
-    from ray.tune.execution import class_cache
-
-    class_cache.ENV_VARS_TO_PROPAGATE = {
-        name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")
-    }
     session = ExitStack()
     try:
         session.enter_context(_session(address=found))

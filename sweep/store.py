@@ -18,6 +18,10 @@ from typing import ClassVar, TextIO
 from dae.errors import UserError
 
 LOCK_FILE = ".lock"
+LEASE_FOLDER = ".lease"
+"""Stands for the lock in a bucket."""
+MARKER_FOLDER = ".preflight"
+"""What the nodes of a cluster write to show that they can."""
 
 MAX_NAME_BYTES = 255
 """What the file systems of today allow for one folder."""

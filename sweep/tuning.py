@@ -14,6 +14,7 @@ from sweep import session  # before Ray, which reads its environment when it is 
 # isort: split
 import ray
 from ray import cloudpickle, tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -22,6 +23,9 @@ from sweep.grid import Cell
 from sweep.job import Job
 from sweep.records import DRAINED, Record, Status
 from sweep.session import Resources
+
+# Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
+class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
 
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
@@ -70,6 +74,7 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         return {
             "record": record.to_bytes(),
             "images_per_s": self._trial.images_per_s,
+            "node": ray.get_runtime_context().get_node_id(),
             "done": record.status is not Status.RUNNING,
         }
 
@@ -86,6 +91,7 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._nodes: dict[str, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._listener.started(trial.config["key"])
@@ -93,20 +99,36 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
+        self._nodes[trial.trial_id] = result["node"]
         self._listener.progressed(Record.from_bytes(result["record"]), result["images_per_s"])
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._listener.lost(trial.config["key"], _reason(trial), is_final=False)
+        reason = _reason(trial)
+        if self._is_drained(trial):
+            reason = f"{DRAINED}{reason}"
+        self._listener.lost(trial.config["key"], reason, is_final=False)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         self._listener.lost(trial.config["key"], _reason(trial), is_final=True)
 
+    def _is_drained(self, trial: TuneTrial) -> bool:
+        """Whether the trial's node was taken away in order, as spot nodes are; that is no failure of the cell's.
+
+        Ray says so where it has noticed that the node is gone. Mostly the connection to the actor is lost before, as
+        one that is "unavailable", and Tune counts that as a failure: not here, while the node's notice stands.
+        """
+        if not trial.pickled_error_file:
+            return False
+        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+        if not isinstance(error, ray.exceptions.RayActorError):
+            return False
+        if not error.preempted and self._nodes.get(trial.trial_id) in ray._private.state.state.get_draining_nodes():
+            trial.run_metadata.num_failures -= 1
+            return True
+        return bool(error.preempted)
+
 
 def _reason(trial: TuneTrial) -> str:
-    if trial.pickled_error_file:
-        error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
-        if isinstance(error, ray.exceptions.RayActorError) and error.preempted:
-            return f"{DRAINED}the node was taken away"
     text = Path(trial.error_file).read_text(errors="replace").strip() if trial.error_file else ""
     return text.splitlines()[-1].strip() if text else "the process died"
 

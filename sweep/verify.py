@@ -17,14 +17,14 @@ from dae.model import DenoisingAutoencoder
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.records import IDENTITY, MANIFEST, SAMPLES, CellFiles, Record, Status, Sweep, read_verified
-from sweep.store import LOCK_FILE, Damaged
+from sweep.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER, Damaged
 
 TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
 (TF32). What this very CPU type and torch made has to be bit-equal."""
 
 KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE}
-KNOWN_FOLDERS = {"cells", "report", "wandb"}
+KNOWN_FOLDERS = {"cells", "report", "wandb", LEASE_FOLDER, MARKER_FOLDER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +191,7 @@ def orphans(sweep: Sweep) -> list[str]:
     found = []
     for each in sweep.store.names():
         name = Path(each)
-        if name.parts[0] in ("report", "wandb") and not name.name.endswith(".partial"):
+        if name.parts[0] in KNOWN_FOLDERS - {"cells"} and not name.name.endswith(".partial"):
             continue
         if name not in (folders if each.endswith("/") else known) and name.parent in folders:
             found.append(str(name))

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray_cluster import RayCluster, ray_cluster
+from ray_cluster import RayCluster, RayNode, ray_cluster
 from s3 import BUCKET, S3, serve
 
 from sweep.drill import compare
-from sweep.records import Status, gather
+from sweep.processes import descendants, trials
+from sweep.records import DRAINED, LOST, Status, gather
 from sweep.store import Store, open_store
 
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parent.parent
-SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "6", "--wandb", "offline"]
+SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "10", "--wandb", "offline"]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,30 @@ def completed(store: Store) -> int:
         return 0
 
 
+def running(store: Store) -> int:
+    """Cells that have been heard of and are not at their end."""
+    return sum(record.status is Status.RUNNING and bool(record.history) for record in gather(store).records.values())
+
+
+DRAIN = """
+import sys
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+gcs = GcsClient(address=sys.argv[1])
+node = next(each for each in gcs.get_all_node_info(timeout=10).values() if each.node_name == sys.argv[2])
+reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+assert gcs.drain_node(node.node_id.hex(), reason, "the spot market", 0)[0]
+"""
+
+
+def drain(cluster: RayCluster, node: RayNode) -> None:
+    """Give the notice that a provider gives before it takes a spot node away."""
+    subprocess.run([sys.executable, "-c", DRAIN, cluster.address, node.name], env=cluster.environment, check=True)
+
+
 @pytest.mark.slow
-def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced(
+def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced_and_that_one_drained(
     cluster: RayCluster, server: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in server.environment().items():
@@ -79,13 +102,20 @@ def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced(
     requests = len(server.line.requests)
     driver = start(cluster, *SWEEP, "--storage", uri, "--address", cluster.address)
     store, deadline = open_store(uri, "mnist-5k"), time.monotonic() + 300
-    polls = len(server.line.requests)
     while (done := completed(store)) < 3 and driver.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(1)
-    del polls
     assert 3 <= done < 9, "the node is killed amid the sweep"
     cluster.nodes[1].kill()
+    spot = cluster.add(cpus=1)
+    deadline = time.monotonic() + 300
+    while not (trials(descendants(spot.process.pid)) and running(store) == 2):
+        assert driver.poll() is None, said(driver, 5)
+        assert time.monotonic() < deadline, "the node that took its place is used"
+        time.sleep(0.5)
+    time.sleep(1)
+    drain(cluster, spot)
+    spot.kill()
     cluster.add(cpus=1)
     text = said(driver, 400)
     print(text)  # the log of this run is what the issue asks to see
@@ -95,9 +125,15 @@ def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced(
     assert [(cell.key, cell.differs) for cell in compare(truth, store) if cell.differs] == []
     sweep = gather(store)
     assert [record.status for record in sweep.records.values()] == [Status.COMPLETED] * 9
+    reasons = [attempt.reason or "" for record in sweep.records.values() for attempt in record.attempts]
+    assert [any(each.startswith(kind) for each in reasons) for kind in (LOST, DRAINED)] == [True, True], reasons
     print(f"{(len(server.line.requests) - requests) / 9:.0f} storage requests a cell, those of this test included")
     runs = [name for name in store.names("wandb") if name.endswith(".wandb")]
     assert len(runs) == 10
+    logs = [path for path in cluster.folder.rglob("*") if path.is_file()]
+    assert logs
+    leaks = [path.name for path in logs if server.secret_key.encode() in path.read_bytes()]
+    assert not leaks, "the storage's key belongs into no log of Ray's"
 
 
 @pytest.mark.slow
@@ -136,7 +172,7 @@ def test_what_keeps_a_cluster_from_running_a_sweep_is_said_at_once(cluster: RayC
             "does not accept the token that was given. Set RAY_AU",
         ),
         (["--address", "ADDRESS"], {"RAY_AUTH_MODE": "disabled"}, "wants a token"),
-        (["--address", "ADDRESS", "--gpus", "1"], {}, r"--gpus 1: the cluster has 2 CPU cores and 0 GPUs on 2 nodes"),
+        (["--address", "ADDRESS", "--gpus", "1"], {}, r"--gpus 1: the cluster has \d CPU cores and 0 GPUs on \d nodes"),
     ],
     ids=["unreachable", "ray client", "wrong token", "no token", "no GPU"],
 )
@@ -144,10 +180,10 @@ def test_what_cannot_be_joined_is_said_within_15_s(
     cluster: RayCluster, tmp_path: Path, words: list[str], environment: dict[str, str], message: str
 ) -> None:
     words = [word.replace("ADDRESS", cluster.address) for word in words]
-    begun = time.process_time(), time.monotonic()
+    begun = time.monotonic()
     process = start(cluster, *SWEEP, "--storage", str(tmp_path), *words, **environment)
     text = said(process, 60)
     assert process.returncode == 2, text
     assert re.search(message, text), text
     if os.getloadavg()[0] < 2:
-        assert time.monotonic() - begun[1] < 15
+        assert time.monotonic() - begun < 15
