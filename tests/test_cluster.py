@@ -4,7 +4,6 @@ The tests go one after the other on one cluster, in the order of the file; the l
 """
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -196,7 +195,8 @@ def test_a_stopped_sweep_keeps_every_finished_epoch(launched: Launched) -> None:
         )
     try:
         wait_until(lambda: "epoch 2/900" in log.read_text() or following.poll() is not None, 120, "epochs")
-        os.kill(following.pid, signal.SIGINT)
+        assert following.poll() is None, log.read_text()
+        following.send_signal(signal.SIGINT)
         assert following.wait(30) == 130, log.read_text()
     finally:
         following.kill()
