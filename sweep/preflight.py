@@ -105,7 +105,7 @@ def _relevant(name: str, text: str) -> str:
 
 def own_versions() -> dict[str, str]:
     """Of this process."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # dae-sweep itself, where dae-sweep submit has sent it
             found[name] = version(name)
