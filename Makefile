@@ -14,10 +14,10 @@ setup: .venv/ready ## Make or update the environment in .venv
 sweep: .venv/ready ## The study on the embedded digits: 9 cells, then the report
 	$(BIN)/dae-sweep run --dataset mnist-5k
 
-test: .venv/ready ## All tests
-	$(BIN)/python -m pytest
+test: .venv/ready ## All tests but those on clusters
+	$(BIN)/python -m pytest -m 'not cluster'
 
-test-cluster: .venv/ready ## The tests on clusters alone: several Ray nodes, SSH hosts in namespaces, `ray up`
+test-cluster: .venv/ready ## Tests on clusters: several Ray nodes, an S3 server, SSH hosts in namespaces, `ray up`
 	$(BIN)/python -m pytest -m cluster
 
 cluster-tools:   ## What the SSH hosts of the tests need (Debian, as root)
@@ -36,7 +36,7 @@ lint: .venv/ready ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test ## What CI runs
+check: lint test test-cluster ## What CI runs
 
 clean:           ## Remove the environment and caches; sweeps stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
