@@ -20,9 +20,9 @@ import yaml
 from conftest import SMALL, make_undisturbed
 from lab import CLIENT, ROOT, Host, Lab, lab, missing
 
-from sweep.grid import Grid
+from sweep.grid import Cell, Grid
 from sweep.job import git_commit
-from sweep.records import CellFiles, Status, gather, read_record
+from sweep.records import CellFiles, Status, gather
 from sweep.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -215,10 +215,11 @@ def test_a_stopped_sweep_keeps_every_finished_epoch(launched: Launched) -> None:
     [supervisor] = launched.head.tmp.glob(f"ray/session_2*/logs/jobs/supervisor-{job}.log")
     assert "terminated gracefully with SIGTERM" in supervisor.read_text()
     found = gather(launched.store("long"))
-    for cell in found.manifest.grid.cells:
-        seen = [int(epoch) for epoch in re.findall(rf"{cell.key}\s+epoch (\d+)/900", followed.stdout)]
-        assert found.status(cell) is Status.INTERRUPTED
-        assert len(read_record(found.store, cell).history) >= max(seen)
+    assert found.records
+    for key, record in found.records.items():
+        seen = [int(epoch) for epoch in re.findall(rf"{key}\s+epoch (\d+)/900", followed.stdout)]
+        assert found.status(Cell.from_key(key)) is Status.INTERRUPTED
+        assert len(record.history) >= max(seen, default=0)
 
 
 def test_nine_cells_in_a_bucket_with_a_host_lost_and_replaced(launched: Launched, tmp_path: Path) -> None:
