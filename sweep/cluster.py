@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -125,7 +126,7 @@ class Cluster:
             words: the options of `run`, checked already.
             any_versions: do without the check that the head has the packages of this machine.
         """
-        job_id = f"{name}-{secrets.token_hex(3)}"
+        job_id = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:40]}-{secrets.token_hex(3)}"  # Ray makes paths of it
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
         if commit := git_commit():
             environment[COMMIT] = commit
