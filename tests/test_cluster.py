@@ -200,7 +200,7 @@ def test_a_stopped_sweep_keeps_every_finished_epoch(launched: Launched) -> None:
         following.send_signal(signal.SIGINT)
         assert following.wait(30) == 130, log.read_text()
     finally:
-        following.kill()
+        following.terminate()  # SIGKILL would leave its tunnel behind
         following.wait()
     assert "goes on without you" in log.read_text()
     [job] = re.findall(r"dae-sweep jobs stop (long-\w+) --cluster", log.read_text())[-1:]
