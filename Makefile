@@ -14,8 +14,16 @@ setup: .venv/ready ## Make or update the environment in .venv
 sweep: .venv/ready ## The study on the embedded digits: 9 cells, then the report
 	$(BIN)/dae-sweep run --dataset mnist-5k
 
-test: .venv/ready ## All tests
-	$(BIN)/python -m pytest
+test: .venv/ready ## All tests but those on clusters
+	$(BIN)/python -m pytest -m 'not cluster'
+
+test-cluster: .venv/ready ## Tests on clusters: several Ray nodes, an S3 server, SSH hosts in namespaces, `ray up`
+	$(BIN)/python -m pytest -m cluster
+
+cluster-tools:   ## What the SSH hosts of the tests need (Debian, as root)
+	@for tool in sshd ssh rsync ip; do command -v $$tool > /dev/null || missing=$$tool; done; \
+	test -z "$$missing" || (apt-get -qq update && apt-get -qq -o DPkg::Lock::Timeout=300 install -y \
+	    --no-install-recommends openssh-server openssh-client rsync iproute2)
 
 coverage: .venv/ready ## All tests, and what of dae and sweep they run
 	$(BIN)/python -m pytest --cov=dae --cov=sweep
@@ -28,9 +36,9 @@ lint: .venv/ready ## Style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-check: lint test ## What CI runs
+check: lint test test-cluster ## What CI runs
 
 clean:           ## Remove the environment and caches; sweeps stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.PHONY: help setup sweep test coverage bench lint check clean
+.PHONY: help setup sweep test test-cluster cluster-tools coverage bench lint check clean

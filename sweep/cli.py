@@ -97,7 +97,7 @@ def _remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     ctx.meta["debug"] = value
 
 
-debug_option = click.option(
+debug_option: Decorator = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show Python's traceback of an error."
 )
 storage_option = click.option(
@@ -536,3 +536,6 @@ def drill(ctx: click.Context) -> None:
 
 def _since(start: float) -> str:
     return f"{time.monotonic() - start:.0f} s"
+
+
+import sweep.cli_cluster  # noqa: E402, F401  (adds submit and jobs, which are made of the options and the run above)

@@ -12,7 +12,7 @@ from sweep.effects import Effects, Profile, effects, profiles
 from sweep.grid import Axes
 from sweep.quality import Condition, Qualities, References, load_quality, load_references
 from sweep.records import MANIFEST, Sweep, facets, gather
-from sweep.store import Damaged, Store, open_store
+from sweep.store import Damaged, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,12 +164,8 @@ def load(sweep: str, storage: str | None = None) -> Findings:
     try:
         return Findings.of(gather(store))
     except FileNotFoundError:
-        raise UserError(f"there is no sweep in {_where(store)}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{_where(store, MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
     except LookupError as error:
         raise UserError(f"{error}: dae-sweep run trains its cells.") from None
-
-
-def _where(store: Store, name: str = "") -> str:
-    return f"{store.root}/{name}" if name else str(store.root)

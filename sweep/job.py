@@ -1,10 +1,12 @@
 """What all trials of a run share. No torch: the driver does not need it."""
 
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from sweep.grid import Settings
+from sweep.shipped import COMMIT
 from sweep.store import Store
 
 
@@ -27,7 +29,12 @@ class Job:
 
 
 def git_commit() -> str | None:
-    """The commit of the program's own checkout, with ``+`` if files differ from it; None outside a checkout."""
+    """The commit of the program's own checkout, with ``+`` if files differ from it; None outside a checkout.
+
+    Of a program that `dae-sweep submit` has sent here it is the commit of the checkout that it came from.
+    """
+    if sent := os.environ.get(COMMIT):
+        return sent
     folder = Path(__file__).parent
 
     def git(*words: str) -> str:

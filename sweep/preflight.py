@@ -9,8 +9,9 @@ import pickle
 import platform
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from sweep import session  # before Ray, which reads its environment when it is imported
@@ -104,7 +105,11 @@ def _relevant(name: str, text: str) -> str:
 
 def own_versions() -> dict[str, str]:
     """Of this process."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # dae-sweep itself, where dae-sweep submit has sent it
+            found[name] = version(name)
+    return found
 
 
 def digest(dataset: Dataset) -> str:
