@@ -17,6 +17,7 @@ from dae.errors import UserError
 from dae.testset import TestSet
 from sweep.desk import Desk, copy_to_tracker
 from sweep.grid import Cell, Grid, Settings, longest_first
+from sweep.machine import cpu_count
 from sweep.progress import Progress
 from sweep.records import (
     IDENTITY,
@@ -145,7 +146,9 @@ def run(
             if request.evaluation and sweep.completed:
                 from sweep.evaluation import evaluate
 
-                evaluate(sweep, dataset, workers=request.cpus, warn=warn, tell=tell)
+                # In processes of this machine, whatever the cluster has.
+                workers = min(request.cpus or cpu_count(), cpu_count())
+                evaluate(sweep, dataset, workers=workers, warn=warn, tell=tell)
             if make_report is not None and sweep.completed:
                 tracker.report(*make_report(sweep))
         finally:
