@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sweep.grid import Cell
-from sweep.progress import duration
 from sweep.records import MANIFEST, Status, Sweep, gather
 
 
@@ -45,6 +44,7 @@ def after_look(sweep: Sweep, resolving: Resolving | None, slots: int, tell: Call
         Cells to train next; none at the end, or while cells of the last round are unfinished.
     """
     from sweep.analysis import load_arrays
+    from sweep.progress import duration  # rich, which --help does not need
     from sweep.resolve import comparisons, next_step, with_look
 
     has_ended = all(
