@@ -136,7 +136,7 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
         open_store("/", name)
         from sweep import objects
 
-        objects._parse(storage, name)  # what it holds only the cluster has to see
+        objects.parse(storage, name)  # what it holds only the cluster has to see
     else:
         if not shared:
             raise UserError(

@@ -266,7 +266,7 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
     Raises:
         UserError: it is not such a URI, or the bucket is out of reach.
     """
-    store = _parse(uri, name)
+    store = parse(uri, name)
     bucket = store.root.parts[0]
     shown = f"{store.scheme}://{bucket}"
     try:
@@ -283,7 +283,7 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
     return store
 
 
-def _parse(uri: str, name: str) -> ObjectStore:
+def parse(uri: str, name: str) -> ObjectStore:
     parts = urlsplit(uri)
     scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
     if scheme not in OPTIONS:

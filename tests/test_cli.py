@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from conftest import SMALL, SMALL_GRID, InProcess
@@ -121,7 +122,7 @@ BAD_VALUES = [
     (["--name", "a/b"], ["'a/b' cannot name a sweep", "without path separators", "--name my-sweep"]),
     (["--name", "../up"], ["'../up' cannot name a sweep"]),
     (["--name", ".."], ["'..' cannot name a sweep"]),
-    (["--storage", "s3://bucket/x"], ["storage s3://bucket/x is a URI", "local or mounted folders"]),
+    (["--storage", "ftp://bucket/x"], ["storage ftp:// is not known", "s3://BUCKET/FOLDER"]),
     (["--epoch", "3"], ["No such option", "--epoch"]),
 ]
 RUN_ONLY = [
@@ -243,6 +244,8 @@ def test_help(words: list[str], flag: str) -> None:
 def test_help_names_every_option_with_a_line_of_its_own() -> None:
     for name, command in main.commands.items():
         for option in command.params:
+            if isinstance(option, click.Argument):
+                continue  # the command's own text says what it is
             assert getattr(option, "help", None), f"{name} {option.name} has no help"
 
 
