@@ -284,6 +284,11 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
 
 
 def parse(uri: str, name: str) -> ObjectStore:
+    """The store of ``name`` at a URI, asking nobody whether it is there.
+
+    Raises:
+        UserError: it is not such a URI.
+    """
     parts = urlsplit(uri)
     scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
     if scheme not in OPTIONS:
