@@ -293,6 +293,7 @@ class Verdict(StrEnum):
 
     SUPPORTED = "supported"
     NOT_RESOLVED = "not resolved"
+    WITHHELD = "no verdict"
     CONTRADICTED = "contradicted"
     ONE_SEED = "one seed: no verdict"
 
@@ -340,7 +341,7 @@ class Effect:
 
     @property
     def needed(self) -> Needed | None:
-        """What would resolve it; None where the verdict is not *not resolved*, or is withheld."""
+        """What would resolve it; None where the verdict is another than *not resolved*."""
         if self.open_level is None or self.estimate is None:
             return None
         found = needed(self.estimate, self.open_level, looked=self.share < 1)
@@ -365,7 +366,7 @@ def _with_verdict(effect: Effect, adjusted_p: float, num_family: int, num_open: 
     wide = None if estimate is None else estimate.interval(LEVEL * effect.share / num_family)
     effect = replace(effect, adjusted_p=adjusted_p, wide=wide)
     if effect.withheld:
-        return replace(effect, verdict=Verdict.NOT_RESOLVED)
+        return replace(effect, verdict=Verdict.WITHHELD)
     if adjusted_p >= LEVEL:
         return replace(effect, verdict=Verdict.NOT_RESOLVED, open_level=LEVEL / num_open)
     return replace(effect, verdict=Verdict.SUPPORTED if effect.holds else Verdict.CONTRADICTED)

@@ -103,7 +103,13 @@ class Claim:
         None where there is nothing to compare.
         """
         found = {each.effects[Split.TEST].verdict for each in self.answers if each.effects}
-        order = (Verdict.CONTRADICTED, Verdict.NOT_RESOLVED, Verdict.ONE_SEED, Verdict.SUPPORTED)
+        order = (
+            Verdict.CONTRADICTED,
+            Verdict.WITHHELD,
+            Verdict.NOT_RESOLVED,
+            Verdict.ONE_SEED,
+            Verdict.SUPPORTED,
+        )
         return next((verdict for verdict in order if verdict in found), None)
 
     def judged(self, *, adjacent: bool = False) -> list[Contrast]:

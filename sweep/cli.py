@@ -385,8 +385,11 @@ def _models(grid: Grid) -> dict[str, Cell]:
 
 def tally(sweep: Sweep) -> str:
     """Such as ``7 of 9 completed, 1 diverged, 1 failed``."""
-    states = [sweep.status(cell) for cell in sweep.manifest.grid.cells]
-    others = [f"{states.count(each)} {each}" for each in Status if each is not Status.COMPLETED and each in states]
+    cells = sweep.manifest.grid.cells
+    states = ["damaged" if cell.key in sweep.damaged else str(sweep.status(cell)) for cell in cells]
+    others = [
+        f"{states.count(each)} {each}" for each in (*Status, "damaged") if each != Status.COMPLETED and each in states
+    ]
     return ", ".join([f"{states.count(Status.COMPLETED)} of {len(states)} completed", *others])
 
 
@@ -435,7 +438,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
 def _find(store: Store) -> Sweep | None:
     try:
         return gather(store, thorough=True)
-    except (FileNotFoundError, Damaged):
+    except (FileNotFoundError, NotADirectoryError, Damaged):
         return None
 
 
@@ -448,7 +451,7 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     store = open_store(storage, name or dataset)
     try:
         return gather(store)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
         raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None

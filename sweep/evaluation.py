@@ -49,6 +49,9 @@ SETTINGS: dict[str, Any] = {
 }
 """What the references depend on beside the data; with others they are made anew."""
 
+TELL_EVERY_S = 10
+"""How often to say how far it has come."""
+
 Tell = Callable[[str], None]
 
 
@@ -84,7 +87,7 @@ def evaluate(
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
     with _processes(dataset, workers) if executor is None else _own(executor, dataset) as pool:
         try:
-            _Evaluation(sweep, pool, references, warn).run(missing, cells)
+            _Evaluation(sweep, pool, references, warn, tell).run(missing, cells)
         except Exception as error:  # whatever it is, the report comes without
             warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
     tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
@@ -147,8 +150,8 @@ def _stale_cells(sweep: Sweep, references: References | None, warn: Tell) -> lis
 class _Evaluation:
     """One evaluation on its way; writes each result as soon as it is there."""
 
-    def __init__(self, sweep: Sweep, pool: Executor, references: References | None, warn: Tell) -> None:
-        self._sweep, self._store, self._pool, self._warn = sweep, sweep.store, pool, warn
+    def __init__(self, sweep: Sweep, pool: Executor, references: References | None, warn: Tell, tell: Tell) -> None:
+        self._sweep, self._store, self._pool, self._warn, self._tell = sweep, sweep.store, pool, warn, tell
         self._references = references
 
     def run(self, missing: dict[Noise, _Todo], cells: list[Record]) -> None:
@@ -159,11 +162,16 @@ class _Evaluation:
             judge, self._references = training.result()
             self._store.write(JUDGE, judge)
             self._write_references()
+            self._tell(f"a judge that reads {self._references.judge.accuracy_clean:.1%} of the clean test digits")
         judge = self._store.read(JUDGE)
         written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
         tried = {noise: self._submit_baselines(noise, fit, judge) for noise, fit in fits.items()}
-        for cell in as_completed(written):
+        last = time.monotonic()
+        for done, cell in enumerate(as_completed(written), start=1):
             self._keep(cell, "a cell", lambda result: self._store.write(*result))
+            if time.monotonic() - last > TELL_EVERY_S:
+                last = time.monotonic()
+                self._tell(f"{done} of {len(written)} cells evaluated")
         for noise, parts in tried.items():
             if parts is not None:
                 self._keep_condition(noise, *parts)

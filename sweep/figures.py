@@ -219,7 +219,7 @@ def _to_scale(axes: Axes, findings: Findings) -> None:
         weight = "bold" if is_network else "normal"
         text = name if is_network else f"{name} {loss:.3f}"
         axes.text(1.16, place, text, va="center", fontsize=7.5, weight=weight)
-    axes.set_xlim(0, 2.9)
+    axes.set_xlim(0, 3.1)
     axes.set_ylim(0, top)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)

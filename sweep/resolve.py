@@ -73,7 +73,7 @@ def _comparisons(sweep: Sweep, arrays: Arrays) -> Iterator[Contrast]:
 
 
 def _is_undecided(contrast: Contrast) -> bool:
-    return contrast.effects[Split.TEST].verdict in {Verdict.NOT_RESOLVED, Verdict.ONE_SEED}
+    return contrast.effects[Split.TEST].verdict in {Verdict.NOT_RESOLVED, Verdict.WITHHELD, Verdict.ONE_SEED}
 
 
 def _why_hopeless(contrast: Contrast) -> str:

@@ -98,16 +98,29 @@ class Resources:
 
 @contextmanager
 def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
-    """A Ray of this command's own, closed to others by its token, gone when it ends."""
+    """A Ray of this command's own, closed to others by its token, gone when it ends.
+
+    Raises:
+        UserError: it does not start.
+    """
     if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    with _session(
+    session = _session(
         address="local",
         num_cpus=max(resources.cpus, 1),
         num_gpus=resources.gpus,
         include_dashboard=False,
         object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
-    ):
+    )
+    with ExitStack() as started:
+        try:
+            started.enter_context(session)
+        except Exception as error:  # of any kind: Ray has no one word for it
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"Ray did not start: {reason[:200]} Is the machine busy, or out of memory or of room for temporary "
+                "files? Nothing was lost: give the same command again."
+            ) from error
         yield
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields
 from dae.config import default_batch_size
 from sweep.analysis import Effect
 from sweep.claims import Contrast
-from sweep.grid import Settings
+from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Settings
 from sweep.records import Manifest
 from sweep.statistics import Limit, Needed
 
@@ -106,6 +106,14 @@ def command(manifest: Manifest, options: str = "") -> str:
         for each in fields(Settings)
         if getattr(own, each.name) != getattr(usual, each.name)
     ]
-    levels = (("depths", grid.depths), ("latents", grid.latents), ("seeds", grid.seeds))
-    options = options or " ".join(f"--{name} {','.join(map(str, values))}" for name, values in levels)
-    return " ".join([f"dae-sweep run --dataset {own.dataset}", *named, *settings, options])
+    levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
+    is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == STUDY_LATENTS, "seeds": False}
+    # Beside options the rest of the grid is named where the command would not take it anyway.
+    own_levels = [
+        f"--{name} {','.join(map(str, values))}"
+        for name, values in levels.items()
+        if not options or (f"--{name}" not in options and not is_default[name] and values != (0,))
+    ]
+    return " ".join(
+        [f"dae-sweep run --dataset {own.dataset}", *named, *settings, *own_levels, *[options] * bool(options)]
+    )
