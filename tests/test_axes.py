@@ -470,34 +470,33 @@ def test_verify_finds_what_is_wrong_under_another_noise(tmp_path: Path, in_proce
     assert f"{name} {name} does not match its digest" in said
 
 
+BAD_AXES = [
+    (["--axis", "beta=1"], ["unknown axis 'beta'", "alpha, batch_size, lr, noise, width"]),
+    (["--axis", "alpha"], ["'alpha' has no values", "alpha=0.25,0.5,0.75"]),
+    (["--axis", "alpha="], ["--axis alpha is empty", "--axis alpha=0.25,0.5,0.75"]),
+    (["--axis", "alpha=low"], ["'low' is no value of the axis alpha", "a number"]),
+    (["--axis", "batch-size=8.5"], ["'8.5' is no value of the axis batch_size", "a whole number"]),
+    (["--axis", "noise=pink"], ["'pink' is no value", "gaussian, salt-and-pepper, blur"]),
+    (["--axis", "alpha=0.25,-1"], ["alpha -1.0 is out of range", "at least 0"]),
+    (["--axis", "lr=0"], ["lr 0.0 is out of range", "positive"]),
+    (["--axis", "alpha=nan"], ["alpha nan is out of range"]),
+    (["--axis", "width=0"], ["width 0 is out of range"]),
+    (["--axis", "alpha=0.25,0.250"], ["--axis alpha repeats 0.25", "give each value once"]),
+    (["--axis", "alpha=0.25", "--axis", "alpha=0.75"], ["--axis alpha is given twice", "--axis alpha=0.25,0.75"]),
+    (
+        ["--alpha", "0.3", "--axis", "alpha=0.25,0.75"],
+        ["--alpha 0.3 is not among --axis alpha=0.25,0.75", "--axis alpha=0.3,0.25,0.75", "leave --alpha out"],
+    ),
+    (["--noise", "pink"], ["unknown noise 'pink'", "gaussian, salt-and-pepper, blur"]),
+    (["--noise", "salt-and-pepper", "--alpha", "1.5"], ["alpha 1.5 is out of range", "share of pixels"]),
+    (["--axis", "noise=gaussian,salt-and-pepper", "--axis", "alpha=1,2"], ["alpha 2.0 is out of range"]),
+    (["--match-parameters"], ["nothing to match", "--depths 3,5"]),
+    (["--depths", "2,3", "--match-parameters", "--axis", "width=8"], ["leave out --axis width"]),
+]
+
+
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(
-    ("words", "phrases"),
-    [
-        (["--axis", "beta=1"], ["unknown axis 'beta'", "alpha, batch_size, lr, noise, width"]),
-        (["--axis", "alpha"], ["'alpha' has no values", "alpha=0.25,0.5,0.75"]),
-        (["--axis", "alpha="], ["--axis alpha is empty", "--axis alpha=0.25,0.5,0.75"]),
-        (["--axis", "alpha=low"], ["'low' is no value of the axis alpha", "a number"]),
-        (["--axis", "batch-size=8.5"], ["'8.5' is no value of the axis batch_size", "a whole number"]),
-        (["--axis", "noise=pink"], ["'pink' is no value", "gaussian, salt-and-pepper, blur"]),
-        (["--axis", "alpha=0.25,-1"], ["alpha -1.0 is out of range", "at least 0"]),
-        (["--axis", "lr=0"], ["lr 0.0 is out of range", "positive"]),
-        (["--axis", "alpha=nan"], ["alpha nan is out of range"]),
-        (["--axis", "width=0"], ["width 0 is out of range"]),
-        (["--axis", "alpha=0.25,0.250"], ["--axis alpha repeats 0.25", "give each value once"]),
-        (["--axis", "alpha=0.25", "--axis", "alpha=0.75"], ["--axis alpha is given twice", "--axis alpha=0.25,0.75"]),
-        (
-            ["--alpha", "0.3", "--axis", "alpha=0.25,0.75"],
-            ["--alpha 0.3 is not among --axis alpha=0.25,0.75", "--axis alpha=0.3,0.25,0.75", "leave --alpha out"],
-        ),
-        (["--noise", "pink"], ["unknown noise 'pink'", "gaussian, salt-and-pepper, blur"]),
-        (["--noise", "salt-and-pepper", "--alpha", "1.5"], ["alpha 1.5 is out of range", "share of pixels"]),
-        (["--axis", "noise=gaussian,salt-and-pepper", "--axis", "alpha=1,2"], ["alpha 2.0 is out of range"]),
-        (["--match-parameters"], ["nothing to match", "--depths 3,5"]),
-        (["--depths", "2,3", "--match-parameters", "--axis", "width=8"], ["leave out --axis width"]),
-    ],
-    ids=lambda each: " ".join(each) if each[0].startswith("--") else "",
-)  # fmt: skip
+@pytest.mark.parametrize(("words", "phrases"), BAD_AXES, ids=[" ".join(words) for words, _ in BAD_AXES])
 def test_axes_that_cannot_be(folder: Path, words: list[str], phrases: list[str]) -> None:
     for command in ("plan", "run"):
         result = go(command, *words)
