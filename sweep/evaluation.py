@@ -6,7 +6,9 @@ touched. Only what is missing, damaged or stale is made. `sweep.quality` says wh
 
 import multiprocessing
 import os
+import pickle
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_complet
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,11 +88,12 @@ def evaluate(
         return
     parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a judge"] * (references is None)
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
-    with _processes(dataset, workers) if executor is None else _own(executor, dataset) as pool:
-        try:
+    try:
+        with _processes(dataset, workers) if executor is None else _own(executor, dataset) as pool:
             _Evaluation(sweep, pool, references, warn, tell).run(missing, cells)
-        except Exception as error:  # whatever it is, the report comes without
-            warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
+    except Exception as error:  # whatever it is, the report comes without
+        warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
+        return
     tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
 
 
@@ -243,17 +247,21 @@ def _place(baseline: Baseline) -> tuple[bool, bool, int]:
 
 @contextmanager
 def _processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
-    # Spawned: threads of Ray and W&B would not survive a fork.
+    # Spawned: threads of Ray and W&B would not survive a fork. The dataset goes by a file: more than a pipe holds, sent
+    # to a process that dies as it starts, would be sent without end.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, _prepare_process, (dataset,))
-    try:
-        yield pool
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()  # nothing of theirs is on disk
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
+        file = Path(folder) / "dataset"
+        file.write_bytes(pickle.dumps(dataset))
+        pool = ProcessPoolExecutor(workers, context, _prepare_process, (file,))
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()  # nothing of theirs is on disk
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -266,7 +274,7 @@ _dataset: list[Dataset] = []
 """That of this process."""
 
 
-def _prepare_process(dataset: Dataset) -> None:
+def _prepare_process(dataset: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its workers
     threading.Thread(target=_end_with_driver, daemon=True).start()
     import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
@@ -276,7 +284,7 @@ def _prepare_process(dataset: Dataset) -> None:
     threadpool_limits(1)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    _prepare(dataset)
+    _prepare(pickle.loads(dataset.read_bytes()))
 
 
 def _prepare(dataset: Dataset) -> None:

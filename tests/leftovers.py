@@ -4,6 +4,7 @@ Everything that a test starts inherits a mark in its environment, by which it is
 of its own, in which pytest and Ray may leave theirs, and an empty home folder, which has to stay empty.
 """
 
+import multiprocessing.resource_tracker
 import os
 import shutil
 import signal
@@ -68,7 +69,9 @@ class Run:
             with suppress(OSError):
                 if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
                     found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
-        return found
+        # Python's own, which cleans up after processes and ends with this one.
+        tracker = multiprocessing.resource_tracker._resource_tracker._pid
+        return {number: command for number, command in found.items() if number != tracker}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,5 +1,7 @@
 """What is computed after training: complete, once, from weights and data alone, and never at the cost of the sweep."""
 
+import multiprocessing
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -240,6 +242,19 @@ def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp
     assert not evaluate(store, tiny)[1]
     assert len(load_quality(gather(store)).found) == 3, "the next evaluation takes it up"
     assert evaluate(store, tiny) == ([], [])
+
+
+def test_processes_that_die_cost_the_evaluation_and_no_more(
+    trained: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every process of the pool ends as it starts; more images than a pipe holds are on their way to it."""
+    large = replace(tiny, test=np.tile(tiny.test, (10, 1, 1)), test_labels=np.tile(tiny.test_labels, 10))
+    store, warnings = copy(trained, tmp_path), []
+    monkeypatch.setattr(evaluation, "_prepare_process", os._exit)
+    evaluation.evaluate(gather(store), large, workers=2, warn=warnings.append, tell=lambda _line: None)
+    assert "BrokenProcessPool" in warnings[-1]
+    assert contents(store) == contents(trained)
+    assert not multiprocessing.active_children()
 
 
 def test_verify_finds_a_damaged_evaluation(store: Store, tiny: Dataset) -> None:
