@@ -302,7 +302,10 @@ def level_name(contrast: Contrast) -> str:
 
 def effect_colour(effect: Effect) -> str:
     """Blue where the claim is supported, orange where it is contradicted, grey where that is open."""
-    return {Verdict.SUPPORTED: BLUE, Verdict.CONTRADICTED: ORANGE}.get(effect.verdict, GREY)
+    return _VERDICT_COLOURS.get(effect.verdict, GREY)
+
+
+_VERDICT_COLOURS = {Verdict.SUPPORTED: BLUE, Verdict.CONTRADICTED: ORANGE}
 
 
 def _verdict_handles(groups: Mapping[str, Sequence[tuple[str, Contrast]]]) -> list[Line2D]:
@@ -310,6 +313,7 @@ def _verdict_handles(groups: Mapping[str, Sequence[tuple[str, Contrast]]]) -> li
     return [
         Line2D([], [], color=colour, lw=1.8, marker="o", mfc=colour if verdict is not Verdict.ONE_SEED else "white",
                label=str(verdict))
-        for verdict, colour in zip(Verdict, (BLUE, GREY, ORANGE, GREY), strict=True)
+        for verdict in Verdict
         if verdict in found
+        for colour in [_VERDICT_COLOURS.get(verdict, GREY)]
     ]  # fmt: skip
