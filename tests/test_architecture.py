@@ -261,7 +261,9 @@ def test_the_ends_of_the_ranges_are_allowed() -> None:
 
 
 def test_the_defaults_are_the_studys() -> None:
-    assert dataclasses.asdict(TrainConfig()) == {"epochs": 15, "batch_size": 128, "lr": 1e-3, "alpha": 0.5, "seed": 0}
+    assert dataclasses.asdict(TrainConfig()) == {
+        "epochs": 15, "batch_size": 128, "lr": 1e-3, "alpha": 0.5, "noise": "gaussian", "seed": 0, "latent_bias": 0.0,
+    }  # fmt: skip
     model = ModelConfig(depth=3, latent=8)
     assert (model.width, model.latent_channels) == (16, 4)
     assert {name: default_batch_size(name) for name in DATASETS} == {

@@ -24,7 +24,7 @@ def test_it_learns_to_read(tiny: Dataset) -> None:
     judge, result = judges.train(tiny)
     read = judges.read(judge, TestSet(tiny, 0.0).clean)
     assert read.dtype == np.uint8
-    assert (read == tiny.test_labels).mean() > 0.7, "chance is 0.1"
+    assert (read == tiny.test_labels).mean() > 0.6, "chance is 0.1"
     assert 0.7 < result.accuracy_validation <= 1
     assert 1 <= result.epochs <= 25
 

@@ -198,6 +198,7 @@ def test_the_names_of_a_cells_files() -> None:
         "test": "cells/DAE_5_13-s0/test.npz",
         "checkpoint": "cells/DAE_5_13-s0/checkpoint.pt",
         "log": "cells/DAE_5_13-s0/log.txt",
+        "quality": "cells/DAE_5_13-s0/quality.npz",
     }
 
 

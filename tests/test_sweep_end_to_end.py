@@ -233,7 +233,7 @@ def test_the_report_is_there_and_its_tables_are_the_records(finished: tuple[Comm
     names = {path.name for path in store.path("report").iterdir()}
     assert {"index.html", "results.csv", "history.csv"} < names
     assert {path.removesuffix(".png") for path in names if path.endswith(".png")} == {
-        "corruption", "curves", "denoised", "example", "test_loss",
+        "corruption", "cost", "curves", "denoised", "effects", "example", "test_loss",
     }  # fmt: skip
     records = gather(store).records
     with store.path("report/results.csv").open(newline="") as file:
