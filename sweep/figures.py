@@ -218,7 +218,7 @@ def _to_scale(axes: Axes, findings: Findings) -> None:
         axes.plot([1, 1.12], [loss, place], color="#b5b5b5", lw=0.6)
         weight = "bold" if is_network else "normal"
         text = name if is_network else f"{name} {loss:.3f}"
-        axes.text(1.16, place, text, va="center", fontsize=7.5, weight=weight)
+        axes.text(1.16, place, text, va="center", fontsize=6.8, weight=weight)
     axes.set_xlim(0, 3.1)
     axes.set_ylim(0, top)
     axes.set_xticks([])
