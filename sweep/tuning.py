@@ -14,6 +14,7 @@ from sweep import session  # before Ray, which reads its environment when it is 
 # isort: split
 import ray
 from ray import cloudpickle, tune
+from ray.air._internal import usage
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.basic_variant import BasicVariantGenerator
@@ -26,6 +27,9 @@ from sweep.session import Resources
 
 # Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
 class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
+
+# To count what is used Tune would import wandb, a second for a statistic that is turned off.
+usage.tag_callbacks = lambda _callbacks: True
 
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
