@@ -345,7 +345,7 @@ def test_status_knows_a_live_run_and_a_damaged_record(folder: Path) -> None:
     store.write(CellFiles("DAE_1_13-s0").record, b"{}")
     with store.lock():
         said = ask("status").output
-    assert "a: 0 of 2 completed, 1 running, 1 missing, a run is at it" in said
+    assert "a: 0 of 2 completed, 1 running, 1 damaged, a run is at it" in said
     assert re.search(r"DAE_1_13-s0 +damaged", said)
     assert re.search(r"DAE_1_8-s0 +running", said)
 
@@ -357,7 +357,7 @@ def test_status_and_plan_count_no_cell_whose_files_are_damaged(sweep_copy: Store
     assert "4 of 4 completed" in ask("status", "--storage", sweep_copy.root.parent).output
     sweep_copy.write(file, sweep_copy.read(file)[:-40])
     said = ask("status", "--storage", sweep_copy.root.parent).output
-    assert "mnist-5k: 3 of 4 completed, 1 missing" in said
+    assert "mnist-5k: 3 of 4 completed, 1 damaged" in said
     assert re.search(rf"{key} +damaged +.*{Path(file).name}", said)
     settings = ("--dataset", "mnist-5k", "--epochs", SMALL.epochs, "--train-fraction", SMALL.train_fraction)
     planned = ask("plan", "--storage", sweep_copy.root.parent, "--depths", "1,3", "--latents", "5,8", *settings)
