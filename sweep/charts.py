@@ -1,6 +1,6 @@
 """The figures of a report that go beyond the study: cost, depth, the reader, classes, robustness, further axes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -278,11 +278,7 @@ def robustness(findings: Findings) -> Figure:
         axes.set_title(f"depth {depth_}")
         axes.grid(axis="y")
         log_scale(axes)
-    handles = [
-        Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}")
-        for size, each in colours.items()
-        if size in named(list(colours))
-    ]
+    handles = _latent_handles(colours)
     handles.append(Line2D([], [], color=FAINT, ls=(0, (4, 2)), label="strength of training"))
     _frame(figure, panels, len(depths), "strength of the noise at test", "test MSE per pixel (log)", handles)
     return figure
@@ -310,12 +306,7 @@ def facets(findings: Findings) -> Figure:
         axes.set_xlim(-0.4, len(depths) - 0.6)
         axes.grid(axis="y")
         log_scale(axes)
-    handles = [
-        Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}")
-        for size, each in colours.items()
-        if size in named(list(colours))
-    ]
-    _frame(figure, panels, len(shown), "depth", "test MSE per pixel (log)", handles)
+    _frame(figure, panels, len(shown), "depth", "test MSE per pixel (log)", _latent_handles(colours))
     return figure
 
 
@@ -361,3 +352,12 @@ def _keys(findings: Findings) -> list[Line2D]:
 def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     columns = even_columns(len(handles), 8)
     figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=1.4)
+
+
+def _latent_handles(colours: Mapping[int, str]) -> list[Line2D]:
+    """A legend's entries for latent sizes."""
+    return [
+        Line2D([], [], marker="o", ms=4, color=each, label=f"latent {size}")
+        for size, each in colours.items()
+        if size in named(list(colours))
+    ]

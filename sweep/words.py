@@ -97,7 +97,7 @@ def pair_name(pair: Contrast) -> str:
 
 
 def command(manifest: Manifest, options: str = "") -> str:
-    """The command that goes on with this sweep, with these options or the grid that it has."""
+    """The command that goes on with this sweep, with these options and what they leave of its grid."""
     grid, own = manifest.grid, manifest.settings
     usual = Settings(dataset=own.dataset, batch_size=default_batch_size(own.dataset))
     named = [] if manifest.name == own.dataset else [f"--name {manifest.name}"]
