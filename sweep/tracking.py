@@ -285,7 +285,7 @@ class _Writer:
         # wandb would silently write to the system's temporary folder instead.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
         wandb = wandb_service.wandb()
-        wandb.setup()
+        wandb_service.start()
         # Its debug.log would put a traceback on the terminal for every line that a full disk refuses.
         logging.getLogger("wandb").setLevel(logging.CRITICAL + 1)
         run = wandb.init(

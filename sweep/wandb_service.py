@@ -6,8 +6,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,20 +82,37 @@ def set_environment(variables: Mapping[str, str | None]) -> dict[str, str | None
 def wandb() -> Any:
     """The library; the first call imports it, which takes up to a second."""
     if "wandb" not in sys.modules:
-        # It makes temporary folders while it is imported, for as long as the process lives. Where that is killed they
-        # are left: in the sweep's folder, not elsewhere, and until the next process comes.
-        before = tempfile.tempdir
-        try:
-            if (cache := os.environ.get("WANDB_CACHE_DIR")) is not None:
-                folder = Path(cache).with_name(TEMPORARY)
-                shutil.rmtree(folder, ignore_errors=True)
-                with suppress(OSError):  # who writes there will say it better
-                    folder.mkdir(parents=True)
-                    tempfile.tempdir = str(folder)
+        if (folder := _temporary()) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        with _temporary_in_the_sweep():
             importlib.import_module("wandb")
-        finally:
-            tempfile.tempdir = before
     return sys.modules["wandb"]
+
+
+def start() -> None:
+    """Start the process behind it, if it does not run."""
+    with _temporary_in_the_sweep():
+        wandb().setup()
+
+
+def _temporary() -> Path | None:
+    cache = os.environ.get("WANDB_CACHE_DIR")
+    return None if cache is None else Path(cache).with_name(TEMPORARY)
+
+
+@contextmanager
+def _temporary_in_the_sweep() -> Iterator[None]:
+    """wandb makes temporary folders, some for as long as the process lives. Where that is killed they are left: in the
+    sweep's folder, not elsewhere, and until the next process comes."""
+    before = tempfile.tempdir
+    try:
+        if (folder := _temporary()) is not None:
+            with suppress(OSError):  # who writes there will say it better
+                folder.mkdir(parents=True, exist_ok=True)
+                tempfile.tempdir = str(folder)
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def settings() -> Any:

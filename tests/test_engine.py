@@ -343,10 +343,9 @@ def test_a_restored_gpu_engine_walks_on_with_the_other() -> None:
 # ---- the process around the engines
 
 THREE_LARGE_BLOCKS = """
-import resource, sys, torch
+import resource, torch
 from dae.engine import settle_process
-if "settled" in sys.argv:
-    settle_process()
+settle_process()
 for _ in range(10):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     blocks = [torch.zeros(16 * 2**20, dtype=torch.uint8) for _ in range(3)]
@@ -356,8 +355,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="about glibc")
-@pytest.mark.parametrize(("how", "fresh"), [("settled", False), ("as it comes", True)], ids=lambda value: str(value))
-def test_a_settled_process_asks_the_system_for_its_memory_once(how: str, fresh: bool) -> None:
-    command = [sys.executable, "-c", THREE_LARGE_BLOCKS, how]
+def test_a_settled_process_asks_the_system_for_its_memory_once() -> None:
+    """How many pages it would take otherwise is the system's affair: 12,288 on many, none where it keeps them."""
+    command = [sys.executable, "-c", THREE_LARGE_BLOCKS]
     faults = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert (faults > 1000) is fresh, f"{faults} pages in the last of ten rounds"
+    assert faults < 1000, f"{faults} pages in the last of ten rounds"

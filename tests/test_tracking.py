@@ -505,6 +505,22 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert only_run(folder).epochs == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
+def test_a_killed_driver_leaves_temporary_folders_in_the_sweep_only(folder):
+    body = """
+made = []
+sys.addaudithook(lambda event, given: made.append(given[0]) if event.startswith("tempfile.mk") else None)
+tracker = Tracker(MANIFEST, folder, mode="offline", project="dae", warn=print)
+run_cell(tracker, num_epochs=1)
+tracker.close()
+assert len(made) >= 2, made
+assert all(Path(each).is_relative_to(folder / "wandb") for each in made), made
+"""
+    process = in_process(folder, body)
+    assert process.communicate(timeout=30) == ("", None)
+    assert process.returncode == 0
+
+
 def test_a_folder_that_cannot_be_written_ends_tracking_with_one_warning(track, folder, warnings):
     (folder / "wandb").write_text("in the way")
     tracker = track()
