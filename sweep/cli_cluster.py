@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dae.errors import UserError
-from sweep.cli import Commands, debug_option, main, options, run, settings_of
+from sweep.cli_run import run
+from sweep.cli_shared import Commands, debug_option, options, settings_of
 from sweep.grid import Grid
 from sweep.signals import Interrupted, Signals
 from sweep.store import open_store
@@ -28,7 +29,7 @@ which_cluster = options(
 )
 
 
-@main.command()
+@click.command()
 @which_cluster
 @click.option("--follow", is_flag=True, help="Show what the sweep prints until it ends; Ctrl-C leaves it running.")
 @click.option("--shared", is_flag=True, help="The --storage folder is the same one on every machine of the cluster.")
@@ -59,7 +60,7 @@ def submit(
             _follow(ctx, signals, cluster, job_id, way)
 
 
-@main.group(cls=Commands, invoke_without_command=True)
+@click.group(cls=Commands, invoke_without_command=True)
 @which_cluster
 @debug_option
 @click.pass_context

@@ -9,9 +9,10 @@ from sweep import tidy
 from sweep.analysis import Arrays, Result, load_arrays, results, usable_records
 from sweep.claims import Claim
 from sweep.effects import Effects, Profile, effects, profiles
+from sweep.facets import facets
 from sweep.grid import Axes
 from sweep.quality import Condition, Qualities, References, load_quality, load_references
-from sweep.records import MANIFEST, Sweep, facets, gather
+from sweep.records import MANIFEST, Sweep, gather
 from sweep.store import Damaged, open_store
 
 if TYPE_CHECKING:

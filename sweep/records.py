@@ -1,7 +1,7 @@
 """What is known of a sweep and of each of its cells, and the names of the files that keep it. No torch, no Ray."""
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,7 +11,6 @@ from dae.architecture import mac_count, parameter_count
 from dae.config import GAUSSIAN
 from dae.errors import UserError
 from sweep.grid import AXES, Axes, Cell, Grid, Settings, Value, suffix, value_text
-from sweep.matching import MATCHED, find_arms, without_width
 from sweep.store import Damaged, Store, digest, dump_json, load_json, unseal
 
 SCHEMA = 1
@@ -263,43 +262,22 @@ class Sweep:
         return Status.MISSING if record is None else record.status
 
     @property
+    def tally(self) -> str:
+        """Such as ``7 of 9 completed, 1 diverged, 1 failed``."""
+        cells = self.manifest.grid.cells
+        states = ["damaged" if cell.key in self.damaged else str(self.status(cell)) for cell in cells]
+        others = [
+            f"{states.count(each)} {each}"
+            for each in (*Status, "damaged")
+            if each != Status.COMPLETED and each in states
+        ]
+        return ", ".join([f"{states.count(Status.COMPLETED)} of {len(states)} completed", *others])
+
+    @property
     def completed(self) -> list[Record]:
         """Records with a test loss, in the grid's order."""
         found = (self.records.get(cell.key) for cell in self.manifest.grid.cells)
         return [record for record in found if record is not None and record.status is Status.COMPLETED]
-
-
-def facets(sweep: Sweep) -> list[tuple[Axes, Sweep]]:
-    """The sweep in parts within which only architecture and seed vary, one for each point on its axes.
-
-    A part is a sweep of its own, with the cells of that point and the settings at it, so that whatever is said of a
-    sweep without axes can be said of each. The sweep's own settings, ``()``, come first where they have cells. Width
-    means nothing at depth 1: such a cell belongs to every width. An arm of equal parameters is one part, the last,
-    ``MATCHED`` among its axes; its cells differ in width, the settings have the reference's.
-    """
-    grid, settings = sweep.manifest.grid, sweep.manifest.settings
-    arms = find_arms(grid, settings)
-    matched = {cell for cells in arms.values() for cell in cells}
-    found = []
-    for point in grid.points:
-        own = [cell for cell in grid.cells if cell.axes == point]
-        if without_width(point) == point or not matched.issuperset(own):
-            places = {settings.plain(replace(cell, axes=point)) for cell in grid.cells}
-            found.append((point, _part(sweep, [cell for cell in grid.cells if cell in places], settings.at(own[0]))))
-    for point, cells in arms.items():
-        found.append(((*point, *MATCHED), _part(sweep, cells, settings.at(replace(cells[0], axes=point)))))
-    return found
-
-
-def _part(sweep: Sweep, cells: Iterable[Cell], settings: Settings) -> Sweep:
-    grid = Grid.of(cells)
-    manifest = replace(sweep.manifest, grid=grid, settings=settings, conditions={})
-    if manifest.samples != SAMPLES:
-        manifest = replace(manifest, baselines=sweep.manifest.conditions.get(manifest.samples, {}))
-    keys = {cell.key for cell in grid.cells}
-    records = {key: record for key, record in sweep.records.items() if key in keys}
-    damaged = {key: reason for key, reason in sweep.damaged.items() if key in keys}
-    return Sweep(sweep.store, manifest, records, damaged)
 
 
 def samples_file(axes: Axes) -> str:

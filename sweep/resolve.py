@@ -11,8 +11,9 @@ from statistics import fmean
 
 from sweep.analysis import Arrays, Verdict, usable_records
 from sweep.claims import Comparer, Contrast, Factor, Split
+from sweep.facets import facets
 from sweep.grid import Cell
-from sweep.records import Manifest, Sweep, facets
+from sweep.records import Manifest, Sweep
 from sweep.statistics import LOOKS, too_few_images
 
 

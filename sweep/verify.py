@@ -16,6 +16,7 @@ from dae.data import Dataset
 from dae.model import DenoisingAutoencoder
 from dae.testset import TestSet
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged, psnr_db
+from sweep.facets import facets
 from sweep.grid import Cell
 from sweep.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
 from sweep.records import (
@@ -26,7 +27,6 @@ from sweep.records import (
     Record,
     Status,
     Sweep,
-    facets,
     read_verified,
 )
 from sweep.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER, Damaged

@@ -102,8 +102,10 @@ def _temporary() -> Path | None:
 
 @contextmanager
 def _temporary_in_the_sweep() -> Iterator[None]:
-    """wandb makes temporary folders, some for as long as the process lives. Where that is killed they are left: in the
-    sweep's folder, not elsewhere, and until the next process comes."""
+    """Where wandb's temporary folders are made, some for as long as the process lives.
+
+    Where that is killed they are left: in the sweep's folder, not elsewhere, and until the next process comes.
+    """
     before = tempfile.tempdir
     try:
         if (folder := _temporary()) is not None:

@@ -23,7 +23,7 @@ from sweep.store import Store
 if TYPE_CHECKING:
     from tracked import Server
 
-    from sweep.runner import Request
+    from sweep.request import Request
 
 pytest_plugins = ["leftovers"]
 
@@ -137,7 +137,7 @@ def one_thread() -> Iterator[None]:
 
 def request_for(store: Store, grid: Grid, settings: Settings, **changes: Any) -> "Request":
     """What `dae-sweep run` would be asked for, on one core and untracked."""
-    from sweep.runner import Request
+    from sweep.request import Request
 
     return Request(
         store=store,
@@ -153,8 +153,8 @@ def make_undisturbed(store: Store, grid: Grid, settings: Settings) -> None:
     """Fill the folder with a finished sweep, cell after cell in this process: what Ray must not change a bit of."""
     from dae import data
     from dae.training import Images
+    from sweep.declaration import declare
     from sweep.job import Job
-    from sweep.runner import declare
     from sweep.trial import Trial
 
     dataset = data.load(settings.dataset, Path("nowhere"), settings.train_fraction)

@@ -535,7 +535,7 @@ def test_plan_shows_the_parameters_that_the_arm_reaches() -> None:
 def test_settings_of_an_undone_sweep_may_change_and_its_sample_digits_follow(tmp_path: Path) -> None:
     from test_runner import ask as request
 
-    from sweep.runner import declare
+    from sweep.declaration import declare
 
     store, digits = Store(tmp_path / "s"), data.load("mnist-5k", tmp_path, SMALL.train_fraction)
     grid = Grid.product((1,), (5,), (0,), {"alpha": (0.25,)})

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from dae.data import Dataset
 from dae.training import Images
 from sweep.analysis import load_arrays, loss_table
+from sweep.declaration import declare
 from sweep.desk import clean_and_noisy
 from sweep.drill import compare
 from sweep.grid import Grid, Settings
 from sweep.job import Job
 from sweep.records import IDENTITY, MANIFEST, SAMPLES, CellFiles, Sweep, gather
-from sweep.runner import _todo, declare
+from sweep.runner import _todo
 from sweep.store import Damaged, Store
 from sweep.trial import Trial
 from sweep.verify import verify

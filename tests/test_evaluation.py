@@ -22,11 +22,12 @@ from dae.testset import TestSet
 from dae.training import Images
 from sweep import evaluation
 from sweep.cli import main
+from sweep.declaration import declare
 from sweep.grid import Cell, Grid, Settings
 from sweep.job import Job
 from sweep.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
 from sweep.records import CellFiles, Sweep, gather
-from sweep.runner import Request, declare
+from sweep.request import Request
 from sweep.store import Store
 from sweep.trial import Trial
 from sweep.verify import verify

@@ -561,7 +561,8 @@ from sweep.drill import compare
 from sweep.job import Job
 from sweep.progress import Progress
 from sweep.records import gather
-from sweep.runner import Request, declare
+from sweep.declaration import declare
+from sweep.request import Request
 from sweep.store import Store
 from sweep.tracking import Tracker
 

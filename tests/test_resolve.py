@@ -20,9 +20,10 @@ from sweep.grid import Cell, Grid, Settings
 from sweep.matching import arm
 from sweep.progress import Progress
 from sweep.records import Manifest, Record, Status, Sweep, gather
+from sweep.request import Request
 from sweep.resolve import Step, comparisons, next_step, with_look
 from sweep.rounds import Resolving, after_look
-from sweep.runner import Request, run
+from sweep.runner import run
 from sweep.signals import Interrupted, Signals
 from sweep.statistics import share
 from sweep.store import Store

@@ -17,6 +17,7 @@ from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.training import Training
+from sweep.declaration import declare
 from sweep.desk import Desk
 from sweep.grid import Cell, Grid
 from sweep.progress import Progress
@@ -33,7 +34,8 @@ from sweep.records import (
     read_record,
     read_verified,
 )
-from sweep.runner import Outcome, Request, declare, run
+from sweep.request import Request
+from sweep.runner import Outcome, run
 from sweep.signals import Interrupted, Signals
 from sweep.store import Store
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dae import data
-from sweep import cli, runner
+from sweep import cli, cli_run, runner
 from sweep.tracking import Tracker
 
 marks: dict[str, float] = {}
@@ -37,9 +37,9 @@ def marked(function: Callable[..., Any], begins: str | None, ends: str | None) -
 def main() -> None:
     out = Path(sys.argv.pop(1))
     data.load = marked(data.load, "data begins", "data ends")
-    cli._report = marked(cli._report, "report begins", "report ends")
+    cli_run._report = marked(cli_run._report, "report begins", "report ends")
     Tracker.close = marked(Tracker.close, None, "tracking ends")  # type: ignore[method-assign]
-    runner._train = marked(runner._train, "Ray begins", None)
+    runner._Training.run = marked(runner._Training.run, "Ray begins", None)  # type: ignore[method-assign]
     runner.Desk = marked(runner.Desk, "trials begin", None)  # type: ignore[assignment,misc]
     atexit.register(lambda: out.write_text(json.dumps(marks)))
     cli.main()
