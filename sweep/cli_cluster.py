@@ -131,7 +131,7 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
         raise UserError("--address goes before --, to submit: it says where the cluster is.")
     settings_of(given)
     Grid.product(given["depths"], given["latents"], given["seeds"])
-    storage, name = given["storage"], given["name"] or given["dataset"]
+    storage, name = given["storage"], given["dataset"] if given["name"] is None else given["name"]
     folder = storage.removeprefix("file://")
     if "://" in folder:
         open_store("/", name)

@@ -96,7 +96,7 @@ def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) ->
     Signals().install()
     from sweep import sync as upload
 
-    store = open_store(storage, name or dataset)
+    store = open_store(storage, dataset if name is None else name)
     done = upload.sync(store)
     runs = "run" if done.now == 1 else "runs"
     click.echo(f"{done.now} {runs} uploaded, {done.before} had been before, {len(done.missing)} missing")

@@ -72,7 +72,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
     signals = Signals().install()
     settings = settings_of(given)
     grid = grid_of(given, settings)
-    store = open_store(given["storage"], given["name"] or given["dataset"])
+    store = open_store(given["storage"], given["dataset"] if given["name"] is None else given["name"])
     from sweep import machine, runner
 
     address = given["address"]
@@ -153,7 +153,7 @@ def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
     settings = settings_of(given)
     grid = grid_of(given, settings)
-    store = open_store(given["storage"], given["name"] or given["dataset"])
+    store = open_store(given["storage"], given["dataset"] if given["name"] is None else given["name"])
 
     from rich.console import Console
     from rich.table import Table
@@ -181,7 +181,7 @@ def plan(**given: Any) -> None:
                 f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
             )
         else:
-            own = "" if () not in grid.points else f", beside the sweep's {value_text(getattr(settings, axis))}"
+            own = f", beside the sweep's {value_text(getattr(settings, axis))}" if grid.keeps_own(axis) else ""
             click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
     found = _find(store)
     if found is not None:

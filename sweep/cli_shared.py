@@ -145,7 +145,7 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     Raises:
         UserError: there is none, or its manifest is damaged.
     """
-    store = open_store(storage, name or dataset)
+    store = open_store(storage, dataset if name is None else name)
     try:
         return gather(store)
     except (FileNotFoundError, NotADirectoryError):

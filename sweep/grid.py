@@ -283,6 +283,10 @@ class Grid:
                 found.setdefault(name, set()).add(value)
         return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
+    def keeps_own(self, axis: str) -> bool:
+        """Whether some cells have the sweep's own value on this axis."""
+        return any(axis not in dict(cell.axes) for cell in self.cells)
+
     @property
     def points(self) -> tuple[Axes, ...]:
         """Combinations of axis values that occur; the sweep's own settings, ``()``, come first."""

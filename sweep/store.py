@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -233,6 +234,8 @@ def open_storage(storage: str | Path, name: str = "") -> Store:
         UserError: it is no folder and no bucket within reach.
     """
     scheme, is_uri, rest = str(storage).partition("://")
+    if not is_uri and re.match("[a-z0-9]{2,}:/", str(storage)):
+        raise UserError(f"--storage {storage} is no folder and no URI: one begins like s3://BUCKET/FOLDER.")
     if is_uri and scheme != "file":
         from sweep import objects  # and with it pyarrow
 

@@ -6,7 +6,8 @@ from dataclasses import fields
 from dae.config import default_batch_size
 from sweep.analysis import Effect
 from sweep.claims import Contrast
-from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Settings
+from sweep.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings, value_text
+from sweep.matching import WIDTH, find_arms
 from sweep.records import Manifest
 from sweep.statistics import Limit, Needed
 
@@ -114,6 +115,17 @@ def command(manifest: Manifest, options: str = "") -> str:
         for name, values in levels.items()
         if not options or (f"--{name}" not in options and not is_default[name] and values != (0,))
     ]
-    return " ".join(
-        [f"dae-sweep run --dataset {own.dataset}", *named, *settings, *own_levels, *[options] * bool(options)]
-    )
+    words = [*named, *settings, *own_levels, *_axes_options(grid, own, options), options]
+    return " ".join([f"dae-sweep run --dataset {own.dataset}", *filter(None, words)])
+
+
+def _axes_options(grid: Grid, own: Settings, options: str) -> list[str]:
+    """Without them a command would extend the sweep at its own settings alone."""
+    has_arm = bool(find_arms(grid, own))
+    axes = {
+        name: (*[getattr(own, name)] * grid.keeps_own(name), *values)
+        for name, values in grid.axes.items()
+        if f"--axis {name}=" not in options and not (has_arm and name == WIDTH)
+    }
+    found = [f"--axis {name}={','.join(map(value_text, values))}" for name, values in axes.items()]
+    return [*found, *["--match-parameters"] * (has_arm and "--match-parameters" not in options)]

@@ -1,6 +1,7 @@
 """Axes beside architecture and seed: laws of keys and grids, facets, older records, and the commands that take them."""
 
 import json
+import shlex
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,19 +19,24 @@ from dae import data
 from dae.architecture import parameter_count
 from dae.config import NOISES, ModelConfig
 from dae.errors import UserError
+from sweep import words
 from sweep.analysis import load_arrays, results
 from sweep.cli import main
+from sweep.cli_axes import grid_of
+from sweep.cli_run import run
+from sweep.cli_shared import settings_of
+from sweep.facets import facets
 from sweep.grid import AXES, Axes, Cell, Grid, Settings, axis_value, value_text
 from sweep.matching import MATCHED, arm, nearest_width
 from sweep.records import (
     MANIFEST,
     SAMPLES,
     CellFiles,
+    Manifest,
     Record,
     Status,
     check_settings,
     check_sweep,
-    facets,
     gather,
     read_record,
     read_verified,
@@ -551,3 +557,32 @@ def test_the_status_of_a_cell_that_is_off_its_sweep(tmp_path: Path) -> None:
     sweep = gather(make_sweep(tmp_path, grid, statuses={"DAE_3_5-alpha0.25-s1": Status.MISSING}))
     assert sweep.status(Cell(depth=3, latent=5, seed=1)) is Status.COMPLETED
     assert sweep.status(Cell(depth=3, latent=5, seed=1, axes=(("alpha", 0.25),))) is Status.MISSING
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--seeds", "0,1", "--depths", "1,3"),
+        ("--axis", "alpha=0.25,0.5", "--axis", "noise=blur"),
+        ("--axis", "batch_size=64", "--lr", "0.002"),
+        ("--match-parameters", "--latents", "5,3"),
+        ("--match-parameters", "--axis", "alpha=0.1,0.5"),
+    ],
+    ids=" ".join,
+)
+def test_the_command_that_a_page_recommends_asks_for_the_same_cells(options: tuple[str, ...]) -> None:
+    def grid_and_settings(given: list[str]) -> tuple[Grid, Settings]:
+        with run.make_context("run", given) as context:
+            settings = settings_of(context.params)
+            return grid_of(context.params, settings), settings
+
+    grid, settings = grid_and_settings(["--dataset", "kmnist", *options])
+    manifest = Manifest.new(name="kmnist", grid=grid, settings=settings, dataset={})
+    program, name, *recommended = shlex.split(words.command(manifest))
+    assert (program, name) == ("dae-sweep", "run")
+    assert grid_and_settings(recommended) == (grid, settings)
+    *_, last = shlex.split(words.command(manifest, "--seeds 0,1,2"))
+    assert last == "0,1,2"
+    seeded, _ = grid_and_settings(shlex.split(words.command(manifest, "--seeds 0,1,2"))[2:])
+    assert seeded == Grid.of(replace(cell, seed=seed) for cell in grid.cells for seed in range(3))

@@ -122,6 +122,8 @@ BAD_VALUES = [
     (["--name", "a/b"], ["'a/b' cannot name a sweep", "without path separators", "--name my-sweep"]),
     (["--name", "../up"], ["'../up' cannot name a sweep"]),
     (["--name", ".."], ["'..' cannot name a sweep"]),
+    (["--name", ""], ["'' cannot name a sweep"]),
+    (["--storage", "s3:/bucket/sweeps"], ["--storage s3:/bucket/sweeps", "s3://BUCKET/FOLDER"]),
     (["--storage", "ftp://bucket/x"], ["storage ftp:// is not known", "s3://BUCKET/FOLDER"]),
     (["--epoch", "3"], ["No such option", "--epoch"]),
 ]

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 from synthetic import make_sweep
 
-from sweep.cli import main, settings_of
+from sweep.cli import main
 from sweep.cli_axes import grid_of
+from sweep.cli_shared import settings_of
 from sweep.grid import Grid
 
 README = Path(__file__).parent.parent / "README.md"
