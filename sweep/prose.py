@@ -15,12 +15,13 @@ from sweep.words import (
     command,
     counted,
     effect_size,
+    hardest,
     interval,
     listed,
     mse,
+    needed,
     pair_name,
     rests_on,
-    roughly,
 )
 
 CLAIMS = {
@@ -188,14 +189,8 @@ def _verdict_of(claim: Claim) -> str:
     word = "average" if claim.factor is Factor.DEPTH else "pair"
     text = f"claim {name}, {statement}, is {claim.verdict}: {verdict_counts(claim.answers, Split.TEST)} of "
     text += counted(len(claim.answers), word)
-    plans = [each.effects[Split.TEST].needed for each in claim.answers if each.effects]
-    within_reach = [plan for plan in plans if plan is not None and plan.more is not None]
-    if within_reach:
-        seconds = max(plan.seconds or 0 for plan in within_reach)
-        most = max(plan.more or 0 for plan in within_reach)
-        times = f"; the hardest of the open ones takes about {counted(most, 'more seed')}"
-        text += times + (f" ({roughly(seconds)})" if seconds else "")
-    return text
+    most = hardest(each.effects[Split.TEST].needed for each in claim.answers if each.effects)
+    return text + (f"; the hardest of the open ones takes {needed(most)}" if most else "")
 
 
 def _caveats(found: Iterable[Result]) -> list[str]:

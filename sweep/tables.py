@@ -17,11 +17,12 @@ from sweep.records import Status
 from sweep.words import (
     SPACE,
     bounds,
+    caveats_text,
     difference,
     duration,
     effect_size,
+    hardest,
     interval,
-    listed,
     mse,
     needed,
     pair_name,
@@ -206,12 +207,10 @@ def _to_resolve(contrasts: Iterable[Contrast]) -> str:
     found = [each.effects[Split.TEST] for each in contrasts if each.effects]
     withheld = sum(bool(each.withheld) for each in found)
     plans = [plan for each in found if (plan := each.needed) is not None]
-    within_reach = [each for each in plans if each.more is not None]
     hopeless = [each for each in plans if each.more is None]
     texts = []
-    if within_reach:
-        most = max(within_reach, key=lambda each: each.more or 0)
-        texts.append(needed(most) + (" for the hardest" if len(within_reach) > 1 else ""))
+    if most := hardest(plans):
+        texts.append(needed(most) + (" for the hardest" if len(plans) - len(hopeless) > 1 else ""))
     if hopeless:
         texts.append(needed(hopeless[0]) if len(found) == 1 else f"{len(hopeless)} too close to resolve")
     if withheld:
@@ -245,7 +244,7 @@ def contrasts(found: Sequence[Contrast], factor: Factor, findings: Findings) -> 
                 _number(one.field, f"{one.field} / {other.field}"),
                 _number(one.parameters, f"{one.parameters:,} / {other.parameters:,}"),
             ]
-        entries += [_text(listed(each.caveats))] * has_caveats
+        entries += [_text(caveats_text(each.caveats))] * has_caveats
         rows.append(Row(entries=entries, kind="" if each.effects else "gap"))
     return Table(headings=headings, rows=rows)
 

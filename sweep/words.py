@@ -66,9 +66,18 @@ def listed(items: Iterable[str], limit: int = 4, separator: str = ", ") -> str:
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
+def caveats_text(caveats: Iterable[str]) -> str:
+    """What is wrong with cells, such as ``dead channels in DAE_3_5-s0``, each kind said once."""
+    cells: dict[str, list[str]] = {}
+    for caveat in dict.fromkeys(caveats):
+        kind, _, key = caveat.rpartition(" ")
+        cells.setdefault(kind, []).append(key)
+    return "; ".join(f"{kind} {listed(keys)}" for kind, keys in cells.items())
+
+
 def rests_on(caveats: Iterable[str]) -> str:
     """What a sentence must add where it rests on cells that did not train well."""
-    listing = listed(caveats)
+    listing = caveats_text(caveats)
     return f" This rests on {listing}." if listing else ""
 
 
@@ -90,6 +99,12 @@ def needed(found: Needed | None) -> str:
         return "no number of seeds: too close for this test set" if found.limit is Limit.IMAGES else "over 100 seeds"
     time = "" if found.seconds is None else f", {roughly(found.seconds)}"
     return f"about {counted(found.more, 'more seed')}{time}"
+
+
+def hardest(plans: Iterable[Needed | None]) -> Needed | None:
+    """Of the differences that more seeds would resolve, what the one takes that needs most."""
+    within_reach = [plan for plan in plans if plan is not None and plan.more is not None]
+    return max(within_reach, key=lambda plan: (plan.more or 0, plan.seconds or 0), default=None)
 
 
 def pair_name(pair: Contrast) -> str:

@@ -235,7 +235,7 @@ def test_the_tables_keep_the_names_and_numbers_of_records(study: Path) -> None:
 def test_collapsed_and_unconverged_cells_are_said(tmp_path: Path) -> None:
     flags = {"DAE_1_5-s0": "collapsed", "DAE_5_13-s0": "unconverged"}
     text = text_of(build(gather(make_sweep(tmp_path, flags=flags))).read_text())
-    assert "doing nothing gives 0.11630. This rests on unconverged DAE_5_13-s0, collapsed DAE_1_5-s0." in text
+    assert "doing nothing gives 0.11630. This rests on unconverged DAE_5_13-s0; collapsed DAE_1_5-s0." in text
     assert "1 of 9 completed cells had not converged after 15 epochs" in text
     assert "Collapsed, no better than predicting the mean image: DAE_1_5-s0." in text
 
