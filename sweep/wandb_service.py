@@ -106,15 +106,18 @@ def _temporary_in_the_sweep() -> Iterator[None]:
 
     Where that is killed they are left: in the sweep's folder, not elsewhere, and until the next process comes.
     """
-    before = tempfile.tempdir
+    before, folder = tempfile.tempdir, _temporary()
     try:
-        if (folder := _temporary()) is not None:
+        if folder is not None:
             with suppress(OSError):  # who writes there will say it better
                 folder.mkdir(parents=True, exist_ok=True)
                 tempfile.tempdir = str(folder)
         yield
     finally:
         tempfile.tempdir = before
+        if folder is not None:
+            with suppress(OSError):  # not while there is something in it
+                folder.rmdir()
 
 
 def settings() -> Any:
