@@ -21,7 +21,7 @@ from sweep.store import Store, open_store
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parent.parent
-SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "8", "--wandb", "offline"]
+SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "40", "--wandb", "offline"]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def cluster(server: S3) -> Iterator[RayCluster]:
 def start(cluster: RayCluster, *words: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "sweep", "run", *words],
-        cwd=ROOT,
+        cwd=ROOT / "tests",  # in ROOT the metadata of an editable install would be found before any other
         env={**cluster.environment, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -102,10 +102,10 @@ def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced_and_that_on
     requests = len(server.line.requests)
     driver = start(cluster, *SWEEP, "--storage", uri, "--address", cluster.address)
     store, deadline = open_store(uri, "mnist-5k"), time.monotonic() + 600
-    while (done := completed(store)) < 3 and driver.poll() is None:
+    while (done := completed(store)) < 2 and driver.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(1)
-    assert 3 <= done < 9, "the node is killed amid the sweep"
+    assert 2 <= done < 9, "the node is killed amid the sweep"
     cluster.nodes[1].kill()
     spot = cluster.add(cpus=1)
     deadline = time.monotonic() + 600
