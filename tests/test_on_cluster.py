@@ -66,9 +66,10 @@ def completed(store: Store) -> int:
         return 0
 
 
-def running(store: Store) -> int:
-    """Cells that have been heard of and are not at their end."""
-    return sum(record.status is Status.RUNNING and bool(record.history) for record in gather(store).records.values())
+def under_way(store: Store) -> dict[str, int]:
+    """Cells that are not at their end, and how many epochs each has."""
+    records = gather(store).records.values()
+    return {each.key: len(each.history) for each in records if each.status is Status.RUNNING and each.history}
 
 
 DRAIN = """
@@ -102,7 +103,7 @@ def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced_and_that_on
     requests = len(server.line.requests)
     driver = start(cluster, *SWEEP, "--storage", uri, "--address", cluster.address)
     store, deadline = open_store(uri, "mnist-5k"), time.monotonic() + 600
-    while not ((done := completed(store)) >= 2 and running(store) == 2):
+    while not ((done := completed(store)) >= 2 and len(under_way(store)) == 2):
         assert driver.poll() is None, said(driver, 5)
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -110,9 +111,13 @@ def test_nine_cells_on_two_nodes_of_which_one_is_killed_and_replaced_and_that_on
     cluster.nodes[1].kill()
     spot = cluster.add(cpus=1)
     deadline = time.monotonic() + 600
-    while not (trials(descendants(spot.process.pid)) and running(store) == 2):
+    seen: dict[str, int] = {}
+    # Both cells gain epochs while the new node has a trial: it is the one that trains one of them.
+    while not (len(seen) == 2 and all(under_way(store).get(key, 0) > epochs for key, epochs in seen.items())):
         assert driver.poll() is None, said(driver, 5)
         assert time.monotonic() < deadline, "the node that took its place is used"
+        if trials(descendants(spot.process.pid)) and seen.keys() != (now := under_way(store)).keys():
+            seen = now
         time.sleep(0.5)
     time.sleep(1)
     drain(cluster, spot)
