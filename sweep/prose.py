@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dae.architecture import STEM_SIZE
 from sweep.analysis import Result, Verdict, flags_of, usable_records
 from sweep.claims import Claim, Contrast, Factor, Split
+from sweep.effects import Profile
 from sweep.findings import Findings
 from sweep.grid import axes_text
 from sweep.matching import MATCHED
@@ -22,6 +23,7 @@ from sweep.words import (
     needed,
     pair_name,
     rests_on,
+    share,
 )
 
 CLAIMS = {
@@ -299,14 +301,25 @@ def depth_sentences(findings: Findings) -> list[str]:
         elif profile.enough == profile.points[-1].depth:
             text += f": up to depth {profile.enough}, the deepest, more depth is shown to pay"
         else:
-            gain = "" if profile.may_gain is None else f", by {100 * max(0.0, profile.may_gain):.1f}{SPACE}% at most"
-            text += f"; more depth stops paying at depth {profile.enough}: no deeper one is shown to do better{gain}"
+            told = f"as far as {counted(len(best.records), 'seed')} can tell"
+            text += f"; more depth stops paying at depth {profile.enough}, {told}: no deeper one is shown to do better"
+            text += _left_open(profile)
         if profile.overfits_from is not None:
             text += f". From depth {profile.overfits_from} on it overfits: validation lies above training and rises"
         elif profile.enough is not None:
             text += ". No depth is shown to overfit"
         texts.append(text + "." + rests_on(_caveats(point.result for point in profile.points)))
     return texts
+
+
+def _left_open(profile: Profile) -> str:
+    """What a deeper model than enough is seen to gain, and what it might."""
+    losses = {point.depth: point.result.mean or 0.0 for point in profile.points}
+    if profile.enough is None or profile.may_gain is None:
+        return ""
+    seen = f"depth {profile.best} lies {share(1 - losses[profile.best] / losses[profile.enough])} lower, "
+    seen = "" if profile.best == profile.enough else seen
+    return f" ({seen}a gain of up to {share(max(0.0, profile.may_gain))} is left open)"
 
 
 MIN_DEPTHS = 4
