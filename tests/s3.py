@@ -25,7 +25,7 @@ class Line:
     port: int = 0
     requests: list[str] = field(default_factory=list)
     _listener: socket.socket | None = None
-    _open: list[socket.socket] = field(default_factory=list)
+    _open: set[socket.socket] = field(default_factory=set)
 
     def join(self) -> None:
         """Let requests through."""
@@ -41,11 +41,9 @@ class Line:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
-        for each in self._open:
+        for each in list(self._open):  # who forwards them closes them
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            each.close()
-        self._open.clear()
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -54,9 +52,18 @@ class Line:
                 server = socket.create_connection(("127.0.0.1", self.server_port))
             except OSError:
                 return
-            self._open += [client, server]
-            for source, target, counts in ((client, server, True), (server, client, False)):
-                threading.Thread(target=self._forward, args=(source, target, counts), daemon=True).start()
+            threading.Thread(target=self._connect, args=(client, server), daemon=True).start()
+
+    def _connect(self, client: socket.socket, server: socket.socket) -> None:
+        """Forward both ways until both ends are done; thousands of connections left open would use up the files."""
+        self._open.update((client, server))
+        back = threading.Thread(target=self._forward, args=(server, client, False), daemon=True)
+        back.start()
+        self._forward(client, server, True)
+        back.join()
+        self._open.difference_update((client, server))
+        client.close()
+        server.close()
 
     def _forward(self, source: socket.socket, target: socket.socket, counts: bool) -> None:
         with suppress(OSError):
