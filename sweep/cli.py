@@ -5,8 +5,10 @@ import click
 from sweep import __version__, caches, cli_cluster, cli_read, cli_run
 from sweep.cli_shared import Commands
 
+HELP = {"help_option_names": ["-h", "--help"]}
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Commands, context_settings=HELP)
 @click.version_option(__version__)
 def main() -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
@@ -24,4 +26,5 @@ for command in (
     cli_cluster.submit,
     cli_cluster.jobs,
 ):
+    command.context_settings.update(HELP)  # submit parses run's options without the group, and click keeps its option
     main.add_command(command)

@@ -243,6 +243,14 @@ def test_help(words: list[str], flag: str) -> None:
     assert result.output.startswith(f"Usage: {' '.join(['dae-sweep', *words])}")
 
 
+@pytest.mark.parametrize("name", main.commands)
+def test_a_command_alone_has_the_same_help_options(name: str) -> None:
+    """As where submit parses the options of run; click keeps the first help option that a command had."""
+    command = main.commands[name]
+    alone = click.Context(command, **command.context_settings)
+    assert set(command.get_help_option_names(alone)) == {"-h", "--help"}
+
+
 def test_help_names_every_option_with_a_line_of_its_own() -> None:
     for name, command in main.commands.items():
         for option in command.params:
