@@ -12,7 +12,7 @@ import click
 
 from dae.errors import UserError
 from sweep.cli_run import run
-from sweep.cli_shared import Commands, debug_option, options, settings_of
+from sweep.cli_shared import Commands, debug_option, options, settings_of, sweep_name
 from sweep.grid import Grid
 from sweep.signals import Interrupted, Signals
 from sweep.store import open_store
@@ -131,7 +131,7 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
         raise UserError("--address goes before --, to submit: it says where the cluster is.")
     settings_of(given)
     Grid.product(given["depths"], given["latents"], given["seeds"])
-    storage, name = given["storage"], given["dataset"] if given["name"] is None else given["name"]
+    storage, name = given["storage"], sweep_name(given["name"], given["dataset"])
     folder = storage.removeprefix("file://")
     if "://" in folder:
         open_store("/", name)

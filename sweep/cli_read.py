@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dae.errors import UserError
-from sweep.cli_shared import debug_option, existing, storage_option, which_existing, which_sweep
+from sweep.cli_shared import debug_option, existing, storage_option, sweep_name, which_existing
 from sweep.records import MANIFEST, gather
 from sweep.signals import Signals
 from sweep.store import Damaged, open_storage, open_store
@@ -45,8 +45,7 @@ def status(storage: str) -> None:
 
 
 @click.command()
-@which_sweep
-@click.option("--dataset", default="mnist", help="The sweep of this dataset, where no --name is given.")
+@which_existing
 @debug_option
 @click.pass_context
 def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
@@ -96,7 +95,7 @@ def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) ->
     Signals().install()
     from sweep import sync as upload
 
-    store = open_store(storage, dataset if name is None else name)
+    store = open_store(storage, sweep_name(name, dataset))
     done = upload.sync(store)
     runs = "run" if done.now == 1 else "runs"
     click.echo(f"{done.now} {runs} uploaded, {done.before} had been before, {len(done.missing)} missing")

@@ -11,7 +11,7 @@ from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.errors import UserError
 from sweep.cli_axes import grid_of
 from sweep.cli_resolve import resolving_of, which_rounds
-from sweep.cli_shared import debug_option, settings_of, which_data, which_grid, which_settings, which_sweep
+from sweep.cli_shared import debug_option, settings_of, sweep_name, which_data, which_grid, which_settings, which_sweep
 from sweep.facets import facets
 from sweep.grid import AXES, Cell, Grid, axes_text, suffix, value_text
 from sweep.matching import WIDTH
@@ -72,7 +72,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
     signals = Signals().install()
     settings = settings_of(given)
     grid = grid_of(given, settings)
-    store = open_store(given["storage"], given["dataset"] if given["name"] is None else given["name"])
+    store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     from sweep import machine, runner
 
     address = given["address"]
@@ -153,7 +153,7 @@ def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
     settings = settings_of(given)
     grid = grid_of(given, settings)
-    store = open_store(given["storage"], given["dataset"] if given["name"] is None else given["name"])
+    store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
 
     from rich.console import Console
     from rich.table import Table

@@ -139,13 +139,18 @@ def settings_of(given: dict[str, Any]) -> Settings:
     return Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
 
 
+def sweep_name(name: str | None, dataset: str) -> str:
+    """The dataset's, where none is given; an empty one is given, and refused where the sweep is opened."""
+    return dataset if name is None else name
+
+
 def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     """The sweep that a command is to read.
 
     Raises:
         UserError: there is none, or its manifest is damaged.
     """
-    store = open_store(storage, dataset if name is None else name)
+    store = open_store(storage, sweep_name(name, dataset))
     try:
         return gather(store)
     except (FileNotFoundError, NotADirectoryError):

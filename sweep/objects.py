@@ -271,8 +271,7 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
     shown = f"{store.scheme}://{bucket}"
     try:
         _whole(lambda: store.filesystem)  # may ask for the bucket's region
-        question = lambda: store.filesystem.get_file_info(bucket)  # noqa: E731
-        info = store.impatient()._ask(question, "", Unreadable)
+        info = store.impatient()._ask(lambda: store.filesystem.get_file_info(bucket), "", Unreadable)
     except OSError as error:
         reason = error.strerror if isinstance(error, Unreadable) else _reason(error)[0]
         raise UserError(f"cannot use the storage {shown}: {reason}. {_advice(store, reason or '')}") from error
