@@ -10,20 +10,19 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
+from dae.adam import BETAS, EPS, Adam
 from dae.config import GAUSSIAN, IMAGE_SIZE, TrainConfig
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
 
-try:
+if TYPE_CHECKING:
     from dae import kernels
-except ImportError:  # Triton comes with torch for Linux and GPUs alone
-    kernels = None  # type: ignore[assignment]  # a machine without Triton
 
 EVALUATION_BATCH = {"cpu": 200, "cuda": 4000}
 """Images a forward pass takes when nothing is learnt: what fits the cache of a core, or fills a GPU."""
@@ -66,7 +65,7 @@ class Engine:
         self.low, self.scale = low, high - low
         self.train_images = train.view(len(train), -1)
         self.flat = _flatten(self.model)
-        self.optimizer = torch.optim.Adam([self.flat], lr=config.lr, fused=True, capturable=self.device.type == "cuda")
+        self.adam = Adam(self.flat, config.lr)
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
         """One pass over the images in ``order``; the mean loss over the batches.
@@ -87,7 +86,7 @@ class Engine:
         self.flat.grad.zero_()
         loss = F.mse_loss(self.forward(noisy), clean)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
-        self.optimizer.step()
+        self.adam.step()
         total += loss.detach()
 
     def unit(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -124,17 +123,16 @@ class Engine:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters and the optimiser's moments, on the CPU; what `restore` takes."""
-        moments = self.optimizer.state.get(self.flat, {})
-        return {name: tensor.detach().cpu().clone() for name, tensor in {"flat": self.flat, **moments}.items()}
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._state().items()}
 
+    @torch.no_grad()
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave."""
-        with torch.no_grad():
-            self.flat.copy_(state["flat"])
-        moments = {name: tensor for name, tensor in state.items() if name != "flat"}
-        if moments:
-            document = self.optimizer.state_dict()
-            self.optimizer.load_state_dict({**document, "state": {0: moments}})
+        for name, tensor in self._state().items():
+            tensor.copy_(state[name])  # in place: CUDA graphs hold the addresses of these tensors
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        return {"flat": self.flat, **self.adam.moments}
 
 
 class CpuEngine(Engine):
@@ -172,12 +170,12 @@ class CudaEngine(Engine):
             self._kernels = self._own_kernels()
 
     def _own_kernels(self) -> "kernels.Step | None":
-        if self.config.noise != GAUSSIAN:  # they draw no other
+        try:
+            from dae import kernels  # Triton comes with torch for Linux and GPUs alone, and takes its time
+        except ImportError:
             return None
-        if kernels is None or not kernels.supports(self.model):
+        if self.config.noise != GAUSSIAN or not kernels.supports(self.model):  # they draw no other
             return None
-        self.optimizer.step()  # with gradients of zero: makes the moments that the kernels then move
-        self.optimizer.state[self.flat]["step"].zero_()
         try:
             return kernels.Step(self.model, self.flat, self.config.batch_size)
         except kernels.Unavailable as problem:
@@ -238,7 +236,7 @@ class CudaEngine(Engine):
                     for _ in range(size):
                         self._graph_step()
                 self._graphs[size] = graph
-        self._restore_in_place(before)
+        super().restore(before)
 
     def _graph_step(self) -> None:
         if self._kernels:
@@ -249,7 +247,7 @@ class CudaEngine(Engine):
         self._next.remainder_(len(self._order))
 
     def _kernel_step(self, step: "kernels.Step") -> None:
-        adam, moments = self.optimizer.param_groups[0], self.optimizer.state[self.flat]
+        moments = self.adam.moments
         step.load(
             self.train_images,
             self._order,
@@ -266,25 +264,15 @@ class CudaEngine(Engine):
             self._total,
             self._next,
             steps=len(self._order),
-            lr=adam["lr"],
-            betas=adam["betas"],
-            eps=adam["eps"],
+            lr=self.adam.lr,
+            betas=BETAS,
+            eps=EPS,
         )
 
-    @torch.no_grad()
-    def _restore_in_place(self, state: dict[str, torch.Tensor]) -> None:
-        # The graphs hold the addresses of these tensors, so they are filled, never replaced.
-        self.flat.copy_(state["flat"])
-        for name, tensor in self.optimizer.state[self.flat].items():
-            tensor.copy_(state[name]) if name in state else tensor.zero_()
-
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """As on any device."""
         with self._own_stream():
-            if self._graphs:
-                self._restore_in_place(state)
-            else:
-                super().restore(state)
+            super().restore(state)
 
 
 def build(model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int) -> Engine:

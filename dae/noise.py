@@ -56,24 +56,38 @@ def corrupt(
     return noisy.mul_(alpha).add_(clean).clamp_(0, 1)
 
 
-def corrupt_test(clean: Array, alpha: float, dataset: str, kind: str = GAUSSIAN) -> Array:
+def corrupt_test(clean: Array, alpha: float, dataset: str, kind: str = GAUSSIAN, draw: Array | None = None) -> Array:
     """The one noisy test set of a dataset and kind of noise, shape and dtype of ``clean``.
 
-    The draw depends on their names alone (a counter-based generator, the same on every machine), so that all cells
-    of all runs are compared on the same noisy images, and noise levels differ in nothing but alpha.
+    Args:
+        clean: images in [0, 1], shape (n, 28, 28).
+        alpha: strength of the noise.
+        dataset: name of the dataset, or of what is drawn for.
+        kind: one of `dae.config.NOISES`.
+        draw: what `draw_test` gives for them, where it is at hand: noise levels differ in nothing but alpha.
     """
     if kind == BLUR:
         return _blur(clean, alpha)
+    draw = draw_test(clean.shape, dataset, kind) if draw is None else draw
     if kind == SALT_AND_PEPPER:
-        draw = _generator(f"{kind} test noise of {dataset}").random(clean.shape, dtype=np.float32)
         return np.where(draw < alpha / 2, np.float32(0), np.where(draw >= 1 - alpha / 2, np.float32(1), clean))
-    normals = _generator(f"test noise of {dataset}").standard_normal(clean.shape, dtype=np.float32)
-    return np.clip(clean + np.float32(alpha) * normals, 0, 1)
+    return np.clip(clean + np.float32(alpha) * draw, 0, 1)
 
 
-def _generator(purpose: str) -> np.random.Generator:
+def draw_test(shape: tuple[int, ...], dataset: str, kind: str) -> Array:
+    """The random numbers behind a noisy test set: normal ones, uniform ones for salt and pepper, none for blur.
+
+    They depend on dataset and kind alone (a counter-based generator, the same on every machine), so that all cells of
+    all runs are compared on the same noisy images.
+    """
+    if kind == BLUR:
+        return np.empty(0, np.float32)
+    purpose = f"test noise of {dataset}" if kind == GAUSSIAN else f"{kind} test noise of {dataset}"
     key = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:16], "little")
-    return np.random.Generator(np.random.Philox(key=key))
+    generator = np.random.Generator(np.random.Philox(key=key))
+    if kind == SALT_AND_PEPPER:
+        return generator.random(shape, dtype=np.float32)
+    return generator.standard_normal(shape, dtype=np.float32)
 
 
 def _blur(images: Array, alpha: float) -> Array:

@@ -1,27 +1,39 @@
 """The noisy test set all models are judged on, and what it looks like without any model. NumPy only."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 import numpy.typing as npt
 
 from dae.config import GAUSSIAN
 from dae.data import Dataset
-from dae.noise import corrupt_test
+from dae.noise import corrupt_test, draw_test
 
 Array = npt.NDArray[np.float32]
 
 
+class Draws:
+    """The random numbers of a dataset's noisy test sets, those of the kind of noise used last kept."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.of = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.name))
+
+
 @dataclass(frozen=True)
 class TestSet:
-    """A dataset's test images under one kind and strength of noise. Shape (n, 28, 28), values in [0, 1]."""
+    """A dataset's test images under one kind and strength of noise. Shape (n, 28, 28), values in [0, 1].
+
+    Attributes:
+        draws: where the random numbers are kept for other strengths of the same noise; None keeps none.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     dataset: Dataset
     alpha: float
     noise: str = GAUSSIAN
+    draws: Draws | None = None
 
     @cached_property
     def clean(self) -> Array:
@@ -31,7 +43,8 @@ class TestSet:
     @cached_property
     def noisy(self) -> Array:
         """The images under the dataset's one fixed draw of noise."""
-        return corrupt_test(self.clean, self.alpha, self.dataset.name, self.noise)
+        draw = None if self.draws is None else self.draws.of(self.noise)
+        return corrupt_test(self.clean, self.alpha, self.dataset.name, self.noise, draw)
 
     @cached_property
     def mean_image(self) -> Array:

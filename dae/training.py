@@ -22,7 +22,7 @@ from dae.config import GAUSSIAN, ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.model import DenoisingAutoencoder, initialise
-from dae.testset import Array, TestSet
+from dae.testset import Array, Draws, TestSet
 
 
 class Stream(IntEnum):
@@ -82,7 +82,7 @@ class TestResult:
         return float(self.loss.mean(dtype=np.float64))
 
 
-CONDITIONS_KEPT = 4
+CONDITIONS_KEPT = 2
 """Noisy test sets that a process keeps, the last ones used: one of full MNIST takes some 60 MB."""
 
 
@@ -91,7 +91,8 @@ class Images:
 
     def __init__(self, dataset: Dataset, alpha: float, device: str, noise: str = GAUSSIAN) -> None:
         self.dataset = dataset
-        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise))
+        draws = Draws(dataset)
+        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise, draws))
         self.test_set = self._test_set(alpha, noise)
         self.train = _to_device(dataset.train, device)
         self.validation = _to_device(dataset.validation, device)

@@ -56,15 +56,16 @@ def resolving_of(given: dict[str, Any], grid: Grid, start: float) -> "Resolving 
     Raises:
         UserError: the options contradict each other or are out of range.
     """
-    from sweep.rounds import Resolving
-    from sweep.statistics import MOST_SEEDS
-
     resolve, max_seeds, budget_s = (given.pop(name) for name in ("resolve", "max_seeds", "time_budget"))
     if not resolve:
         for option, value in (("max-seeds", max_seeds), ("time-budget", budget_s)):
             if value is not None:
                 raise UserError(f"--{option} is a limit of --resolve: give both, or neither.")
         return None
+
+    from sweep.rounds import Resolving
+    from sweep.statistics import MOST_SEEDS  # and scipy, for which a run without --resolve need not wait
+
     num_given = len(grid.seeds)
     if max_seeds is None:
         max_seeds = max(DEFAULT_SEEDS, num_given)

@@ -51,12 +51,28 @@ def _without_raising(method: Method) -> Method:
 class Desk:
     """Listens to the trials of a run.
 
+    Args:
+        sweep: the folder as the run found it.
+        progress: the display.
+        tracker: the copy in W&B.
+        warn: told what went on although it should not have been.
+        at_first_news: called once, when a first trial has got somewhere.
+
     Attributes:
         out_of_memory: cells that ran out of memory beside others.
         stop_because: why no more trials should run, if so.
     """
 
-    def __init__(self, sweep: Sweep, progress: Progress, tracker: Tracker, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        sweep: Sweep,
+        progress: Progress,
+        tracker: Tracker,
+        warn: Callable[[str], None],
+        *,
+        at_first_news: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._at_first_news: Callable[[], None] | None = at_first_news
         self._sweep, self._progress, self._tracker, self._warn = sweep, progress, tracker, warn
         self._tracked: set[str] = set()
         self._errors: dict[str, set[str]] = {}
@@ -88,6 +104,9 @@ class Desk:
         if record.failure is not Failure.STORAGE:
             self._track(record)
         self._progress.progressed(record, images_per_s)
+        if self._at_first_news is not None:
+            at_first_news, self._at_first_news = self._at_first_news, None
+            at_first_news()
 
     @_without_raising
     def lost(self, key: str, reason: str, *, is_final: bool) -> None:

@@ -278,12 +278,12 @@ def _prepare_process(dataset: Path) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its workers
     threading.Thread(target=_end_with_driver, daemon=True).start()
     import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
-    import torch
     from threadpoolctl import threadpool_limits
 
+    from dae.engine import settle_process
+
     threadpool_limits(1)
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
+    settle_process()
     _prepare(pickle.loads(dataset.read_bytes()))
 
 
@@ -401,11 +401,14 @@ def _evaluate_cell(
         return answer
 
     denoised = denoise(test_set.noisy)
-    order = np.argsort(_losses(denoised, test_set), kind="stable")
+    losses = {training.alpha: _losses(denoised, test_set)}
+    order = np.argsort(losses[training.alpha], kind="stable")
     shown = order[[0, len(order) // 2, -1]]
     strengths = sorted({*STRENGTHS, training.alpha})
-    under = [images.under(strength, training.noise).test_set for strength in strengths]
-    robust = [_losses(denoise(each.noisy), each).mean(dtype=np.float64) for each in under]
+    for strength in strengths:
+        if strength not in losses:
+            under = images.under(strength, training.noise).test_set
+            losses[strength] = _losses(denoise(under.noisy), under)
     quality = Quality(
         weights=digest(weights),
         judge=digest(judge),
@@ -415,6 +418,6 @@ def _evaluate_cell(
         shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
         robust_noise=np.array([training.noise] * len(strengths)),
         robust_alpha=np.array(strengths),
-        robust_loss=np.array(robust),
+        robust_loss=np.array([losses[strength].mean(dtype=np.float64) for strength in strengths]),
     )
     return CellFiles(key).quality, quality.to_bytes()

@@ -1,10 +1,12 @@
 """From a request to a finished sweep: declare it, train what is missing, report."""
 
 import importlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,7 +87,9 @@ def run(
         store.sweep_up()
         sweep = declare(request, dataset, warn)
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=warn)
-        training = _Training(request, dataset, signals, tracker, make_progress, warn, tell, is_held)
+        training = _Training(
+            request, dataset, signals, tracker, make_progress, warn, tell, is_held, makes_report=make_report is not None
+        )
         try:
             todo = _todo(sweep, warn)
             copy_to_tracker(sweep, tracker, todo)
@@ -152,16 +156,15 @@ class _Training:
     warn: Warn
     tell: Warn
     is_held: Callable[[], bool]
+    makes_report: bool
 
     def run(self, sweep: Sweep, todo: list[Cell]) -> str | None:
         """Run the trials, round after round; why they ended early, or None."""
-        # Ray starts its processes while Tune is imported.
-        importing = threading.Thread(target=importlib.import_module, args=("sweep.tuning",))
-        importing.start()
         self.signals.be_patient()  # half of a Ray would be left behind
-        with _ray(self.request, self.dataset) as resources:
+        # More cells may follow those that are known.
+        count = len(todo) if self.request.resolving is None else sys.maxsize
+        with _ray(self.request, self.dataset, count, partial(_import_aside, "sweep.tuning")) as resources:
             self.signals.install()
-            importing.join()
             self.signals.raise_if_asked()
             stopped_because = None
             while todo and stopped_because is None:
@@ -189,7 +192,9 @@ class _Training:
         again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
         shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
         with self.make_progress(shown, resources.slots) as progress:
-            desk = Desk(sweep, progress, self.tracker, self.warn)
+            # What the report takes to import, and to draw a first time, is there when the last trial has ended.
+            prepare = partial(_import_aside, "sweep.report") if self.makes_report else lambda: None
+            desk = Desk(sweep, progress, self.tracker, self.warn, at_first_news=prepare)
             self.signals.be_patient()
             # Cells that ran out of memory beside others have one more round, with the device to themselves.
             for round_resources in (resources, resources.alone):
@@ -215,9 +220,14 @@ class _Training:
         return self.request.resolving is not None and self.request.resolving.is_late()
 
 
+def _import_aside(module: str) -> None:
+    """Import it in a thread; who needs it before it is there waits."""
+    threading.Thread(target=importlib.import_module, args=(module,), name=f"import {module}", daemon=True).start()
+
+
 @contextmanager
-def _ray(request: Request, dataset: Dataset) -> Iterator["Resources"]:
-    """A Ray to run the trials on, and what they may use of it.
+def _ray(request: Request, dataset: Dataset, count: int, meanwhile: Callable[[], None]) -> Iterator["Resources"]:
+    """A Ray to run ``count`` trials on, and what they may use of it; ``meanwhile`` is called once it is on its way.
 
     Raises:
         UserError: a cluster that cannot run this sweep; why, for all of its nodes.
@@ -226,13 +236,17 @@ def _ray(request: Request, dataset: Dataset) -> Iterator["Resources"]:
 
     if request.address is None:
         assert request.cpus is not None and request.gpus is not None  # noqa: PT018  (this machine's are known)
-        resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu)
+        resources = session.Resources(
+            cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu
+        ).for_trials(count)
         dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
-        with session.local_cluster(resources, dataset_bytes):
+        with session.local_cluster(resources, dataset_bytes, meanwhile):
             yield resources
         return
     with session.running_cluster(request.address):
         from sweep import preflight
+
+        meanwhile()
 
         resources = session.cluster_resources(
             cpus=request.cpus,

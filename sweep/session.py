@@ -6,7 +6,8 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,8 +34,19 @@ os.environ |= {
 caches.keep_beside_ray()
 import ray  # noqa: E402  (reads the environment when it is imported)
 
+OF_OWN_RAY = {
+    # What a worker imports while it waits for its first trial: torch and Tune, some seconds.
+    "RAY_preload_python_modules": "sweep.trial,sweep.tuning",
+    # A raylet that is a moment too early for its own object store would wait for a whole second.
+    "RAY_raylet_client_connect_timeout_milliseconds": "50",
+    "RAY_raylet_client_num_connect_attempts": "200",
+}
+"""Read by the processes of a Ray that this command starts."""
+
+
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 8.0
+REGISTER_TIMEOUT_S = 20.0
 """Together below the 15 s within which a user is to know; Ray itself would take 40 s."""
 
 
@@ -83,6 +95,10 @@ class Resources:
         """Part of a GPU's memory for one trial; each process's CUDA context takes some hundred MB beside it."""
         return 0.9 / self.trials_per_gpu
 
+    def for_trials(self, count: int) -> "Resources":
+        """No more cores than so many trials take, as Ray starts a process for each before any is asked for."""
+        return replace(self, cpus=min(self.cpus, math.ceil(min(self.slots, count) * self.trial["cpu"])))
+
     @property
     def alone(self) -> "Resources":
         """The same machines, one trial at a time on each GPU, or on all cores of a machine."""
@@ -97,14 +113,20 @@ class Resources:
 
 
 @contextmanager
-def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
+def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[[], None]) -> Iterator[None]:
     """A Ray of this command's own, closed to others by its token, gone when it ends.
+
+    Args:
+        resources: what trials may use in all.
+        dataset_bytes: size of what they share.
+        meanwhile: called when Ray's processes were started, which takes them a while.
 
     Raises:
         UserError: it does not start.
     """
     if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ.update(OF_OWN_RAY)
     session = _session(
         address="local",
         num_cpus=max(resources.cpus, 1),
@@ -114,7 +136,8 @@ def local_cluster(resources: Resources, dataset_bytes: int) -> Iterator[None]:
     )
     with ExitStack() as started:
         try:
-            started.enter_context(session)
+            with _lean_start(meanwhile):
+                started.enter_context(session)
         except Exception as error:  # of any kind: Ray has no one word for it
             reason = " ".join(str(error).split())
             raise UserError(
@@ -205,6 +228,50 @@ def _session(**options: Any) -> Iterator[None]:
     finally:
         _shared.clear()
         ray.shutdown()
+
+
+@contextmanager
+def _lean_start(meanwhile: Callable[[], None]) -> Iterator[None]:
+    """Let `ray.init` start no more than trials need, and call ``meanwhile`` while it waits.
+
+    It would start a dashboard and wait for it, an autoscaler and a copier of logs as well: Python processes that
+    nobody asks anything. Ray's own options for them are none of `ray.init`'s.
+    """
+    from ray._private.node import Node
+
+    def start_raylet(node: Node, *arguments: Any) -> None:
+        replaced["start_raylet"](node, *arguments)
+        meanwhile()
+        _wait_registered(node)
+
+    def nothing(_node: Node, **_options: Any) -> None: ...
+
+    replacements: dict[str, Callable[..., None]] = {
+        "start_raylet": start_raylet,
+        "start_api_server": nothing,
+        "start_monitor": nothing,
+        "start_log_monitor": nothing,
+    }
+    replaced = {name: getattr(Node, name) for name in replacements}
+    try:
+        for name, method in replacements.items():
+            setattr(Node, name, method)
+        yield
+    finally:
+        for name, method in replaced.items():
+            setattr(Node, name, method)
+
+
+def _wait_registered(node: Any) -> None:
+    """Wait for the raylet that was started; Ray itself would look once a second."""
+    deadline = time.monotonic() + REGISTER_TIMEOUT_S
+    while time.monotonic() < deadline and not node.get_gcs_client().get_all_node_info():
+        time.sleep(0.02)
+
+
+def is_own() -> bool:
+    """Whether Ray's processes are children of this one, and have its environment."""
+    return bool(ray._private.worker._global_node.head)
 
 
 def _check_answers(address: str) -> str:

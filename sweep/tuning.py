@@ -26,7 +26,8 @@ from sweep.records import DRAINED, Record, Status
 from sweep.session import Resources
 
 # Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
-class_cache.ENV_VARS_TO_PROPAGATE = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
+TOLD_TO_TRIALS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
+class_cache.DEFAULT_ENV_VARS = {}
 
 # To count what is used Tune would import wandb, a second for a statistic that is turned off.
 usage.tag_callbacks = lambda _callbacks: True
@@ -165,6 +166,8 @@ def run_trials(
     A cell whose process or node died is continued by another one, up to ``max_retries`` times; one
     whose node was drained is continued elsewhere however often.
     """
+    # A process with an environment of its own has to be started; one that waits would not do.
+    class_cache.ENV_VARS_TO_PROPAGATE = set() if session.is_own() else TOLD_TO_TRIALS
     trainable = tune.with_resources(
         tune.with_parameters(CellTrial, job=job, shared=[session.shared(dataset)]),
         tune.PlacementGroupFactory([_upper(resources.trial)]),

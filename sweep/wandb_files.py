@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 FINISHED = "wandb/.finished"
@@ -12,8 +12,9 @@ FINISHED = "wandb/.finished"
 
 def of_run(folder: Path, run_id: str) -> list[Path]:
     """The files of all runs with this id in a sweep's folder, oldest first."""
-    # wandb ends the folder's name with the id: so the folders of a thousand other runs need not be looked into.
-    return sorted((folder / "wandb").glob(f"*run-*{run_id}/run-{run_id}.wandb"))
+    # wandb puts the id into the folder's name, so that the folders of a thousand other runs need not be looked into. A
+    # number follows where another one of the same second has that name.
+    return sorted((folder / "wandb").glob(f"*run-*{run_id}*/run-{run_id}.wandb"))
 
 
 def offline(folder: Path) -> list[Path]:
@@ -58,8 +59,12 @@ def may_be_uploaded(file: Path) -> bool:
 
 def last_epoch(file: Path) -> int:
     """The last epoch in a run's file, 0 without one. Only the file itself says what a sync of it has uploaded."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    # That command becomes another program, which leaves its temporary folders behind.
+    # What `wandb leet inspect --json FILE` runs; that would import wandb first, for a second.
+    wandb = find_spec("wandb")
+    assert wandb is not None and wandb.origin is not None  # noqa: PT018  (a dependency)
+    core = str(Path(wandb.origin).parent / "bin" / "wandb-core")
+    command = [core, "leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(file.parent)]
+    # It leaves its temporary folders behind.
     cache = file.parents[1] / ".cache"
     cache.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"WANDB_MODE": "offline", "TMPDIR": str(cache)}

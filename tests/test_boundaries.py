@@ -45,6 +45,22 @@ def test_a_trial_knows_no_ray() -> None:
     assert loaded_by("sweep.trial") & {"ray", "wandb", "click", "matplotlib"} == set()
 
 
+def test_a_training_loads_no_compiler() -> None:
+    code = """
+import sys
+from pathlib import Path
+from dae import data
+from dae.config import ModelConfig, TrainConfig
+from dae.training import Images, Training
+images = Images(data.load("mnist-5k", Path(), 0.05), 0.5, "cpu")
+training = Training(ModelConfig(depth=1, latent=5), TrainConfig(epochs=1), images)
+training.run_epoch(), training.test()
+slow = {"torch._dynamo", "torch._inductor", "triton", "sympy"} & set(sys.modules)
+assert not slow, slow
+"""
+    assert "torch" in loaded_by(code=code)
+
+
 def test_the_driver_does_without_torch() -> None:
     assert loaded_by("sweep.runner", "sweep.job", "sweep.progress") & HEAVY == set()
 

@@ -282,6 +282,14 @@ def test_the_key_of_wandb_is_in_no_file_and_no_log(finished: tuple[Command, Stor
     tracked.assert_no_key(command.temporary)
 
 
+def test_ray_starts_what_trials_need_and_no_process_in_vain(finished: tuple[Command, Store]) -> None:
+    logs = {path.name for path in finished[0].temporary.rglob("session_*/logs/*")}
+    assert {"gcs_server.out", "raylet.out", "runtime_env_agent.log"} <= logs
+    assert [name for name in logs if re.match(r"(dashboard|monitor|log_monitor)\.", name)] == []
+    workers = [name for name in logs if name.startswith("python-core-worker-")]
+    assert len(workers) == 2, "the trials ran in the processes that Ray had waiting"
+
+
 def test_no_process_outlives_the_command(finished: tuple[Command, Store]) -> None:
     assert finished[0].left_after(30) == {}
 

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from tracked import KEY, MANIFEST, Run, assert_no_key, epochs, files, mark_synced, only_run, record, run_cell, runs
 
+from sweep import wandb_files
 from sweep.records import Status
 from sweep.tracking import Tracker
 from sweep.wandb_service import MODES, resolve_mode
@@ -235,6 +236,16 @@ def test_only_later_epochs_follow_a_synced_run(track, folder):
         assert run.start["resume"] is True
         assert run.start["run_id"] == Run(synced).start["run_id"]
     assert synced.read_bytes() == before
+
+
+def test_runs_of_one_second_are_told_by_a_number_behind_the_id(folder):
+    files = [folder / "wandb" / f"offline-run-20261126_120000-{name}" / "run-abc.wandb" for name in ("abc", "abc-1")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    assert wandb_files.of_run(folder, "abc") == files
+    wandb_files.remove_unsynced(folder, "abc")
+    assert list((folder / "wandb").iterdir()) == []
 
 
 def test_a_run_synced_before_its_end_is_written_again(track, folder):
