@@ -16,12 +16,28 @@ from sweep.facets import facets
 from sweep.grid import AXES, Cell, Grid, axes_text, suffix, value_text
 from sweep.matching import WIDTH
 from sweep.records import Status, Sweep, check_sweep, gather
-from sweep.request import Request
+from sweep.request import TRIALS_PER_GPU, Request
 from sweep.signals import Signals
 from sweep.store import Damaged, Store, open_store
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+AUTO = "auto"
+
+
+class Sharing(click.ParamType[int | str]):
+    """A number, or that it is to be measured."""
+
+    name = "K|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or `AUTO`."""
+        try:
+            return AUTO if value == AUTO else int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of trials nor auto.", param, ctx)
 
 
 @click.command()
@@ -33,7 +49,13 @@ if TYPE_CHECKING:
 @click.option("--address", metavar="ADDRESS", help="Use the Ray cluster at auto or ip:port, from one of its machines.")
 @click.option("--allow-autoscaling", is_flag=True, help="The cluster grows: do not check what it has now.")
 @click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all there are]")
-@click.option("--trials-per-gpu", type=int, help="Trials that share a GPU; each asks for 1/k of it.  [default: 3]")
+@click.option(
+    "--trials-per-gpu",
+    type=Sharing(),
+    default=str(TRIALS_PER_GPU),
+    show_default=True,
+    help="Trials that share a GPU, each asks for 1/k of it; auto: measure how many get most done.",
+)
 @click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all there are]")
 @click.option(
     "--wandb",
@@ -85,7 +107,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
     # A cluster's are known once it was joined.
     cpus = machine.cpu_count() if given["cpus"] is None and address is None else given["cpus"]
     gpus = machine.gpu_count() if given["gpus"] is None and address is None else given["gpus"]
-    trials_per_gpu = 3 if given["trials_per_gpu"] is None else given["trials_per_gpu"]
+    trials_per_gpu = None if given["trials_per_gpu"] == AUTO else given["trials_per_gpu"]
     for option, value, least in (
         ("cpus", cpus, 1),
         ("gpus", gpus, 0),

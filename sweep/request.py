@@ -7,6 +7,9 @@ from sweep.grid import Grid, Settings
 from sweep.rounds import Resolving
 from sweep.store import Store
 
+TRIALS_PER_GPU = 3
+"""How many share a GPU where nobody says or measures it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
@@ -15,6 +18,7 @@ class Request:
     Attributes:
         cpus: cores the sweep may use in all; None for all that a cluster has.
         gpus: likewise.
+        trials_per_gpu: how many share a GPU; None to measure what is best.
         address: of a Ray cluster that runs; None for a Ray of this command's own.
     """
 
@@ -24,7 +28,7 @@ class Request:
     data_dir: Path
     cpus: int | None
     gpus: int | None
-    trials_per_gpu: int
+    trials_per_gpu: int | None
     wandb_mode: str
     project: str
     max_retries: int = 3
@@ -37,4 +41,4 @@ class Request:
     @property
     def slots(self) -> int:
         """Trials that run at the same time, as far as is known before a cluster is joined."""
-        return (self.gpus or 0) * self.trials_per_gpu or self.cpus or 1
+        return (self.gpus or 0) * (self.trials_per_gpu or TRIALS_PER_GPU) or self.cpus or 1

@@ -26,12 +26,13 @@ from sweep.records import (
     check_files,
     gather,
 )
-from sweep.request import Request
+from sweep.request import TRIALS_PER_GPU, Request
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store
 from sweep.tracking import Tracker
 
 if TYPE_CHECKING:
+    from sweep.job import Job
     from sweep.session import Resources
 
 Warn = Callable[[str], None]
@@ -166,12 +167,23 @@ class _Training:
         with _ray(self.request, self.dataset, count, partial(_import_aside, "sweep.tuning")) as resources:
             self.signals.install()
             self.signals.raise_if_asked()
-            stopped_because = None
+            resources, stopped_because = self._shared(resources, sweep, todo), None
             while todo and stopped_because is None:
                 stopped_because = self._round(sweep, todo, resources)
                 if stopped_because is None:
                     sweep, todo = self.next_round(gather(self.request.store), resources.slots)
         return stopped_because
+
+    def _shared(self, resources: "Resources", sweep: Sweep, todo: list[Cell]) -> "Resources":
+        """The same, shared by as many trials a GPU as were measured to be best, if that was asked for."""
+        if self.request.trials_per_gpu is not None or not resources.gpus:
+            return resources
+        from sweep import probe
+
+        self.tell(f"{sweep.manifest.name}: measuring how many trials a GPU should take")
+        choice = probe.choose(todo, _job(sweep, resources), self.dataset, resources, self.signals.raise_if_asked)
+        self.tell(f"{sweep.manifest.name}: {choice.trials} a GPU; {choice.because}")
+        return replace(resources, trials_per_gpu=choice.trials)
 
     def next_round(self, sweep: Sweep, slots: int) -> tuple[Sweep, list[Cell]]:
         """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
@@ -185,9 +197,7 @@ class _Training:
     def _round(self, sweep: Sweep, todo: list[Cell], resources: "Resources") -> str | None:
         """Train these cells; why it ended early, or None."""
         from sweep import tuning
-        from sweep.job import Job, git_commit
 
-        commit, settings, device = git_commit(), sweep.manifest.settings, "cuda" if resources.gpus else "cpu"
         # A completed cell whose files are damaged begins anew.
         again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
         shown = replace(sweep, records={key: each for key, each in sweep.records.items() if key not in again})
@@ -200,7 +210,7 @@ class _Training:
             for round_resources in (resources, resources.alone):
                 tuning.run_trials(
                     todo,
-                    Job(sweep.store, settings, device, round_resources.memory_share, commit),
+                    _job(sweep, round_resources),
                     self.dataset,
                     round_resources,
                     desk,
@@ -220,6 +230,13 @@ class _Training:
         return self.request.resolving is not None and self.request.resolving.is_late()
 
 
+def _job(sweep: Sweep, resources: "Resources") -> "Job":
+    from sweep.job import Job, git_commit
+
+    device = "cuda" if resources.gpus else "cpu"
+    return Job(sweep.store, sweep.manifest.settings, device, resources.memory_share, git_commit())
+
+
 def _import_aside(module: str) -> None:
     """Import it in a thread; who needs it before it is there waits."""
     threading.Thread(target=importlib.import_module, args=(module,), name=f"import {module}", daemon=True).start()
@@ -234,11 +251,10 @@ def _ray(request: Request, dataset: Dataset, count: int, meanwhile: Callable[[],
     """
     from sweep import session
 
+    sharing = request.trials_per_gpu or TRIALS_PER_GPU
     if request.address is None:
         assert request.cpus is not None and request.gpus is not None  # noqa: PT018  (this machine's are known)
-        resources = session.Resources(
-            cpus=request.cpus, gpus=request.gpus, trials_per_gpu=request.trials_per_gpu
-        ).for_trials(count)
+        resources = session.Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=sharing).for_trials(count)
         dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
         with session.local_cluster(resources, dataset_bytes, meanwhile):
             yield resources
@@ -251,7 +267,7 @@ def _ray(request: Request, dataset: Dataset, count: int, meanwhile: Callable[[],
         resources = session.cluster_resources(
             cpus=request.cpus,
             gpus=request.gpus,
-            trials_per_gpu=request.trials_per_gpu,
+            trials_per_gpu=sharing,
             allow_autoscaling=request.allow_autoscaling,
         )
         preflight.check(

@@ -21,6 +21,8 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from dae.data import Dataset
+from dae.engine import settle_process
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.job import Job
@@ -38,6 +40,14 @@ from sweep.records import (
     read_record,
 )
 from sweep.store import Damaged, digest, seal, unseal
+
+
+def prepare(job: Job, dataset: Dataset) -> Images:
+    """Set this process up for trials of a job; what they train on, on its device."""
+    if job.device == "cuda":
+        torch.cuda.set_per_process_memory_fraction(job.memory_share)
+    settle_process()
+    return Images(dataset, job.settings.alpha, job.device, job.settings.noise)
 
 
 class Superseded(Exception):

@@ -54,16 +54,10 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
 
     def setup(self, config: dict[str, Any], *, job: Job, shared: list[Any]) -> None:
         """Once a process; the dataset is in the node's object store, or comes there."""
-        import torch
+        from sweep.trial import prepare
 
-        from dae.engine import settle_process
-        from dae.training import Images
-
-        if job.device == "cuda":
-            torch.cuda.set_per_process_memory_fraction(job.memory_share)
-        settle_process()
         self._job = job
-        self._images = Images(ray.get(shared[0]), job.settings.alpha, job.device, job.settings.noise)
+        self._images = prepare(job, ray.get(shared[0]))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

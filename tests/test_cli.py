@@ -132,6 +132,7 @@ RUN_ONLY = [
     (["--gpus=-1"], ["--gpus -1 is out of range", "at least 0"]),
     (["--cpus", "0"], ["--cpus 0 is out of range", "at least 1"]),
     (["--trials-per-gpu", "0"], ["--trials-per-gpu 0 is out of range", "at least 1"]),
+    (["--trials-per-gpu", "many"], ["'many' is neither a number of trials nor auto", "--trials-per-gpu"]),
     (["--wandb", "perhaps"], ["'perhaps' is not one of", "offline"]),
     (["--batch-size", "3201", "--gpus", "0"], ["batch size 3201 is larger than the 3200", "--train-fraction"]),
     (["--storage", "file", "--gpus", "0"], ["cannot write to", "Give a --storage that can be written"]),
