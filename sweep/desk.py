@@ -16,6 +16,7 @@ from sweep.progress import Progress
 from sweep.records import (
     DRAINED,
     LOST,
+    Attempt,
     CellFiles,
     Failure,
     Record,
@@ -153,10 +154,10 @@ class Desk:
             record = Record.new(cell, manifest.settings, dataset)
         if record.status is not Status.RUNNING and record.attempts and record.attempts[-1].ended_at is not None:
             return record
-        attempts = record.attempts
-        if attempts and attempts[-1].ended_at is None:
-            attempts = (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=_lost(reason)))
-        record = replace(record, attempts=attempts)
+        begun, last = record.attempts, Attempt(token="", started_at=now())  # lost before it could write its name
+        if begun and begun[-1].ended_at is None:
+            begun, last = begun[:-1], begun[-1]
+        record = replace(record, attempts=(*begun, replace(last, ended_at=now(), reason=_lost(reason))))
         if is_final:
             is_memory = "out of memory" in reason.lower()
             advice = "; lower --batch-size or --width" if is_memory else ""

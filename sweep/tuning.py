@@ -36,6 +36,10 @@ REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
 
 
+NEEDED_BY_TUNE = {"done", "training_iteration", "trial_id"}
+"""Of a result; of whatever else it holds Tune would keep statistics in memory until the end of the sweep."""
+
+
 class Listener(Protocol):
     """Who wants to know how the trials are doing. Called from the driver's one thread."""
 
@@ -100,6 +104,8 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
     ) -> None:
         self._nodes[trial.trial_id] = result["node"]
         self._listener.progressed(Record.from_bytes(result["record"]), result["images_per_s"])
+        for name in set(result) - NEEDED_BY_TUNE:
+            del result[name]
 
     def on_trial_recover(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         reason = _reason(trial)

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -424,11 +425,24 @@ def desk(store: Store) -> tuple[Desk, Listener]:
     return Desk(gather(store), Listener(), tracker, pytest.fail), tracker  # type: ignore[arg-type]
 
 
+def test_tune_is_left_nothing_to_keep_of_what_a_trial_reported() -> None:
+    from sweep.tuning import _Forwarder
+
+    record, listener = Record.new(CELL, SMALL, {}), Listener()
+    needed = {"done": False, "training_iteration": 1, "trial_id": "a"}
+    result = {"record": record.to_bytes(), "images_per_s": 7.0, "node": "n", "pid": 1, "time_total_s": 2.0} | needed
+    _Forwarder(listener).on_trial_result(1, [], SimpleNamespace(trial_id="a"), result)  # type: ignore[arg-type]
+    assert listener.told == [("progressed", record, 7.0)]
+    assert result == needed
+
+
 def test_a_process_lost_for_good_ends_its_cell_as_failed(sweep_copy: Store, digits: Dataset) -> None:
     running = replace(Record.new(CELL, SMALL, {"name": "mnist-5k", "fingerprint": digits.fingerprint}), generation=2)
     sweep_copy.write(FILES.record, running.to_bytes())
     one, tracker = desk(sweep_copy)
     one.lost(CELL.key, "SIGKILL", is_final=False)
+    (attempt,) = read_record(sweep_copy, CELL).attempts
+    assert (attempt.token, attempt.reason) == ("", "lost: SIGKILL"), "it died before it could write its name"
     assert read_record(sweep_copy, CELL).status is Status.RUNNING
     one.lost(CELL.key, "SIGKILL", is_final=True)
     record = read_record(sweep_copy, CELL)
