@@ -118,14 +118,17 @@ def loss_bars(findings: Findings) -> Figure:
     top, bars = max([highest, *linear.values()]), len(grid.depths) * len(grid.latents)
     # Values are printed upright where there is room, then upended; beyond that the table has them.
     font = UPRIGHT if bars <= 9 else 6.5 if bars <= 60 else 0.0
+    label = top * (0.09 if font == UPRIGHT else 0.2)  # its height, and the gap below it
     for result in found:
         place, step = grouped(result, grid.depths, grid.latents)
+        line = linear.get(result.config.latent)
         if result.mean is None:
             _hole_bar(axes, place, step, highest, hole_word(result))
         else:
-            _bar(axes, place, step, result, colours[result.config.latent], font)
-        if result.config.latent in linear:
-            line = linear[result.config.latent]
+            high = max(*result.losses, (result.interval or (0, 0))[1])
+            base = line if line is not None and high <= line < high + label else high
+            _bar(axes, place, step, result, colours[result.config.latent], font, base)
+        if line is not None:
             axes.plot([place - step * 0.46, place + step * 0.46], [line, line], color=INK, lw=1.4, zorder=4)
     depth_ticks(axes, grid.depths)
     axes.set_ylim(0, top * (1.13 if font in (UPRIGHT, 0.0) else 1.24))
@@ -139,22 +142,21 @@ def loss_bars(findings: Findings) -> Figure:
     return figure
 
 
-def _bar(axes: Axes, place: float, step: float, result: Result, colour: str, font: float) -> None:
+def _bar(axes: Axes, place: float, step: float, result: Result, colour: str, font: float, base: float) -> None:
+    """A bar with its value above ``base``."""
     assert result.mean is not None
     flags = {flag for record in result.records for flag in flags_of(record)}
     hatch = "xxx" if "collapsed" in flags else "///" if flags else None
     axes.bar(place, result.mean, step * 0.92, color=colour, hatch=hatch, edgecolor="white", lw=0)
-    high = max(result.losses)
     if result.interval is not None:
         spread = np.linspace(-0.26, 0.26, len(result.losses)) * step
         size = 3.2 if step > 0.1 else 1.8
         axes.plot(place + spread, result.losses, "o", ms=size, mfc="white", mec=INK, mew=0.6, zorder=3)
-        low, high = result.interval[0], max(high, result.interval[1])
-        axes.plot([place, place], [max(0.0, low), result.interval[1]], color=INK, lw=1.1, zorder=2.5)
+        axes.plot([place, place], [max(0.0, result.interval[0]), result.interval[1]], color=INK, lw=1.1, zorder=2.5)
     if font:
         axes.annotate(
             f"{result.mean:.5f}",
-            (place, high),
+            (place, base),
             xytext=(0, 4),
             textcoords="offset points",
             ha="center",

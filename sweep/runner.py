@@ -263,7 +263,6 @@ def _ray(request: Request, dataset: Dataset, count: int, meanwhile: Callable[[],
         from sweep import preflight
 
         meanwhile()
-
         resources = session.cluster_resources(
             cpus=request.cpus,
             gpus=request.gpus,

@@ -34,19 +34,10 @@ os.environ |= {
 caches.keep_beside_ray()
 import ray  # noqa: E402  (reads the environment when it is imported)
 
-OF_OWN_RAY = {
-    # What a worker imports while it waits for its first trial: torch and Tune, some seconds.
-    "RAY_preload_python_modules": "sweep.trial,sweep.tuning",
-    # A raylet that is a moment too early for its own object store would wait for a whole second.
-    "RAY_raylet_client_connect_timeout_milliseconds": "50",
-    "RAY_raylet_client_num_connect_attempts": "200",
-}
-"""Read by the processes of a Ray that this command starts."""
-
+REGISTER_TIMEOUT_S = 20.0
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 8.0
-REGISTER_TIMEOUT_S = 20.0
 """Together below the 15 s within which a user is to know; Ray itself would take 40 s."""
 
 
@@ -126,7 +117,14 @@ def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[
     """
     if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ.update(OF_OWN_RAY)
+    # What a worker imports while it waits for its first trial; torch and Tune take some seconds.
+    warm_up = ["sweep.trial", "sweep.tuning", *["dae.kernels"] * bool(resources.gpus)]
+    os.environ |= {
+        "RAY_preload_python_modules": ",".join(warm_up),
+        # A raylet that is a moment too early for its own object store would wait for a whole second.
+        "RAY_raylet_client_connect_timeout_milliseconds": "50",
+        "RAY_raylet_client_num_connect_attempts": "200",
+    }
     session = _session(
         address="local",
         num_cpus=max(resources.cpus, 1),

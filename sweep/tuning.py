@@ -16,6 +16,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.air._internal import usage
 from ray.tune.execution import class_cache
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
@@ -31,6 +32,21 @@ class_cache.DEFAULT_ENV_VARS = {}
 
 # To count what is used Tune would import wandb, a second for a statistic that is turned off.
 usage.tag_callbacks = lambda _callbacks: True
+
+_reuse = TuneController._maybe_reuse_cached_actor
+
+
+def _reuse_unless_another_trial_comes(controller: TuneController, trial: TuneTrial) -> bool:
+    """Whether ``trial`` was given an actor that is free.
+
+    Tune gives it to a trial whose own actor is still starting as well, and ends that one. With cells shorter than such
+    a start one actor would do all the work, and those beside it would be started and ended without end.
+    """
+    has_own = trial in controller._trial_to_actor
+    return not (has_own and not controller._search_alg.is_finished()) and bool(_reuse(controller, trial))
+
+
+TuneController._maybe_reuse_cached_actor = _reuse_unless_another_trial_comes
 
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""

@@ -428,6 +428,17 @@ def sabotaged(program: Path, condition: str) -> Path:
     return program
 
 
+def test_cells_shorter_than_the_start_of_a_process_do_not_cost_processes(start: Any, tmp_path: Path) -> None:
+    words = ["run", "--dataset", "mnist-5k", "--depths", "1", "--latents", "5", "--seeds", "0..23", "--epochs", "1",
+             "--train-fraction", "0.02", "--batch-size", "64", "--cpus", "3", "--gpus", "0", "--no-report",
+             "--wandb", "disabled", "--storage", tmp_path / "sweeps"]  # fmt: skip
+    command = start(*words)
+    assert command.wait() == 0, command.text
+    logs = {path.name for path in command.temporary.rglob("session_*/logs/*")}
+    assert len([name for name in logs if name.startswith("python-core-worker-")]) <= 4
+    assert len(gather(Store(tmp_path / "sweeps" / "mnist-5k")).completed) == 24
+
+
 def test_one_cell_diverges_one_fails_and_the_others_go_on(start: Any, tmp_path: Path) -> None:
     store = Store(tmp_path / "sweeps" / "wild")
     # Of these cells only the first kernel of depth 1, latent 5 is so large.
