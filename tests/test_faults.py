@@ -452,13 +452,13 @@ def listening(pids: Sequence[int]) -> set[str]:
 
 def test_a_cell_that_runs_out_of_memory_beside_others_is_completed_alone(launch: Callable[..., Driver]) -> None:
     """The system refuses memory to the processes of the first round; those of the second one may have it."""
-    wide = ["--depths", "1,2", "--width", "3000", "--epochs", "1", "--train-fraction", "0.05", "--cpus", "2"]
+    wide = ["--depths", "1,2", "--width", "1500", "--epochs", "1", "--train-fraction", "0.05", "--cpus", "2"]
     wide += ["--batch-size", "128"]
     driver = launch([*LONG, *wide])
     large = CellFiles("DAE_2_5-s0")
     assert driver.wait_until(driver.store.path(large.log).is_file, "the large cell")
     for process in driver.trials:
-        limit = address_space(process.pid) + 400 * 2**20  # enough for what is imported; a layer's output takes 260 MB
+        limit = address_space(process.pid) + 220 * 2**20  # enough for what is imported; a layer's output takes 130 MB
         resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
     driver.finish()
     first, second = gather(driver.store).records["DAE_2_5-s0"].attempts
