@@ -118,6 +118,8 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
             raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
     if address is None:
         machine.check_gpus(gpus)
+        if cpus > machine.cpu_count():
+            warn(f"--cpus {cpus}: this machine has {machine.cpu_count()}; trials take turns on them")
 
     from rich.console import Console
 
@@ -146,7 +148,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
         make_progress=lambda sweep, slots: Progress(
             console, sweep.manifest.grid.cells, sweep.records, settings, slots, quiet=quiet, start=start
         ),
-        warn=lambda message: click.echo(f"Warning: {message.rstrip('.')}.", err=True),
+        warn=warn,
         tell=lambda message: None if quiet else click.echo(message),
         make_report=None if no_report else _report,
     )
@@ -242,6 +244,11 @@ def print_results(console: "Console", sweep: Sweep) -> None:
         console.print(table)
         for note in loss_notes(facet):
             console.print(f"* {note}", highlight=False, markup=False)
+
+
+def warn(message: str) -> None:
+    """Tell of what goes on although it should not have been."""
+    click.echo(f"Warning: {message.rstrip('.')}.", err=True)
 
 
 def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:

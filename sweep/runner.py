@@ -96,6 +96,7 @@ def run(
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
             if not todo:
+                tell(f"{sweep.manifest.name}: nothing to train, every cell has its result")
                 sweep, todo = training.next_round(sweep, request.slots)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
@@ -176,7 +177,10 @@ class _Training:
 
     def _shared(self, resources: "Resources", sweep: Sweep, todo: list[Cell]) -> "Resources":
         """The same, shared by as many trials a GPU as were measured to be best, if that was asked for."""
-        if self.request.trials_per_gpu is not None or not resources.gpus:
+        if self.request.trials_per_gpu is not None:
+            return resources
+        if not resources.gpus:
+            self.warn("--trials-per-gpu auto: the sweep uses no GPU, so there is nothing to measure")
             return resources
         from sweep import probe
 

@@ -219,13 +219,14 @@ def _session(**options: Any) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
     ray._private.utils.set_sigterm_handler = lambda _handler: None
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    try:
-        with watching():
+    with watching() as all_started:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        all_started()
+        try:
             yield
-    finally:
-        _shared.clear()
-        ray.shutdown()
+        finally:
+            _shared.clear()
+            ray.shutdown()
 
 
 @contextmanager

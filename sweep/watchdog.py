@@ -5,10 +5,11 @@ well, of their raylet's death (``report_raylet_error_logs`` in ``ray/_private/pr
 """
 
 import os
+import select
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from signal import SIGKILL
 
 from sweep.processes import Process, descendants, wait_gone
@@ -16,32 +17,61 @@ from sweep.processes import Process, descendants, wait_gone
 GRACE_S = 3.0
 """How long they may take to end by themselves."""
 
+LOOK_EVERY_S = 0.2
+"""How often to look what there is, while the driver starts processes."""
+
+PATIENT = ("ray::IDLE", "ray::CellTrial", "ray::ResourceTrainable", "default_worker", "wandb-core")
+"""Ray's workers end with their raylet, and wandb's process when it has written what is left."""
+
+STARTED, WELL = b"started\n", b"all is well\n"
+
 
 @contextmanager
-def watching() -> Iterator[None]:
-    """Should this process be killed meanwhile, what it has started by now is ended; nothing else ever is."""
-    # Ray's workers end with their raylet, and wandb's process when it has written what is left.
-    patient = ("ray::IDLE", "default_worker", "wandb-core")
-    started = [each for each in descendants(os.getpid()) if not any(name in each.command for name in patient)]
+def watching() -> Iterator[Callable[[], None]]:
+    """Should this process be killed meanwhile, what it has started is ended; nothing else ever is.
+
+    Yields:
+        To be called when it has started everything: what it starts later is left alone.
+    """
     watchdog = subprocess.Popen(
-        [sys.executable, "-m", __name__, *(each.name for each in started)],
+        [sys.executable, "-m", __name__, str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+    def all_started() -> None:
+        assert watchdog.stdin is not None
+        with suppress(OSError):  # somebody ended the watchdog
+            os.write(watchdog.stdin.fileno(), STARTED)
+
     try:
-        yield
+        yield all_started
     finally:
-        watchdog.communicate(b"all is well")
+        watchdog.communicate(WELL)
 
 
 def main() -> None:
-    """Wait for a word of the driver's, or for its death: then end the processes named that live on."""
-    if sys.stdin.read():
-        return
-    for process in wait_gone([Process.named(name) for name in sys.argv[1:]], GRACE_S):
-        process.send(SIGKILL)
+    """Wait for the driver's last word, or for its death: then end those of its processes that live on."""
+    driver, found, is_starting = int(sys.argv[1]), dict[str, Process](), True
+    while True:
+        said = b""
+        if select.select([0], [], [], LOOK_EVERY_S if is_starting else None)[0]:
+            said = os.read(0, 1024)
+            if WELL in said:
+                return
+            if not said:
+                break
+        if is_starting:
+            found |= {each.name: each for each in descendants(driver) if each.pid != os.getpid()}
+        is_starting = is_starting and STARTED not in said
+    # What one of them has started since.
+    found |= {each.name: each for known in list(found.values()) for each in descendants(known.pid)}
+    for process in wait_gone(found.values(), GRACE_S):
+        now = Process.of(process.pid)
+        if now is not None and not any(name in now.command for name in PATIENT):
+            process.send(SIGKILL)
 
 
 if __name__ == "__main__":

@@ -434,6 +434,17 @@ def test_a_run_leaves_no_process_and_no_file_elsewhere_and_neither_does_an_inter
     assert gather(again.store).damaged == {}
 
 
+def test_a_driver_killed_while_ray_starts_leaves_nothing(launch: Callable[..., Driver]) -> None:
+    driver = launch([*LONG, "--wandb", "disabled"])
+    assert driver.wait_until(
+        lambda: any("dashboard/agent.py" in each.command for each in driver.below), "Ray's agents, which outlive it"
+    )
+    started = driver.below
+    driver.process.kill()
+    assert driver.process.wait(10) == -signal.SIGKILL
+    assert wait_gone(started, 15) == []
+
+
 def listening(pids: Sequence[int]) -> set[str]:
     """The IPv4 and IPv6 addresses on which these processes listen."""
     sockets = set()
