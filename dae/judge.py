@@ -40,7 +40,7 @@ class JudgeResult:
 
     Attributes:
         epochs: passes over the training images, until the weights that were kept.
-        accuracy_validation: share of the clean validation images that these weights read rightly.
+        accuracy_validation: share of the clean validation images looked at that these weights read rightly.
     """
 
     epochs: int
