@@ -81,7 +81,9 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
         width = max(len(each.where) for each in found)
         for each in found:
             click.echo(f"{each.where:<{width}}  {each.what}")
-        click.echo(f"{len(found)} disagreement{'s' * (len(found) != 1)} in {sweep.store.at()}; {sweep.tally}")
+        cells = [cell for cell in sweep.manifest.grid.cells if cell.key not in sweep.damaged]
+        wrong = len(found) - sum(not sweep.status(cell).is_final for cell in cells)
+        click.echo(f"{wrong} disagreement{'s' * (wrong != 1)} in {sweep.store.at()}; {sweep.tally}")
         ctx.exit(1)
     click.echo(f"{sweep.tally}: every test loss, file and number agrees with weights and dataset.")
 

@@ -114,6 +114,7 @@ def test_what_is_missing_and_what_is_too_much_are_found(sweep_copy: Store) -> No
     assert any(line.startswith(CELL.key) and "is missing" in line for line in lines)
     orphans = [line.split()[0] for line in lines if "is no file of this sweep" in line]
     assert sorted(orphans) == sorted(["cells/DAE_9_9-s0", f"cells/{OTHER.key}/old.pt", "notes.txt"])
+    assert lines[-1].startswith("3 disagreements in "), "what is still to be trained is none"
 
 
 def test_a_diverged_cell_disagrees_with_nothing(sweep_copy: Store) -> None:
