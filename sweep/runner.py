@@ -96,7 +96,8 @@ def run(
             copy_to_tracker(sweep, tracker, todo)
             stopped_because = None
             if not todo:
-                tell(f"{sweep.manifest.name}: nothing to train, every cell has its result")
+                if request.resolving is None:  # which says itself how it goes on
+                    tell(f"{sweep.manifest.name}: every cell has its result already")
                 sweep, todo = training.next_round(sweep, request.slots)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
