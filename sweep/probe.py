@@ -4,6 +4,7 @@ Knows Ray, not Tune. Without MPS the processes of trials take turns on a GPU. On
 it fills what the others leave idle: validation, files and news between epochs, the launch of small kernels.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -127,8 +128,6 @@ class _Probe:
 
     def train(self, at_least_s: float) -> float:
         """Epochs a second over so many seconds."""
-        import time
-
         start, epochs = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - start) < at_least_s:
             self._training.run_epoch()

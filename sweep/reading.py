@@ -62,8 +62,10 @@ def answers(findings: Findings, records: Sequence[Record]) -> Array | None:
 def accuracy(findings: Findings, result: Result) -> Share | None:
     """How much of what an architecture denoised is read rightly."""
     read = answers(findings, result.records)
-    assert read is None or findings.references is not None
-    return None if read is None else Share.of(read == findings.references.labels)  # type: ignore[union-attr]
+    if read is None:
+        return None
+    assert findings.references is not None  # they hold what was read
+    return Share.of(read == findings.references.labels)
 
 
 def class_accuracy(findings: Findings, result: Result) -> Array | None:

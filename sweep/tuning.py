@@ -51,7 +51,6 @@ TuneController._maybe_reuse_cached_actor = _reuse_unless_another_trial_comes
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
 
-
 NEEDED_BY_TUNE = {"done", "training_iteration", "trial_id"}
 """Of a result; of whatever else it holds Tune would keep statistics in memory until the end of the sweep."""
 

@@ -8,16 +8,17 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from signal import SIGKILL
 
-from sweep.processes import Process, descendants, wait_gone
+from sweep.processes import Process, descendants
 
 GRACE_S = 3.0
 """How long they may take to end by themselves."""
 
-LOOK_EVERY_S = 0.2
+LOOK_EVERY_S = 0.1
 """How often to look what there is, while the driver starts processes."""
 
 PATIENT = ("ray::IDLE", "ray::CellTrial", "ray::ResourceTrainable", "default_worker", "wandb-core")
@@ -66,10 +67,13 @@ def main() -> None:
         if is_starting:
             found |= {each.name: each for each in descendants(driver) if each.pid != os.getpid()}
         is_starting = is_starting and STARTED not in said
-    # What one of them has started since.
-    found |= {each.name: each for known in list(found.values()) for each in descendants(known.pid)}
-    for process in wait_gone(found.values(), GRACE_S):
-        now = Process.of(process.pid)
+    # A raylet goes on starting processes for a moment. The number of one that is gone may be anybody's by now.
+    deadline = time.monotonic() + GRACE_S
+    while (alive := [each for each in found.values() if each.is_alive]) and time.monotonic() < deadline:
+        found |= {each.name: each for known in alive for each in descendants(known.pid)}
+        time.sleep(LOOK_EVERY_S)
+    for process in found.values():
+        now = Process.of(process.pid) if process.is_alive else None
         if now is not None and not any(name in now.command for name in PATIENT):
             process.send(SIGKILL)
 

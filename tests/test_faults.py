@@ -437,7 +437,11 @@ def test_a_run_leaves_no_process_and_no_file_elsewhere_and_neither_does_an_inter
 def test_a_driver_killed_while_ray_starts_leaves_nothing(launch: Callable[..., Driver]) -> None:
     driver = launch([*LONG, "--wandb", "disabled"])
     assert driver.wait_until(
-        lambda: any("dashboard/agent.py" in each.command for each in driver.below), "Ray's agents, which outlive it"
+        # The raylet's own command line names them as well.
+        lambda: any(
+            "dashboard/agent.py" in each.command and "raylet/raylet " not in each.command for each in driver.below
+        ),
+        "Ray's agents, which outlive it",
     )
     started = driver.below
     driver.process.kill()
