@@ -47,6 +47,14 @@ class Process:
         now = Process.of(self.pid)
         return now is not None and now.started == self.started
 
+    @property
+    def environment(self) -> list[bytes]:
+        """What it was started with, as ``NAME=value``; nothing for a process of another user."""
+        try:
+            return Path(f"/proc/{self.pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal, if it is still there."""
         if self.is_alive:
@@ -54,14 +62,22 @@ class Process:
                 os.kill(self.pid, number)
 
 
+def everyone() -> list[Process]:
+    """All processes of this machine that we see."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [found for pid in pids if (found := Process.of(pid)) is not None]
+
+
+def marked(mark: str) -> list[Process]:
+    """Those that were started with ``mark``, as ``NAME=value``, in their environment."""
+    return [each for each in everyone() if mark.encode() in each.environment]
+
+
 def descendants(pid: int) -> list[Process]:
     """All processes below this one, nearest first."""
-    everyone = [
-        found for entry in Path("/proc").iterdir() if entry.name.isdigit() and (found := Process.of(int(entry.name)))
-    ]
-    below, level = [], {pid}
+    there, below, level = everyone(), [], {pid}
     while level:
-        children = [each for each in everyone if each.parent in level]
+        children = [each for each in there if each.parent in level]
         below += children
         level = {each.pid for each in children}
     return below

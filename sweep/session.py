@@ -219,9 +219,8 @@ def _session(**options: Any) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
     ray._private.utils.set_sigterm_handler = lambda _handler: None
-    with watching() as all_started:
+    with watching():
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        all_started()
         try:
             yield
         finally:
