@@ -5,11 +5,8 @@ touched. Only what is missing, damaged or stale is made. `sweep.quality` says wh
 """
 
 import multiprocessing
-import os
 import pickle
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
@@ -28,6 +25,7 @@ from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.similarity import SSIM, ssim
 from dae.testset import TestSet
+from sweep.child import belong_to_driver
 from sweep.quality import (
     JUDGE,
     Baseline,
@@ -275,8 +273,7 @@ _dataset: list[Dataset] = []
 
 
 def _prepare_process(dataset: Path) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends its workers
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    belong_to_driver()
     import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
     from threadpoolctl import threadpool_limits
 
@@ -290,13 +287,6 @@ def _prepare_process(dataset: Path) -> None:
 def _prepare(dataset: Dataset) -> None:
     _dataset[:] = [dataset]
     _images.cache_clear()
-
-
-def _end_with_driver() -> None:
-    driver = multiprocessing.parent_process()
-    assert driver is not None
-    driver.join()
-    os._exit(1)
 
 
 @cache

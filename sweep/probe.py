@@ -1,12 +1,12 @@
 """How many trials a GPU should take, measured: some train on it side by side, and what they get done is counted.
 
-Knows Ray, not Tune. Without MPS the processes of trials take turns on a GPU. One more of them is worth it as long as
-it fills what the others leave idle: validation, files and news between epochs, the launch of small kernels.
+Knows Ray, not Tune. One more is worth it as long as it fills what the others leave idle: validation, files and news
+between epochs, the launch of small kernels; at a host also the parts of the GPU that one training does not reach.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dae.data import Dataset
 from sweep.grid import Cell
+from sweep.host import Hosts, Probe, connect
 from sweep.job import Job
 from sweep.request import TRIALS_PER_GPU
 from sweep.session import Resources
@@ -57,7 +58,12 @@ class Choice:
 
 
 def choose(
-    cells: Sequence[Cell], job: Job, dataset: Dataset, resources: Resources, check: Callable[[], None]
+    cells: Sequence[Cell],
+    job: Job,
+    dataset: Dataset,
+    resources: Resources,
+    check: Callable[[], None],
+    hosts: Hosts | None,
 ) -> Choice:
     """Measure how many trials of this sweep get most done on one GPU.
 
@@ -67,21 +73,22 @@ def choose(
         dataset: to train on.
         resources: of the Ray that was joined.
         check: called while it takes its time; what it raises ends the measurement.
+        hosts: where trials have their work done; None for processes of their own.
     """
     cell = cells[len(cells) // 2]
     epochs = sum(job.settings.at(each).epochs for each in cells)
     measured: dict[int, float] = {}
-    with _probes(job, cell, dataset, resources) as more:
+    measuring = (
+        _in_processes(job, cell, dataset, resources, check) if hosts is None else _at_host(hosts, job, cell, check)
+    )
+    with measuring as measure:
         for step in STEPS:
-            probes = more(step[-1])
             for count in step:
                 try:
-                    rates = _wait([probe.train.remote(MEASURED_S) for probe in probes[:count]], check)
-                    filled = _wait([probes[0].filled.remote()], check)[0]
-                except ray.exceptions.RayError as error:
-                    reason = str(error).strip().splitlines()[-1].strip()
+                    measured[count], filled = measure(count)
+                except Exception as error:  # of the cell, of Ray, of the GPU: the sweep goes on without
+                    reason = (str(error) or type(error).__name__).strip().splitlines()[-1].strip()
                     return _best(measured, f"{count} at a time failed ({reason})")
-                measured[count] = sum(rates)
                 if count == 1 and epochs / (measured[1] * resources.gpus) < WORTHWHILE_S:
                     because = f"the sweep is too short to measure more ({_listed(measured)})"
                     return Choice(TRIALS_PER_GPU, measured, because)
@@ -112,45 +119,49 @@ def _listed(measured: dict[int, float]) -> str:
     return f"epochs a second by trials on a GPU: {rates}"
 
 
-class _Probe:
-    """A process that trains a cell as a trial would, and leaves nothing behind."""
-
-    def __init__(self, job: Job, cell: Cell, shared: list[Any]) -> None:
-        from dae.training import Training
-        from sweep.trial import prepare
-
-        images = prepare(job, ray.get(shared[0]))
-        config, model = job.settings.training(cell), job.settings.model(cell)
-        images = images.under(config.alpha, config.noise)
-        self._training = Training(model, replace(config, epochs=10**9), images)
-        self._device = job.device
-        self._training.run_epoch()  # compiles and captures what there is to
-
-    def train(self, at_least_s: float) -> float:
-        """Epochs a second over so many seconds."""
-        start, epochs = time.perf_counter(), 0
-        while (elapsed := time.perf_counter() - start) < at_least_s:
-            self._training.run_epoch()
-            epochs += 1
-        return epochs / elapsed
-
-    def filled(self) -> float:
-        """Share of the device's memory that is in use, by whomever; 0 on a CPU."""
-        if self._device != "cuda":
-            return 0.0
-        import torch
-
-        free, total = torch.cuda.mem_get_info()
-        return 1 - free / total
+Measure = Callable[[int], tuple[float, float]]
+"""So many trials side by side: epochs a second in all, and the share of the GPU's memory in use."""
 
 
 @contextmanager
-def _probes(job: Job, cell: Cell, dataset: Dataset, resources: Resources) -> Iterator[Callable[[int], list[Any]]]:
-    """Gives a function that brings the probes to a number; they all share one GPU, and are gone afterwards."""
+def _at_host(hosts: Hosts, job: Job, cell: Cell, check: Callable[[], None]) -> Iterator[Measure]:
+    """In threads of the first host."""
+    address = next(iter(hosts.addresses.values()))
+
+    def measure(count: int) -> tuple[float, float]:
+        # A connection belongs to a thread.
+        answer = pool.submit(lambda: connect(address).measure(job, cell.key, count, MEASURED_S))
+        while not wait([answer], POLL_S).done:
+            check()
+        rate, filled = answer.result()
+        return rate, filled
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield measure
+        finally:
+            with suppress(EOFError, ConnectionError):  # then there is nothing to forget
+                connect(address).forget_measurements()
+
+
+class _Process(Probe):
+    """A probe in a process of its own."""
+
+    def __init__(self, job: Job, cell: Cell, shared: list[Any]) -> None:
+        from sweep.trial import prepare
+
+        super().__init__(job, cell, prepare(job, ray.get(shared[0])))
+
+
+@contextmanager
+def _in_processes(
+    job: Job, cell: Cell, dataset: Dataset, resources: Resources, check: Callable[[], None]
+) -> Iterator[Measure]:
+    """In processes that share one GPU."""
     most = STEPS[-1][-1]
     trial = replace(resources, trials_per_gpu=most).trial
     one_gpu = placement_group([{"CPU": trial["cpu"] * most, "GPU": 1}])
-    probe = ray.remote(_Probe).options(
+    process = ray.remote(_Process).options(
         num_cpus=trial["cpu"],
         num_gpus=trial["gpu"],
         scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group=one_gpu),
@@ -158,13 +169,15 @@ def _probes(job: Job, cell: Cell, dataset: Dataset, resources: Resources) -> Ite
     job = replace(job, memory_share=FULL)
     probes: list[Any] = []
 
-    def more(count: int) -> list[Any]:
-        while len(probes) < count:
-            probes.append(probe.remote(job, cell, [session.shared(dataset)]))
-        return probes
+    def measure(count: int) -> tuple[float, float]:
+        while len(probes) < next(step[-1] for step in STEPS if count <= step[-1]):
+            probes.append(process.remote(job, cell, [session.shared(dataset)]))
+        rates = _wait([probe.train.remote(MEASURED_S) for probe in probes[:count]], check)
+        (filled,) = _wait([probes[0].filled.remote()], check)
+        return sum(rates), filled
 
     try:
-        yield more
+        yield measure
     finally:
         for each in probes:
             ray.kill(each)

@@ -4,7 +4,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,10 @@ from sweep.request import TRIALS_PER_GPU, Request
 from sweep.signals import Signals
 from sweep.store import Damaged, Held, Store
 from sweep.tracking import Tracker
+from sweep.watchdog import watching
 
 if TYPE_CHECKING:
+    from sweep.host import Hosts
     from sweep.job import Job
     from sweep.session import Resources
 
@@ -166,17 +168,31 @@ class _Training:
         self.signals.be_patient()  # half of a Ray would be left behind
         # More cells may follow those that are known.
         count = len(todo) if self.request.resolving is None else sys.maxsize
-        with _ray(self.request, self.dataset, count, partial(_import_aside, "sweep.tuning")) as resources:
+        import_tune = partial(_import_aside, "sweep.tuning")
+        with (
+            watching(),
+            self._hosting(sweep, todo) as hosts,
+            _ray(self.request, self.dataset, count, import_tune) as resources,
+        ):
             self.signals.install()
             self.signals.raise_if_asked()
-            resources, stopped_because = self._shared(resources, sweep, todo), None
+            resources, stopped_because = self._shared(resources, hosts, sweep, todo), None
             while todo and stopped_because is None:
-                stopped_because = self._round(sweep, todo, resources)
+                stopped_because = self._round(sweep, todo, resources, hosts)
                 if stopped_because is None:
                     sweep, todo = self.next_round(gather(self.request.store), resources.slots)
         return stopped_because
 
-    def _shared(self, resources: "Resources", sweep: Sweep, todo: list[Cell]) -> "Resources":
+    def _hosting(self, sweep: Sweep, todo: list[Cell]) -> "AbstractContextManager[Hosts | None]":
+        """The hosts of this machine's GPUs, which prepare themselves meanwhile; none for CPUs, or on a cluster."""
+        if self.request.address is not None or not self.request.gpus:
+            return nullcontext()
+        from sweep import host
+
+        job = _job(sweep, "cuda", host.MEMORY_SHARE)
+        return host.hosting(self.request.gpus, job, self.dataset, [todo[0], todo[-1]])
+
+    def _shared(self, resources: "Resources", hosts: "Hosts | None", sweep: Sweep, todo: list[Cell]) -> "Resources":
         """The same, shared by as many trials a GPU as were measured to be best, if that was asked for."""
         if self.request.trials_per_gpu is not None:
             return resources
@@ -186,7 +202,8 @@ class _Training:
         from sweep import probe
 
         self.tell(f"{sweep.manifest.name}: measuring how many trials a GPU should take")
-        choice = probe.choose(todo, _job(sweep, resources), self.dataset, resources, self.signals.raise_if_asked)
+        job, check = _job_for(sweep, resources), self.signals.raise_if_asked
+        choice = probe.choose(todo, job, self.dataset, resources, check, hosts)
         self.tell(f"{sweep.manifest.name}: {choice.trials} a GPU; {choice.because}")
         return replace(resources, trials_per_gpu=choice.trials)
 
@@ -199,7 +216,7 @@ class _Training:
             sweep = declare(replace(self.request, grid=Grid.of(cells)), self.dataset, self.warn)
         return sweep, longest_first(cells, sweep.manifest.settings)
 
-    def _round(self, sweep: Sweep, todo: list[Cell], resources: "Resources") -> str | None:
+    def _round(self, sweep: Sweep, todo: list[Cell], resources: "Resources", hosts: "Hosts | None") -> str | None:
         """Train these cells; why it ended early, or None."""
         from sweep import tuning
 
@@ -215,12 +232,13 @@ class _Training:
             for round_resources in (resources, resources.alone):
                 tuning.run_trials(
                     todo,
-                    _job(sweep, round_resources),
+                    _job_for(sweep, round_resources),
                     self.dataset,
                     round_resources,
                     desk,
                     lambda: self.signals.asked() or desk.is_stopped or self._is_late or not self.is_held(),
                     max_retries=self.request.max_retries,
+                    hosts=hosts,
                 )
                 self.signals.raise_if_asked()
                 if not self.is_held():
@@ -235,11 +253,14 @@ class _Training:
         return self.request.resolving is not None and self.request.resolving.is_late()
 
 
-def _job(sweep: Sweep, resources: "Resources") -> "Job":
+def _job_for(sweep: Sweep, resources: "Resources") -> "Job":
+    return _job(sweep, "cuda" if resources.gpus else "cpu", resources.memory_share)
+
+
+def _job(sweep: Sweep, device: str, memory_share: float) -> "Job":
     from sweep.job import Job, git_commit
 
-    device = "cuda" if resources.gpus else "cpu"
-    return Job(sweep.store, sweep.manifest.settings, device, resources.memory_share, git_commit())
+    return Job(sweep.store, sweep.manifest.settings, device, memory_share, git_commit())
 
 
 def _import_aside(module: str) -> None:

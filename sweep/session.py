@@ -15,7 +15,6 @@ from typing import Any
 
 from dae.errors import UserError
 from sweep import caches
-from sweep.watchdog import watching
 
 # Read when Ray is imported or its workers start.
 os.environ |= {
@@ -117,10 +116,9 @@ def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[
     """
     if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # What a worker imports while it waits for its first trial; torch and Tune take some seconds.
-    warm_up = ["sweep.trial", "sweep.tuning", *["dae.kernels"] * bool(resources.gpus)]
     os.environ |= {
-        "RAY_preload_python_modules": ",".join(warm_up),
+        # What a worker imports while it waits for its first trial. Trials on GPUs have hosts for what needs torch.
+        "RAY_preload_python_modules": "sweep.tuning" if resources.gpus else "sweep.trial,sweep.tuning",
         # A raylet that is a moment too early for its own object store would wait for a whole second.
         "RAY_raylet_client_connect_timeout_milliseconds": "50",
         "RAY_raylet_client_num_connect_attempts": "200",
@@ -219,13 +217,12 @@ def _session(**options: Any) -> Iterator[None]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
     ray._private.utils.set_sigterm_handler = lambda _handler: None
-    with watching():
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        try:
-            yield
-        finally:
-            _shared.clear()
-            ray.shutdown()
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    try:
+        yield
+    finally:
+        _shared.clear()
+        ray.shutdown()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from dae.engine import settle_process
 from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
 from sweep.grid import Cell
 from sweep.job import Job
+from sweep.printing import printing_into
 from sweep.records import (
     LATER_SETTINGS,
     SCHEMA,
@@ -84,6 +85,7 @@ class Trial:
 
         Raises:
             Superseded: a newer attempt has begun.
+            torch.AcceleratorError: the GPU does no more work for this process; another one has to go on.
         """
         try:
             with self._logging():
@@ -125,6 +127,8 @@ class Trial:
     def _fail(self, error: Exception) -> None:
         """End the cell as failed, or leave it to the next `advance` to try once more from the last checkpoint."""
         text = f"{type(error).__name__}: {error}"
+        if isinstance(error, torch.AcceleratorError) and not _is_out_of_memory(error):
+            raise error
         if _is_out_of_memory(error):
             advice = "lower --batch-size or --width" + (", or --trials-per-gpu" if self.job.device == "cuda" else "")
             self._end(Status.FAILED, f"out of memory ({text}); {advice}", failure=Failure.MEMORY)
@@ -274,7 +278,7 @@ class Trial:
 
     @contextmanager
     def _logging(self) -> Iterator[None]:
-        with self.job.store.log(self.files.log) as log, redirect_stdout(log), redirect_stderr(log):
+        with self.job.store.log(self.files.log) as log, printing_into(log):
             yield
 
 

@@ -6,6 +6,7 @@ of Tune's snapshots is relied on.
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from dae.data import Dataset
 from sweep.grid import Cell
+from sweep.host import Address, AtHost, Hands, Hosts
 from sweep.job import Job
 from sweep.records import DRAINED, Record, Status
 from sweep.session import Resources
@@ -71,44 +73,64 @@ class Listener(Protocol):
 class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
     """A Tune trial: the config names a cell, each step reports its record."""
 
-    def setup(self, config: dict[str, Any], *, job: Job, shared: list[Any]) -> None:
-        """Once a process; the dataset is in the node's object store, or comes there."""
-        from sweep.trial import prepare
-
-        self._job = job
-        self._images = prepare(job, ray.get(shared[0]))
+    def setup(self, config: dict[str, Any], *, hands: Callable[[], Hands]) -> None:
+        """Once a process."""
+        self._hands = hands()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The same process takes on another cell."""
-        from sweep.trial import Trial
-
-        self._trial = Trial(self._job, Cell.from_key(new_config["key"]), self._images)
+        self._hands.begin(new_config["key"])
         return True
 
     def step(self) -> dict[str, Any]:
         """Some epochs more."""
-        record = self._trial.advance(REPORT_EVERY_S)
+        record, images_per_s = self._hands.advance(REPORT_EVERY_S)
         return {
             "record": record.to_bytes(),
-            "images_per_s": self._trial.images_per_s,
+            "images_per_s": images_per_s,
             "node": ray.get_runtime_context().get_node_id(),
             "done": record.status is not Status.RUNNING,
         }
 
 
 class _InThisProcess:
+    """The hands of a trial that does its work itself."""
+
+    def __init__(self, job: Job, shared: list[Any]) -> None:
+        from sweep.trial import prepare
+
+        # The dataset is in the node's object store, or comes there.
+        self._job, self._images = job, prepare(job, ray.get(shared[0]))
+
+    def begin(self, key: str) -> None:
+        """Take on a cell."""
+        from sweep.trial import Trial
+
+        self._trial = Trial(self._job, Cell.from_key(key), self._images)
+
+    def advance(self, at_least_s: float) -> tuple[Record, float]:
+        """As `Trial.advance`: the record, and training images a second."""
+        return self._trial.advance(at_least_s), self._trial.images_per_s
+
+
+def _at_host(job: Job, hosts: Mapping[str, Address]) -> AtHost:
+    """Hands at the host of the GPU that Ray has given to this process."""
+    return AtHost(hosts[str(ray.get_gpu_ids()[0])], job)
+
+
+class _Unpickled:
     """Pickles to nothing: Tune saves its callbacks, and ours live and end with the driver."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is untyped
+class _Forwarder(_Unpickled, tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Tune's events in the words of a `Listener`."""
 
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
+    def __init__(self, listener: Listener, hosts: Hosts | None) -> None:
+        self._listener, self._hosts = listener, hosts
         self._nodes: dict[str, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -126,10 +148,15 @@ class _Forwarder(_InThisProcess, tune.Callback):  # type: ignore[misc]  # Ray is
         reason = _reason(trial)
         if self._is_drained(trial):
             reason = f"{DRAINED}{reason}"
-        self._listener.lost(trial.config["key"], reason, is_final=False)
+        self._lost(trial, reason, is_final=False)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._listener.lost(trial.config["key"], _reason(trial), is_final=True)
+        self._lost(trial, _reason(trial), is_final=True)
+
+    def _lost(self, trial: TuneTrial, reason: str, *, is_final: bool) -> None:
+        if self._hosts is not None:
+            self._hosts.revive()
+        self._listener.lost(trial.config["key"], reason, is_final=is_final)
 
     def _is_drained(self, trial: TuneTrial) -> bool:
         """Whether the trial's node was taken away in order, as spot nodes are; that is no failure of the cell's.
@@ -153,7 +180,7 @@ def _reason(trial: TuneTrial) -> str:
     return text.splitlines()[-1].strip() if text else "the process died"
 
 
-class _StopWhen(_InThisProcess, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
+class _StopWhen(_Unpickled, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
     """Ends all trials once a condition of the driver holds."""
 
     def __init__(self, condition: Callable[[], bool]) -> None:
@@ -175,16 +202,22 @@ def run_trials(
     should_stop: Callable[[], bool],
     *,
     max_retries: int,
+    hosts: Hosts | None = None,
 ) -> None:
     """Train the cells, in this order, as many at a time as the resources allow; return when all have ended.
 
     A cell whose process or node died is continued by another one, up to ``max_retries`` times; one
-    whose node was drained is continued elsewhere however often.
+    whose node was drained is continued elsewhere however often. With ``hosts`` the trials of this machine's GPUs leave
+    their work to these.
     """
     # A process with an environment of its own has to be started; one that waits would not do.
     class_cache.ENV_VARS_TO_PROPAGATE = set() if session.is_own() else TOLD_TO_TRIALS
+    if hosts is None:
+        hands: Callable[[], Hands] = partial(_InThisProcess, job, [session.shared(dataset)])
+    else:
+        hands = partial(_at_host, job, hosts.addresses)
     trainable = tune.with_resources(
-        tune.with_parameters(CellTrial, job=job, shared=[session.shared(dataset)]),
+        tune.with_parameters(CellTrial, hands=hands),
         tune.PlacementGroupFactory([_upper(resources.trial)]),
     )
     with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.folder()) as folder:
@@ -204,7 +237,7 @@ def run_trials(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are taken each epoch
                 failure_config=tune.FailureConfig(max_failures=max_retries),
                 stop=_StopWhen(should_stop),
-                callbacks=[_Forwarder(listener)],
+                callbacks=[_Forwarder(listener, hosts)],
             ),
         ).fit()
 

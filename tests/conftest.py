@@ -202,6 +202,7 @@ class InProcess:
         listener: Any,
         should_stop: Callable[[], bool],
         max_retries: int,
+        hosts: Any,
     ) -> None:
         from dae.training import Images
         from sweep.trial import Trial
@@ -224,9 +225,10 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, own_signals: None, one_thread: None) -> InProcess:
     """Runs of this test use no Ray."""
-    from sweep import session, tuning
+    from sweep import runner, session, tuning
 
     fake = InProcess()
+    monkeypatch.setattr(runner, "watching", nullcontext)  # nothing is started that could be left
     monkeypatch.setattr(session, "local_cluster", lambda *_: nullcontext())
     monkeypatch.setattr(tuning, "run_trials", fake.run_trials)
     return fake

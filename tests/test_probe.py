@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from sweep.probe import _best, _is_worth
 
@@ -35,14 +36,15 @@ import json, sys
 from dataclasses import asdict
 from pathlib import Path
 import time
-from sweep import probe, session
+from contextlib import nullcontext
+from sweep import host, probe, session
 import ray
 from dae import data
 from sweep.grid import Cell, Settings
 from sweep.job import Job
 from sweep.store import Store
 
-class Stop(Exception): ...
+class Stop(BaseException): ...
 
 def stop():
     raise Stop
@@ -60,13 +62,17 @@ dataset = data.load("mnist-5k", Path("nowhere"), 0.1)
 settings = Settings(dataset="mnist-5k", train_fraction=0.1, batch_size=32)
 cells = [Cell.from_key("DAE_1_5-s0")] * 9
 with session.local_cluster(resources, 2**20, lambda: None):
-    for device, worthwhile_s in (("cpu", 1e9), ("cpu", 0), ("cuda", 0)):
-        probe.WORTHWHILE_S = worthwhile_s
-        tell(probe.choose(cells, Job(store, settings, device, 0.3, None), dataset, resources, lambda: None))
-    try:
-        probe.choose(cells, Job(store, settings, "cpu", 0.3, None), dataset, resources, stop)
-    except Stop:
-        tell(probe.Choice(0, {}, "stopped"))
+    jobs = {device: Job(store, settings, device, 0.3, None) for device in ("cpu", "cuda")}
+    for at_host in (False, True):
+        for device, worthwhile_s in (("cpu", 1e9), ("cpu", 0), ("cuda", 0)):
+            probe.WORTHWHILE_S = worthwhile_s
+            with host.hosting(1, jobs[device], dataset, cells[:1]) if at_host else nullcontext() as hosts:
+                tell(probe.choose(cells, jobs[device], dataset, resources, lambda: None, hosts))
+        try:
+            with host.hosting(1, jobs["cpu"], dataset, cells[:1]) if at_host else nullcontext() as hosts:
+                probe.choose(cells, jobs["cpu"], dataset, resources, stop, hosts)
+        except Stop:
+            tell(probe.Choice(0, {}, "stopped"))
 """
 
 
@@ -76,9 +82,13 @@ def test_trials_are_measured_side_by_side_and_leave_nothing_behind(tmp_path: Pat
         command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    short, measured, broken, stopped = [
-        json.loads(line.removeprefix("CHOICE ")) for line in done.stdout.splitlines() if line.startswith("CHOICE ")
-    ]
+    said = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("CHOICE ")]
+    check(*said[:4])  # processes, as on a cluster
+    check(*said[4:])  # threads of a host
+    assert list(tmp_path.iterdir()) == []
+
+
+def check(short: dict[str, Any], measured: dict[str, Any], broken: dict[str, Any], stopped: dict[str, Any]) -> None:
     assert short["trials"] == 3
     assert list(short["epochs_per_s"]) == ["1"]
     assert short["because"].startswith(
@@ -91,7 +101,6 @@ def test_trials_are_measured_side_by_side_and_leave_nothing_behind(tmp_path: Pat
         assert (broken["trials"], broken["epochs_per_s"]) == (3, {})
         assert "nothing could be measured: 1 at a time failed" in broken["because"]
     assert stopped["because"] == "stopped", "an interrupt ends it, and the GPU is free again"
-    assert list(tmp_path.iterdir()) == []
 
 
 def _has_gpu() -> bool:

@@ -373,16 +373,35 @@ def test_an_error_that_does_not_come_again_costs_nothing(
     assert_same_cell(Store(tmp_path), undisturbed_cell)
 
 
+def test_a_gpu_that_is_lost_to_its_process_is_left_to_the_next_one(
+    undisturbed_cell: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = epoch_of(tmp_path, tiny)
+
+    def broken(*_: object) -> float:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial._training._engine, "train_epoch", broken)  # type: ignore[union-attr]
+        with pytest.raises(torch.AcceleratorError):
+            trial.advance(0)
+    assert read_record(Store(tmp_path), CELL).status is Status.RUNNING
+    assert "illegal memory access" in Store(tmp_path).path(FILES.log).read_text()
+    assert [attempt.reason for attempt in finish(tmp_path, tiny).attempts] == ["interrupted", "completed"]
+    assert_same_cell(Store(tmp_path), undisturbed_cell)
+
+
 @pytest.mark.parametrize(
     "error",
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory"),
+        torch.AcceleratorError("CUDA error: out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("could not create a primitive"),
     ],
-    ids=["Python", "GPU", "CPU", "cuBLAS", "oneDNN"],
+    ids=["Python", "GPU", "CUDA", "CPU", "cuBLAS", "oneDNN"],
 )
 def test_a_cell_that_ran_out_of_memory_says_what_to_lower(
     tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
