@@ -64,7 +64,14 @@ class Noise(NamedTuple):
 
 
 def evaluate(
-    sweep: Sweep, dataset: Dataset, *, workers: int, warn: Tell, tell: Tell, executor: Executor | None = None
+    sweep: Sweep,
+    dataset: Dataset,
+    *,
+    workers: int,
+    warn: Tell,
+    tell: Tell,
+    device: str = "cpu",
+    executor: Executor | None = None,
 ) -> None:
     """Make what is missing of a sweep's references and of its completed cells' quality.
 
@@ -74,6 +81,7 @@ def evaluate(
         workers: processes to use, of one thread each.
         warn: told of what could not be computed; that never raises.
         tell: told what begins and how long it took.
+        device: where the judge is trained, which takes longest; the rest is for CPUs.
         executor: computes instead of processes of its own.
     """
     start = time.monotonic()
@@ -88,7 +96,7 @@ def evaluate(
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
     try:
         with _processes(dataset, workers) if executor is None else _own(executor, dataset) as pool:
-            _Evaluation(sweep, pool, references, warn, tell).run(missing, cells)
+            _Evaluation(sweep, pool, references, warn, tell).run(missing, cells, device)
     except Exception as error:  # whatever it is, the report comes without
         warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
         return
@@ -107,6 +115,11 @@ class _Todo(NamedTuple):
     @property
     def any(self) -> bool:
         return self.filters or bool(self.latents)
+
+    @property
+    def parts(self) -> "list[_Todo]":
+        """The same in pieces that take about as long."""
+        return [part for part in (_Todo(self.filters, ()), _Todo(False, self.latents)) if part.any]
 
 
 def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
@@ -156,18 +169,18 @@ class _Evaluation:
         self._sweep, self._store, self._pool, self._warn, self._tell = sweep, sweep.store, pool, warn, tell
         self._references = references
 
-    def run(self, missing: dict[Noise, _Todo], cells: list[Record]) -> None:
-        """Judge and fits side by side, for they take about as long; then all that the judge is needed for."""
-        training = self._pool.submit(_train_judge) if self._references is None else None
-        fits = {noise: self._pool.submit(_fit, noise, todo) for noise, todo in missing.items()}
+    def run(self, missing: dict[Noise, _Todo], cells: list[Record], device: str) -> None:
+        """Judge and fits side by side; then all that the judge is needed for."""
+        training = self._pool.submit(_train_judge, device) if self._references is None else None
+        fits = {noise: [self._pool.submit(_fit, noise, part) for part in todo.parts] for noise, todo in missing.items()}
         if training is not None:
             judge, self._references = training.result()
             self._store.write(JUDGE, judge)
             self._write_references()
             self._tell(f"a judge that reads {self._references.judge.accuracy_clean:.1%} of the clean test digits")
         judge = self._store.read(JUDGE)
-        written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
         tried = {noise: self._submit_baselines(noise, fit, judge) for noise, fit in fits.items()}
+        written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
         last = time.monotonic()
         for done, cell in enumerate(as_completed(written), start=1):
             self._keep(cell, "a cell", lambda result: self._store.write(*result))
@@ -189,15 +202,16 @@ class _Evaluation:
             yield record.key, settings.model(record.cell), settings.training(record.cell), weights
 
     def _submit_baselines(
-        self, noise: Noise, fit: "Future[list[Denoiser]]", judge: bytes
+        self, noise: Noise, fits: "list[Future[list[Denoiser]]]", judge: bytes
     ) -> "tuple[Future[npt.NDArray[np.uint8]], list[Future[Baseline]]] | None":
         try:
-            denoisers = fit.result()
+            denoisers = [denoiser for fit in fits for denoiser in fit.result()]
         except Exception as error:  # of any library; the other conditions go on
             self._warn(f"no baselines for {noise.kind} noise {noise.alpha}: {type(error).__name__}: {error}")
             return None
-        reading = self._pool.submit(_read_noisy, noise, judge)
-        return reading, [self._pool.submit(_try, denoiser, noise, judge) for denoiser in denoisers]
+        # What takes longest first, so that no core is left alone with it.
+        tried = {each.name: self._pool.submit(_try, each, noise, judge) for each in sorted(denoisers, key=_is_quick)}
+        return self._pool.submit(_read_noisy, noise, judge), [tried[each.name] for each in denoisers]
 
     def _keep_condition(
         self, noise: Noise, reading: "Future[npt.NDArray[np.uint8]]", parts: "list[Future[Baseline]]"
@@ -233,6 +247,10 @@ class _Evaluation:
         assert self._references is not None
         for name, content in self._references.to_files().items():
             self._store.write(name, content)
+
+
+def _is_quick(denoiser: Denoiser) -> bool:
+    return not denoiser.name.startswith(tuple(baselines.MODERN))
 
 
 def _place(baseline: Baseline) -> tuple[bool, bool, int]:
@@ -296,14 +314,18 @@ def _images() -> Any:
     return Images(_dataset[0], 0.0, "cpu")
 
 
-def _train_judge() -> tuple[bytes, References]:
+def _train_judge(device: str) -> tuple[bytes, References]:
     """The judge's weights, and references that hold nothing but the judge."""
     import safetensors.torch
 
     from dae import judge as judges
 
     dataset = _dataset[0]
-    judge, result = judges.train(dataset)
+    try:
+        judge, result = judges.train(dataset, device=device)
+    except RuntimeError:  # a GPU that others have filled
+        judge, result = judges.train(dataset)
+    judge = judge.cpu()
     weights = {name: value.contiguous() for name, value in judge.state_dict().items()}
     content: bytes = safetensors.torch.save(weights)
     read = judges.read(judge, dataset.unit(dataset.test))

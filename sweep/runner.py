@@ -112,7 +112,8 @@ def run(
 
                 # In processes of this machine, whatever the cluster has.
                 workers = min(request.cpus or cpu_count(), cpu_count())
-                evaluate(sweep, dataset, workers=workers, warn=warn, tell=tell)
+                device = "cuda" if request.gpus and request.address is None else "cpu"
+                evaluate(sweep, dataset, workers=workers, warn=warn, tell=tell, device=device)
             if make_report is not None and sweep.completed:
                 tracker.report(*make_report(sweep))
         finally:
