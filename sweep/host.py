@@ -191,7 +191,11 @@ class AtHost:
 
 
 def connect(address: Address) -> Any:
-    """The host that listens there, or will in a moment."""
+    """The host that listens there, or will in a moment.
+
+    Raises:
+        ConnectionError: none does.
+    """
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while True:
         manager = _Manager(address.socket, address.key)
@@ -200,7 +204,7 @@ def connect(address: Address) -> Any:
             return manager.host()  # type: ignore[attr-defined]  # registered above
         except (EOFError, ConnectionError):
             if time.monotonic() > deadline:
-                raise
+                raise ConnectionError("the host of this GPU's trials does not start") from None
             time.sleep(0.05)
 
 

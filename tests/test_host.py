@@ -1,76 +1,76 @@
-"""Trials of a GPU whose work is done by threads of one process. Real Ray; where there is no GPU, its GPU is a number.
+"""Trials of a GPU whose work is done by threads of one process: ``dae-sweep run --gpus 1``, but on the CPU.
 
-On a CPU the bits of every cell must be those of cells trained one after the other, whatever dies meanwhile.
+Everything is real but the device, so the bits of every cell must be those of cells trained one after the other,
+whatever dies meanwhile.
 """
 
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from signal import SIGKILL
 
 import pytest
 from conftest import make_undisturbed
 
 from sweep.drill import compare
 from sweep.grid import Grid, Settings
-from sweep.records import CellFiles, gather
+from sweep.processes import Process, descendants, marked, trials, wait_gone
+from sweep.records import CellFiles, Record, gather
 from sweep.store import Store
+from sweep.watchdog import MARK
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clean_environment")]
 
 GRID = Grid.product((1, 3), (5, 8), (0,))
 SETTINGS = Settings(dataset="mnist-5k", epochs=12, train_fraction=0.1, batch_size=32)
+OPTIONS = [
+    "run", "--dataset", "mnist-5k", "--depths", "1,3", "--latents", "5,8", "--train-fraction", "0.1",
+    "--gpus", "1", "--cpus", "2", "--wandb", "disabled", "--no-report",
+]  # fmt: skip
 
-SCRIPT = r"""
-import os, sys, threading, time
-from pathlib import Path
-sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tests"]
-os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-from signal import SIGKILL
-from sweep import host, session, tuning  # before Ray
-from rich.console import Console
-from conftest import request_for
-from dae import data
-from sweep.declaration import declare
-from sweep.desk import Desk
-from sweep.job import Job
-from sweep.processes import descendants, trials
-from sweep.progress import Progress
-from sweep.records import gather
-from sweep.store import Store
-from sweep.tracking import Tracker
-from test_host import GRID, SETTINGS
-
-root = Path(sys.argv[1])
-dataset = data.load(SETTINGS.dataset, Path("nowhere"), SETTINGS.train_fraction)
-resources = session.Resources(cpus=2, gpus=1, trials_per_gpu=2)
-
-def disturb(store, choose):
-    while sum(len(record.history) > 1 for record in gather(store).records.values()) < 2:
-        time.sleep(0.02)
-    choose(descendants(os.getpid()))[0].send(SIGKILL)
-
-def hosts_of(processes):
-    return [each for each in processes if "spawn_main" in each.command]
-
-def sweep(name, choose=None):
-    store = Store(root / name)
-    job = Job(store, SETTINGS, "cpu", 1.0, None)
-    declared = declare(request_for(store, GRID, SETTINGS), dataset, print)
-    with host.hosting(1, job, dataset, [GRID.cells[0]]) as hosts:
-        if choose is not None:
-            threading.Thread(target=disturb, args=(store, choose), daemon=True).start()
-        progress = Progress(Console(), GRID.cells, {}, SETTINGS, 2, quiet=True)
-        tracker = Tracker(declared.manifest, root, mode="disabled", project="", warn=print)
-        desk = Desk(declared, progress, tracker, print)
-        tuning.run_trials(list(GRID.cells), job, dataset, resources, desk, lambda: False, max_retries=3, hosts=hosts)
-        print(name, len(hosts_of(descendants(os.getpid()))), flush=True)
-
-with session.local_cluster(resources, 2**20, lambda: None):
-    sweep("calm")
-    sweep("host_killed", hosts_of)
-    sweep("trial_killed", trials)
-assert not hosts_of(descendants(os.getpid()))
+DRIVER = """
+import sys
+from sweep import cli, machine, runner
+job = runner._job
+runner._job = lambda sweep, device, share: job(sweep, "cpu", share)
+machine.gpu_count = lambda: 1
+sys.argv[0] = "dae-sweep"
+cli.main()
 """
+
+
+def start(storage: Path, *options: str) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    del environment["CUDA_VISIBLE_DEVICES"]  # Ray takes an empty one at its word
+    command = [sys.executable, "-c", DRIVER, *OPTIONS, "--storage", str(storage), *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def complete(storage: Path, kill: Callable[[list[Process]], list[Process]] | None = None) -> str:
+    """What a run of two trials on one GPU prints; one of its processes is killed once two cells are under way."""
+    driver = start(storage, "--epochs", "12", "--trials-per-gpu", "2")
+    if kill is not None:
+        while sum(len(record.history) > 1 for record in records(storage)) < 2:
+            assert driver.poll() is None
+            time.sleep(0.02)
+        kill(descendants(driver.pid))[0].send(SIGKILL)
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, said
+    return said
+
+
+def records(storage: Path) -> list[Record]:
+    try:
+        return list(gather(Store(storage / "mnist-5k")).records.values())
+    except FileNotFoundError:
+        return []
+
+
+def hosts(processes: list[Process]) -> list[Process]:
+    return [each for each in processes if "spawn_main" in each.command]
 
 
 @pytest.fixture(scope="module")
@@ -80,38 +80,56 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-@pytest.fixture(scope="module")
-def hosted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three sweeps: left alone, its host killed, a trial's own process killed."""
-    folder = tmp_path_factory.mktemp("hosted")
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(Path(__file__).parents[1])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("calm", "host", "trial"))] == [
-        "1", "1", "1",
-    ]  # fmt: skip
-    return folder
+def assert_true(storage: Path, truth: Store) -> None:
+    assert [cell.differs for cell in compare(truth, Store(storage / "mnist-5k"))] == [()] * len(GRID.cells)
 
 
-@pytest.mark.parametrize("name", ["calm", "host_killed", "trial_killed"])
-def test_cells_trained_side_by_side_have_the_bits_of_cells_trained_alone(name: str, hosted: Path, truth: Store) -> None:
-    assert [cell.differs for cell in compare(truth, Store(hosted / name))] == [()] * len(GRID.cells)
-
-
-def test_each_cell_has_its_own_log(hosted: Path) -> None:
-    store = Store(hosted / "calm")
+def test_cells_trained_side_by_side_have_the_bits_of_cells_trained_alone(tmp_path: Path, truth: Store) -> None:
+    complete(tmp_path)
+    assert_true(tmp_path, truth)
+    store = Store(tmp_path / "mnist-5k")
     for cell in GRID.cells:
         lines = store.read(CellFiles(cell.key).log).decode().splitlines()
-        assert len(lines) == SETTINGS.epochs + 1
+        assert len(lines) == SETTINGS.epochs + 1, "its own log, with nothing of its neighbour"
         assert f"{cell.key} begins after epoch 0 on cpu" in lines[0]
         assert all(f" epoch {number}: " in line for number, line in enumerate(lines[1:], start=1))
 
 
-def test_who_was_lost_with_a_host_says_so_and_goes_on_where_it_was(hosted: Path) -> None:
-    attempts = {key: record.attempts for key, record in gather(Store(hosted / "host_killed")).records.items()}
-    lost = [each for each in attempts.values() if len(each) > 1]
-    assert 1 <= len(lost) <= 2, "the two that it was at"
-    assert all("the host of this GPU's trials ended" in (each[0].reason or "") for each in lost)
-    assert all(len(each) == 2 for each in lost)
-    attempts = {key: record.attempts for key, record in gather(Store(hosted / "trial_killed")).records.items()}
-    assert sorted(map(len, attempts.values())) == [1, 1, 1, 2], "its neighbour notices nothing"
+def test_cells_lost_with_their_host_go_on_at_the_next_one(tmp_path: Path, truth: Store) -> None:
+    said = complete(tmp_path, hosts)
+    assert_true(tmp_path, truth)
+    lost = [record for record in records(tmp_path) if len(record.attempts) > 1]
+    assert 1 <= len(lost) <= 2, "those that it was at"
+    for record in lost:
+        assert len(record.attempts) == 2
+        assert "the host of this GPU's trials ended" in (record.attempts[0].reason or "")
+        assert f"{record.key}  its process was lost" in said
+
+
+def test_a_trial_that_dies_costs_its_neighbour_nothing(tmp_path: Path, truth: Store) -> None:
+    complete(tmp_path, trials)
+    assert_true(tmp_path, truth)
+    assert sorted(len(record.attempts) for record in records(tmp_path)) == [1, 1, 1, 2]
+
+
+def test_a_host_ends_with_its_driver(tmp_path: Path) -> None:
+    driver = start(tmp_path, "--epochs", "4000")
+    while not any(record.history for record in records(tmp_path)):
+        assert driver.poll() is None
+        time.sleep(0.02)
+    (host,) = hosts(descendants(driver.pid))
+    process = Process.of(driver.pid)
+    assert process is not None
+    driver.kill()
+    driver.communicate()
+    assert wait_gone([host], 10) == []
+    assert wait_gone(marked(f"{MARK}={process.name}"), 15) == []
+
+
+def test_how_many_trials_a_gpu_takes_is_measured_at_its_host(tmp_path: Path) -> None:
+    driver = start(tmp_path, "--epochs", "12", "--trials-per-gpu", "auto")
+    said, _ = driver.communicate(timeout=120)
+    assert driver.returncode == 0, said
+    assert "mnist-5k: measuring how many trials a GPU should take" in said
+    assert "3 a GPU; the sweep is too short to measure more (epochs a second by trials on a GPU: 1: " in said
+    assert len(records(tmp_path)) == len(GRID.cells)
