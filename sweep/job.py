@@ -16,8 +16,8 @@ class Job:
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        memory_share: part of a GPU's memory that a trial may take; torch enforces it, so that a cell which is too
-            large fails by itself and not with its neighbours.
+        memory_share: part of a GPU's memory that a process of trials may take; torch enforces it, so that a cell which
+            is too large fails by itself and not with other processes.
         git_commit: of the program, as the driver found it.
     """
 
