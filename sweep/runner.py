@@ -171,10 +171,11 @@ class _Training:
         count = len(todo) if self.request.resolving is None else sys.maxsize
         import_tune = partial(_import_aside, "sweep.tuning")
         with (
-            watching(),
+            watching() as all_started,
             self._hosting(sweep, todo) as hosts,
             _ray(self.request, self.dataset, count, import_tune) as resources,
         ):
+            all_started()
             self.signals.install()
             self.signals.raise_if_asked()
             resources, stopped_because = self._shared(resources, hosts, sweep, todo), None

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from sweep.processes import Process, everyone, marked
+
 MARK = "DAE_SWEEP_TEST_RUN"
 GRACE_S = 10.0
 """How long a process may take to end by itself: Ray's agents look after their raylet every few seconds."""
@@ -64,14 +66,20 @@ class Run:
         self.found += [f"file {path}" for path in sorted(files)]
 
     def _processes(self) -> dict[int, str]:
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        # Ray's give themselves titles, which are written over their environment; but their logs are open in our folder.
+        ours = marked(f"{MARK}={self.mark}") + [each for each in everyone() if self._uses(each)]
+        found = {each.pid: each.command for each in ours if each.pid != os.getpid()}
         # Python's own, which cleans up after processes and ends with this one.
         tracker = multiprocessing.resource_tracker._resource_tracker._pid
         return {number: command for number, command in found.items() if number != tracker}
+
+    def _uses(self, process: Process) -> bool:
+        with suppress(OSError):
+            for file in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    if file.readlink().is_relative_to(self.temporary):
+                        return True
+        return False
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ from rich.console import Console
 from tracked import epochs_by_cell
 
 from sweep.cli import main
-from sweep.drill import Driver, compare, epochs
+from sweep.drill import GRACE_S, Driver, compare, epochs
 from sweep.grid import Grid, Settings
 from sweep.processes import wait_gone
 from sweep.progress import Progress
@@ -434,19 +434,18 @@ def test_a_run_leaves_no_process_and_no_file_elsewhere_and_neither_does_an_inter
     assert gather(again.store).damaged == {}
 
 
-def test_a_driver_killed_while_ray_starts_leaves_nothing(launch: Callable[..., Driver]) -> None:
+@pytest.mark.parametrize("script", ["dashboard/agent.py", "workers/default_worker.py"], ids=["agents", "workers"])
+def test_a_driver_killed_while_ray_starts_leaves_nothing(launch: Callable[..., Driver], script: str) -> None:
     driver = launch([*LONG, "--wandb", "disabled"])
     assert driver.wait_until(
         # The raylet's own command line names them as well.
-        lambda: any(
-            "dashboard/agent.py" in each.command and "raylet/raylet " not in each.command for each in driver.below
-        ),
-        "Ray's agents, which outlive it",
+        lambda: any(script in each.command and "raylet/raylet " not in each.command for each in driver.below),
+        "processes that would outlive it",
     )
     started = driver.below
     driver.process.kill()
     assert driver.process.wait(10) == -signal.SIGKILL
-    assert wait_gone(started, 15) == []
+    assert wait_gone(started, GRACE_S) == []
 
 
 def listening(pids: Sequence[int]) -> set[str]:
