@@ -10,6 +10,7 @@ from leftovers import MARK
 HEAD = "import subprocess, tempfile\nfrom pathlib import Path\n\n"
 LEAKS = {
     "process": "subprocess.Popen(['sleep', '100'], start_new_session=True)",
+    "without_mark": "subprocess.Popen(['sleep', '101'], env={}, stdout=tempfile.TemporaryFile())",
     "temporary": "tempfile.mkdtemp(prefix='mine')",
     "home": "Path('~/.cache').expanduser().mkdir()",
     "working_folder": "Path('sweeps').mkdir()",
@@ -32,9 +33,10 @@ def run(folder: Path, *leaks: str) -> "subprocess.CompletedProcess[str]":
 def test_what_is_left_behind_is_named_and_fails_the_run(tmp_path: Path) -> None:
     done = run(tmp_path / "leaky", *LEAKS)
     assert done.returncode == 1
-    assert "4 passed" in done.stdout
+    assert "5 passed" in done.stdout
     left = done.stdout.split("left behind")[1]
     assert ": sleep 100\n" in left
+    assert ": sleep 101\n" in left
     assert left.count("file ") == 3
     for name in ("/mine", "/home/.cache", "/leaky/sweeps"):
         assert name in left
