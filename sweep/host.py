@@ -35,6 +35,10 @@ MEMORY_SHARE = 0.9
 """Part of a GPU's memory that its host may take."""
 
 
+NOTICED_S = 0.1
+"""How long after a host's connections its process may end."""
+
+
 class Address(NamedTuple):
     """Where a host listens, and the key without which it answers nobody."""
 
@@ -242,6 +246,7 @@ class Hosts:
     def revive(self) -> None:
         """Start those anew that have died; their trials connect to them when they are tried again."""
         for gpu, process in self._processes.items():
+            process.join(NOTICED_S)
             if not process.is_alive():
                 self._processes[gpu] = self._start(gpu)
 
