@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sweep.grid import Axes, Cell
+from sweep.host import HOST_ENDED
 from sweep.progress import Progress
 from sweep.records import (
     DRAINED,
@@ -60,7 +61,7 @@ class Desk:
         at_first_news: called once, when a first trial has got somewhere.
 
     Attributes:
-        out_of_memory: cells that ran out of memory beside others.
+        again_alone: cells that ran out of memory beside others, or whose host ended again and again.
         stop_because: why no more trials should run, if so.
     """
 
@@ -78,7 +79,7 @@ class Desk:
         self._tracked: set[str] = set()
         self._errors: dict[str, set[str]] = {}
         self._told: set[str] = set()
-        self.out_of_memory: list[Cell] = []
+        self.again_alone: list[Cell] = []
         self.stop_because: str | None = None
 
     @property
@@ -122,8 +123,10 @@ class Desk:
 
     def _judge(self, record: Record) -> None:
         """Whether the sweep goes on after this, and whether the cell gets another round."""
-        if record.failure is Failure.MEMORY:
-            self.out_of_memory.append(record.cell)
+        # It may be a neighbour that ends the host.
+        is_of_host = record.failure is Failure.LOST and HOST_ENDED in (record.error or "")
+        if record.failure is Failure.MEMORY or is_of_host:
+            self.again_alone.append(record.cell)
         if record.failure is Failure.STORAGE:
             self.stop_because = (
                 f"{record.error}. Free or repair the storage; what was finished is kept, the same command continues"

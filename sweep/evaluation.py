@@ -179,8 +179,13 @@ class _Evaluation:
             self._write_references()
             self._tell(f"a judge that reads {self._references.judge.accuracy_clean:.1%} of the clean test digits")
         judge = self._store.read(JUDGE)
-        tried = {noise: self._submit_baselines(noise, fit, judge) for noise, fit in fits.items()}
+        # What takes longest first, so that no core is left alone with it; but nothing waits for a fit.
+        are_fitted = all(fit.done() for parts in fits.values() for fit in parts)
+        if are_fitted:
+            tried = {noise: self._submit_baselines(noise, parts, judge) for noise, parts in fits.items()}
         written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
+        if not are_fitted:
+            tried = {noise: self._submit_baselines(noise, parts, judge) for noise, parts in fits.items()}
         last = time.monotonic()
         for done, cell in enumerate(as_completed(written), start=1):
             self._keep(cell, "a cell", lambda result: self._store.write(*result))
@@ -209,7 +214,6 @@ class _Evaluation:
         except Exception as error:  # of any library; the other conditions go on
             self._warn(f"no baselines for {noise.kind} noise {noise.alpha}: {type(error).__name__}: {error}")
             return None
-        # What takes longest first, so that no core is left alone with it.
         tried = {each.name: self._pool.submit(_try, each, noise, judge) for each in sorted(denoisers, key=_is_quick)}
         return self._pool.submit(_read_noisy, noise, judge), [tried[each.name] for each in denoisers]
 

@@ -8,6 +8,7 @@ trial still is a process of its own that asks for its share of a GPU, only that 
 import multiprocessing
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -16,17 +17,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.managers import BaseManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dae.data import Dataset
 from sweep.child import belong_to_driver
 from sweep.grid import Cell
 from sweep.job import Job
 from sweep.printing import ByThread
-from sweep.records import Record, Status
-
-if TYPE_CHECKING:  # torch is for the host alone
-    from sweep.trial import Trial
+from sweep.records import Record
 
 CONNECT_TIMEOUT_S = 60.0
 """How long a trial waits for a host that is being started."""
@@ -35,8 +33,7 @@ MEMORY_SHARE = 0.9
 """Part of a GPU's memory that its host may take."""
 
 
-NOTICED_S = 0.1
-"""How long after a host's connections its process may end."""
+HOST_ENDED = "the host of this GPU's trials ended"
 
 
 class Address(NamedTuple):
@@ -60,50 +57,55 @@ class Hands(Protocol):
 
 
 class _Host:
-    """What is called from other processes, each in a thread of its own."""
+    """What is called from other processes, each connection in a thread of its own."""
 
     def __init__(self) -> None:
-        self._images: Future[Any] = Future()
-        self._trials: dict[str, Trial] = {}
+        self._work: Future[tuple[Job, Dataset]] = Future()
+        self._images: Any = None
+        self._preparing = threading.Lock()
+        self._mine = threading.local()
         self._probes: list[Probe] = []
 
     def prepare(self, job: Job, dataset: Dataset, cells: Sequence[Cell]) -> None:
         """Set the process up for a job, and compile what its ``cells`` need."""
-        try:
-            from dae.training import Training
-            from sweep.trial import prepare
-
-            self._images.set_result(images := prepare(job, dataset))
-        except BaseException as error:  # told to each trial
-            self._images.set_exception(error)
-            return
+        self._work.set_result((job, dataset))
         for cell in cells:
-            with suppress(Exception):  # told to the cell's own trial
-                Training(job.settings.model(cell), job.settings.training(cell), images)
+            with suppress(Exception):  # told to each trial
+                from dae.training import Training
+
+                Training(job.settings.model(cell), job.settings.training(cell), self._prepared())
+
+    def _prepared(self) -> Any:
+        """What cells are trained on; tried again where it failed, on a GPU that others had filled, say."""
+        from sweep.trial import prepare
+
+        work = self._work.result(CONNECT_TIMEOUT_S)
+        with self._preparing:
+            if self._images is None:
+                self._images = prepare(*work)
+            return self._images
 
     def begin(self, job: Job, key: str) -> None:
-        """Take on a cell; whoever was at it finds itself superseded."""
+        """Take on a cell, in this thread."""
         from sweep.trial import Trial
 
-        self._trials[key] = Trial(job, Cell.from_key(key), self._images.result())
+        self._mine.trial = Trial(job, Cell.from_key(key), self._prepared())
 
-    def advance(self, key: str, at_least_s: float) -> tuple[bytes, float]:
-        """As `Trial.advance`, in the calling connection's thread."""
+    def advance(self, at_least_s: float) -> tuple[bytes, float]:
+        """As `Trial.advance`, of this thread's trial."""
         import torch
 
-        trial = self._trials[key]
+        trial = self._mine.trial
         try:
             record = trial.advance(at_least_s)
         except torch.AcceleratorError:  # an illegal access, say: nothing works on the GPU in this process any more
             os._exit(1)
-        if record.status is not Status.RUNNING:
-            del self._trials[key]
         return record.to_bytes(), trial.images_per_s
 
     def measure(self, job: Job, key: str, count: int, at_least_s: float) -> tuple[float, float]:
         """Train a cell ``count`` times side by side: epochs a second in all, and the share of memory in use."""
         while len(self._probes) < count:
-            self._probes.append(Probe(job, Cell.from_key(key), self._images.result()))
+            self._probes.append(Probe(job, Cell.from_key(key), self._prepared()))
         with ThreadPoolExecutor(count) as pool:
             rates = list(pool.map(lambda probe: probe.train(at_least_s), self._probes[:count]))
         return sum(rates), self._probes[0].filled()
@@ -143,29 +145,27 @@ class Probe:
         return 1 - free / total
 
 
-_host: list[_Host] = []
-
-
-def _the_host() -> _Host:
-    return _host[0]
-
-
 class _Manager(BaseManager):
     """Python's own way to call an object of another process."""
 
 
-_Manager.register("host", _the_host, exposed=("prepare", "begin", "advance", "measure", "forget_measurements"))
+EXPOSED = ("prepare", "begin", "advance", "measure", "forget_measurements")
+_Manager.register("host", exposed=EXPOSED)
 
 
 def _serve(address: Address, gpu: str) -> None:
     belong_to_driver()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # to the whole group, as a batch system's: the driver ends its trials
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     sys.stdout = sys.stderr = ByThread()
     with open(os.devnull, "w") as nothing:  # noqa: PTH123  (what C libraries print would go across the display)
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
-    _host.append(_Host())
-    _Manager(address.socket, address.key).get_server().serve_forever()
+    host = _Host()
+    _Manager.register("host", lambda: host, exposed=EXPOSED)
+    server: Any = _Manager(address.socket, address.key).get_server()
+    server.create(None, "host")  # one who holds it for good, for it would be forgotten with the last connection
+    server.serve_forever()
 
 
 # ---- in a trial's process
@@ -179,18 +179,23 @@ class AtHost:
     """
 
     def __init__(self, address: Address, job: Job) -> None:
-        self._host, self._job, self._key = connect(address), job, ""
+        self._address, self._job = address, job
+        self._host: Any = None
+        self._key: str | None = None
 
     def begin(self, key: str) -> None:
-        """Take on a cell."""
+        """Take on a cell. Not at once: Tune tries again what fails in a step, and not what fails between two trials."""
         self._key = key
-        with _losing():
-            self._host.begin(self._job, key)
 
     def advance(self, at_least_s: float) -> tuple[Record, float]:
         """As `Trial.advance`: the record, and training images a second."""
         with _losing():
-            record, images_per_s = self._host.advance(self._key, at_least_s)
+            if self._host is None:
+                self._host = connect(self._address)
+            if self._key is not None:
+                self._host.begin(self._job, self._key)
+                self._key = None
+            record, images_per_s = self._host.advance(at_least_s)
         return Record.from_bytes(record), images_per_s
 
 
@@ -208,7 +213,7 @@ def connect(address: Address) -> Any:
             return manager.host()  # type: ignore[attr-defined]  # registered above
         except (EOFError, ConnectionError):
             if time.monotonic() > deadline:
-                raise ConnectionError("the host of this GPU's trials does not start") from None
+                raise ConnectionError("none has started") from None
             time.sleep(0.05)
 
 
@@ -217,7 +222,7 @@ def _losing() -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:
-        raise ConnectionError(f"the host of this GPU's trials ended ({type(error).__name__})") from None
+        raise ConnectionError(f"{HOST_ENDED} ({error or type(error).__name__})") from None
 
 
 # ---- in the driver
@@ -235,7 +240,12 @@ class Hosts:
         context = multiprocessing.get_context("spawn")
         address = self.addresses[gpu]
         process = context.Process(target=_serve, args=(address, gpu), name=f"host of GPU {gpu}", daemon=True)
-        process.start()
+        # Ctrl-C is for the driver, also before the host has said so; what it starts inherits this.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         threading.Thread(target=self._prepare, args=(address,), daemon=True).start()
         return process
 
@@ -246,9 +256,9 @@ class Hosts:
     def revive(self) -> None:
         """Start those anew that have died; their trials connect to them when they are tried again."""
         for gpu, process in self._processes.items():
-            process.join(NOTICED_S)
             if not process.is_alive():
-                self._processes[gpu] = self._start(gpu)
+                with suppress(OSError):  # no more processes, or no memory for one: the next look may find some
+                    self._processes[gpu] = self._start(gpu)
 
     def close(self) -> None:
         """End them; every finished epoch is on disk."""
@@ -282,4 +292,5 @@ def _new_address() -> Address:
 def _visible(gpus: int) -> list[str]:
     """Their names, as Ray calls those that it gives to trials."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[:gpus] if visible else [str(number) for number in range(gpus)]
+    named = [name.strip() for name in visible.split(",") if name.strip()] if visible else []
+    return named[:gpus] or [str(number) for number in range(gpus)]

@@ -132,6 +132,7 @@ def _at_host(hosts: Hosts, job: Job, cell: Cell, check: Callable[[], None]) -> I
         # A connection belongs to a thread.
         answer = pool.submit(lambda: connect(address).measure(job, cell.key, count, MEASURED_S))
         while not wait([answer], POLL_S).done:
+            hosts.revive()
             check()
         rate, filled = answer.result()
         return rate, filled
@@ -140,6 +141,7 @@ def _at_host(hosts: Hosts, job: Job, cell: Cell, check: Callable[[], None]) -> I
         try:
             yield measure
         finally:
+            hosts.revive()
             with suppress(EOFError, ConnectionError):  # then there is nothing to forget
                 connect(address).forget_measurements()
 

@@ -69,7 +69,7 @@ def everyone() -> list[Process]:
 
 
 def marked(mark: str) -> list[Process]:
-    """Those that were started with ``mark``, as ``NAME=value``, in their environment and have not overwritten it."""
+    """Those that were started with ``mark``, as ``NAME=value``, in their environment."""
     return [each for each in everyone() if mark.encode() in each.environment]
 
 

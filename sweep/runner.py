@@ -171,11 +171,10 @@ class _Training:
         count = len(todo) if self.request.resolving is None else sys.maxsize
         import_tune = partial(_import_aside, "sweep.tuning")
         with (
-            watching() as all_started,
+            watching(),
             self._hosting(sweep, todo) as hosts,
             _ray(self.request, self.dataset, count, import_tune) as resources,
         ):
-            all_started()
             self.signals.install()
             self.signals.raise_if_asked()
             resources, stopped_because = self._shared(resources, hosts, sweep, todo), None
@@ -192,7 +191,8 @@ class _Training:
         from sweep import host
 
         job = _job(sweep, "cuda", host.MEMORY_SHARE)
-        return host.hosting(self.request.gpus, job, self.dataset, [todo[0], todo[-1]])
+        gpus = self.request.gpus if self.request.resolving is not None else min(self.request.gpus, len(todo))
+        return host.hosting(gpus, job, self.dataset, [todo[0], todo[-1]])
 
     def _shared(self, resources: "Resources", hosts: "Hosts | None", sweep: Sweep, todo: list[Cell]) -> "Resources":
         """The same, shared by as many trials a GPU as were measured to be best, if that was asked for."""
@@ -230,7 +230,7 @@ class _Training:
             prepare = partial(_import_aside, "sweep.report") if self.makes_report else lambda: None
             desk = Desk(sweep, progress, self.tracker, self.warn, at_first_news=prepare)
             self.signals.be_patient()
-            # Cells that ran out of memory beside others have one more round, with the device to themselves.
+            # Cells that failed for their neighbours have one more round, with the device to themselves.
             for round_resources in (resources, resources.alone):
                 tuning.run_trials(
                     todo,
@@ -245,7 +245,7 @@ class _Training:
                 self.signals.raise_if_asked()
                 if not self.is_held():
                     return f"another run took {sweep.store.at()} over while the storage was out of this one's reach"
-                todo, desk.out_of_memory = desk.out_of_memory, []
+                todo, desk.again_alone = desk.again_alone, []
                 if not todo or desk.is_stopped:
                     break
         return desk.stop_because or ("--time-budget is over; the same command goes on" if self._is_late else None)

@@ -56,7 +56,7 @@ class Superseded(Exception):
 
 
 class Trial:
-    """A cell in the hands of one process.
+    """A cell in the hands of one process, or of one of its threads.
 
     Args:
         job: what all trials share.
@@ -268,13 +268,16 @@ class Trial:
         self.record = record
 
     def _check_token(self) -> None:
-        # A writer may outlive its driver by seconds, while the next run is already at the cell.
+        # A writer may outlive its driver by seconds, while the next run is already at the cell; a thread of a host its
+        # trial, which the driver has noted as lost.
         try:
-            current = read_record(self.job.store, self.cell).attempts[-1].token
+            last = read_record(self.job.store, self.cell).attempts[-1]
         except (FileNotFoundError, Damaged):
             return
-        if current != self.token:
-            raise Superseded(f"{self.cell.key}: attempt {current} has taken over from {self.token}")
+        if last.token != self.token:
+            raise Superseded(f"{self.cell.key}: attempt {last.token} has taken over from {self.token}")
+        if last.ended_at is not None:
+            raise Superseded(f"{self.cell.key}: attempt {self.token} was given up: {last.reason}")
 
     @contextmanager
     def _logging(self) -> Iterator[None]:

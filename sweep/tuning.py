@@ -129,8 +129,8 @@ class _Unpickled:
 class _Forwarder(_Unpickled, tune.Callback):  # type: ignore[misc]  # Ray is untyped
     """Tune's events in the words of a `Listener`."""
 
-    def __init__(self, listener: Listener, hosts: Hosts | None) -> None:
-        self._listener, self._hosts = listener, hosts
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
         self._nodes: dict[str, str] = {}
 
     def on_trial_start(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -148,15 +148,10 @@ class _Forwarder(_Unpickled, tune.Callback):  # type: ignore[misc]  # Ray is unt
         reason = _reason(trial)
         if self._is_drained(trial):
             reason = f"{DRAINED}{reason}"
-        self._lost(trial, reason, is_final=False)
+        self._listener.lost(trial.config["key"], reason, is_final=False)
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._lost(trial, _reason(trial), is_final=True)
-
-    def _lost(self, trial: TuneTrial, reason: str, *, is_final: bool) -> None:
-        if self._hosts is not None:
-            self._hosts.revive()
-        self._listener.lost(trial.config["key"], reason, is_final=is_final)
+        self._listener.lost(trial.config["key"], _reason(trial), is_final=True)
 
     def _is_drained(self, trial: TuneTrial) -> bool:
         """Whether the trial's node was taken away in order, as spot nodes are; that is no failure of the cell's.
@@ -212,6 +207,12 @@ def run_trials(
     """
     # A process with an environment of its own has to be started; one that waits would not do.
     class_cache.ENV_VARS_TO_PROPAGATE = set() if session.is_own() else TOLD_TO_TRIALS
+
+    def looks_on() -> bool:
+        if hosts is not None:
+            hosts.revive()
+        return should_stop()
+
     if hosts is None:
         hands: Callable[[], Hands] = partial(_InThisProcess, job, [session.shared(dataset)])
     else:
@@ -236,8 +237,8 @@ def run_trials(
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are taken each epoch
                 failure_config=tune.FailureConfig(max_failures=max_retries),
-                stop=_StopWhen(should_stop),
-                callbacks=[_Forwarder(listener, hosts)],
+                stop=_StopWhen(looks_on),
+                callbacks=[_Forwarder(listener)],
             ),
         ).fit()
 

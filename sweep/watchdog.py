@@ -5,12 +5,11 @@ well, of their raylet's death (``report_raylet_error_logs`` in ``ray/_private/pr
 """
 
 import os
-import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from signal import SIGKILL
 
 from sweep.processes import Process, marked
@@ -19,24 +18,22 @@ GRACE_S = 3.0
 """How long they may take to end by themselves."""
 
 LOOK_EVERY_S = 0.1
-"""How often to look what there is, while the driver starts processes."""
 
 MARK = "DAE_SWEEP_DRIVER"
 """Environment variable that all of a driver's processes inherit, whoever of them started which."""
 
+KEEPS_MARKS = {"SPT_NOENV": "1"}
+"""Ray's processes give themselves titles, which setproctitle else writes over the environment as /proc shows it."""
+
 PATIENT = ("ray::IDLE", "ray::CellTrial", "ray::ResourceTrainable", "wandb-core")
 """Ray's workers end with their raylet, once they are its; wandb's process when it has written what is left."""
 
-STARTED, WELL = b"started\n", b"all is well\n"
+WELL = b"all is well\n"
 
 
 @contextmanager
-def watching() -> Iterator[Callable[[], None]]:
-    """Should this process be killed meanwhile, what it has started is ended; nothing else ever is.
-
-    Yields:
-        To be called when what outlives it has been started.
-    """
+def watching() -> Iterator[None]:
+    """Should this process be killed meanwhile, what it has started is ended; nothing else ever is."""
     driver = Process.of(os.getpid())
     assert driver is not None
     watchdog = subprocess.Popen(
@@ -46,15 +43,9 @@ def watching() -> Iterator[Callable[[], None]]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    os.environ[MARK] = driver.name
-
-    def all_started() -> None:
-        assert watchdog.stdin is not None
-        with suppress(OSError):  # somebody ended the watchdog
-            os.write(watchdog.stdin.fileno(), STARTED)
-
+    os.environ |= {MARK: driver.name} | KEEPS_MARKS
     try:
-        yield all_started
+        yield
     finally:
         del os.environ[MARK]
         watchdog.communicate(WELL)
@@ -62,32 +53,14 @@ def watching() -> Iterator[Callable[[], None]]:
 
 def main() -> None:
     """Wait for the driver's last word, or for its death: then end those of its processes that live on."""
-    mark, found, is_starting = sys.argv[1], dict[str, Process](), True
-
-    def look() -> None:
-        # Early and often: a process that gives itself a title, as Ray's do, writes it over its environment.
-        found.update({each.name: each for each in marked(mark)})
-
-    while True:
-        said = b""
-        if select.select([0], [], [], LOOK_EVERY_S if is_starting else None)[0]:
-            said = os.read(0, 1024)
-            if WELL in said:
-                return
-            if not said:
-                break
-        if is_starting:
-            look()
-        is_starting = is_starting and STARTED not in said
-    # A raylet goes on starting processes for a moment. The number of one that is gone may be anybody's by now.
+    if sys.stdin.buffer.readline() == WELL:
+        return
+    # A raylet goes on starting processes for a moment.
     deadline = time.monotonic() + GRACE_S
-    look()
-    while any(each.is_alive for each in found.values()) and time.monotonic() < deadline:
+    while (alive := marked(sys.argv[1])) and time.monotonic() < deadline:
         time.sleep(LOOK_EVERY_S)
-        look()
-    for process in found.values():
-        now = Process.of(process.pid) if process.is_alive else None
-        if now is not None and not any(name in now.command for name in PATIENT):
+    for process in alive:
+        if not any(name in process.command for name in PATIENT):
             process.send(SIGKILL)
 
 

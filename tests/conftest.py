@@ -228,7 +228,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, own_signals: None, one_thread: N
     from sweep import runner, session, tuning
 
     fake = InProcess()
-    monkeypatch.setattr(runner, "watching", lambda: nullcontext(lambda: None))  # nothing is started that could be left
+    monkeypatch.setattr(runner, "watching", nullcontext)  # nothing is started that could be left
     monkeypatch.setattr(session, "local_cluster", lambda *_: nullcontext())
     monkeypatch.setattr(tuning, "run_trials", fake.run_trials)
     return fake
