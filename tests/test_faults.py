@@ -448,6 +448,16 @@ def test_a_driver_killed_while_ray_starts_leaves_nothing(launch: Callable[..., D
     assert wait_gone(started, GRACE_S) == []
 
 
+def test_agents_of_a_killed_driver_are_found_whatever_else_is_in_the_environment(launch: Callable[..., Driver]) -> None:
+    # Ray's agents give themselves a title, for which an environment of this size had to make room.
+    driver = launch([*LONG, "--wandb", "disabled"], **{f"EXTRA_{number}": "x" for number in range(30)})
+    assert driver.wait_until(lambda: epochs(driver.store) > 1, "an epoch")
+    started = driver.below
+    driver.process.kill()
+    assert driver.process.wait(10) == -signal.SIGKILL
+    assert wait_gone(started, GRACE_S) == []
+
+
 def listening(pids: Sequence[int]) -> set[str]:
     """The IPv4 and IPv6 addresses on which these processes listen."""
     sockets = set()

@@ -106,6 +106,16 @@ def test_cells_lost_with_their_host_go_on_at_the_next_one(tmp_path: Path, truth:
         assert f"{record.key}  its process was lost" in said
 
 
+def test_a_host_that_dies_as_it_starts_is_replaced_at_once(tmp_path: Path) -> None:
+    driver = start(tmp_path, "--epochs", "1", "--trials-per-gpu", "2")
+    while not (found := hosts(descendants(driver.pid))):
+        time.sleep(0.01)
+    found[0].send(SIGKILL)
+    said, _ = driver.communicate(timeout=50)
+    assert driver.returncode == 0, said
+    assert "4 of 4 completed" in said
+
+
 def test_a_trial_that_dies_costs_its_neighbour_nothing(tmp_path: Path, truth: Store) -> None:
     complete(tmp_path, trials)
     assert_true(tmp_path, truth)

@@ -21,6 +21,7 @@ from dae.training import Training
 from sweep.declaration import declare
 from sweep.desk import Desk
 from sweep.grid import Cell, Grid
+from sweep.host import HOST_ENDED
 from sweep.progress import Progress
 from sweep.records import (
     MANIFEST,
@@ -423,6 +424,14 @@ class Listener:
 def desk(store: Store) -> tuple[Desk, Listener]:
     tracker = Listener()
     return Desk(gather(store), Listener(), tracker, pytest.fail), tracker  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("reason", "again"), [(f"ConnectionError: {HOST_ENDED} (EOFError)", True), ("killed", False)])
+def test_a_cell_given_up_with_its_host_has_another_round(sweep_copy: Store, reason: str, again: bool) -> None:
+    sweep_copy.delete(CellFiles(CELL.key).record)
+    at_desk, _ = desk(sweep_copy)
+    at_desk.lost(CELL.key, reason, is_final=True)
+    assert at_desk.again_alone == [CELL] * again
 
 
 def test_tune_is_left_nothing_to_keep_of_what_a_trial_reported() -> None:

@@ -373,6 +373,16 @@ def test_an_error_that_does_not_come_again_costs_nothing(
     assert_same_cell(Store(tmp_path), undisturbed_cell)
 
 
+def test_what_the_driver_has_noted_as_lost_is_not_written_over(tiny: Dataset, tmp_path: Path) -> None:
+    trial = epoch_of(tmp_path, tiny)
+    (attempt,) = trial.record.attempts
+    noted = replace(trial.record, attempts=(replace(attempt, ended_at="2026-01-01T00:00:00+00:00", reason="lost"),))
+    Store(tmp_path).write(FILES.record, noted.to_bytes())
+    with pytest.raises(Superseded, match="was given up: lost"):
+        trial.advance(0)
+    assert read_record(Store(tmp_path), CELL) == noted
+
+
 def test_a_gpu_that_is_lost_to_its_process_is_left_to_the_next_one(
     undisturbed_cell: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
