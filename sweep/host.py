@@ -32,7 +32,6 @@ CONNECT_TIMEOUT_S = 60.0
 MEMORY_SHARE = 0.9
 """Part of a GPU's memory that its host may take."""
 
-
 HOST_ENDED = "the host of this GPU's trials ended"
 
 
@@ -69,10 +68,10 @@ class _Host:
     def prepare(self, job: Job, dataset: Dataset, cells: Sequence[Cell]) -> None:
         """Set the process up for a job, and compile what its ``cells`` need."""
         self._work.set_result((job, dataset))
-        for cell in cells:
-            with suppress(Exception):  # told to each trial
-                from dae.training import Training
+        from dae.training import Training
 
+        for cell in cells:
+            with suppress(Exception):  # told to the trials that it concerns
                 Training(job.settings.model(cell), job.settings.training(cell), self._prepared())
 
     def _prepared(self) -> Any:
@@ -250,7 +249,7 @@ class Hosts:
         return process
 
     def _prepare(self, address: Address) -> None:
-        with suppress(EOFError, ConnectionError):  # it has died; its trials say so
+        with suppress(Exception):  # its trials meet the same, and say so
             connect(address).prepare(*self._work)
 
     def revive(self) -> None:
@@ -273,7 +272,7 @@ def hosting(gpus: int, job: Job, dataset: Dataset, cells: Sequence[Cell]) -> Ite
 
     Args:
         gpus: how many.
-        job: as trials get it.
+        job: as trials get it; its memory share is the host's.
         dataset: that all trials share.
         cells: examples of what is trained, to compile for.
     """

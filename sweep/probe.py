@@ -25,7 +25,7 @@ from sweep.request import TRIALS_PER_GPU
 from sweep.session import Resources
 
 STEPS = ((1,), (2, 3, 4), (6, 8))
-"""Numbers of trials that are tried; those of a step start together, the next step only where the last was worth it."""
+"""Numbers of trials that are tried; those of a step together, a next step only where the last was worth it."""
 
 MEASURED_S = 2.0
 """How long trials train for one measurement, rounded up to whole epochs."""
@@ -34,7 +34,7 @@ GAIN = 0.05
 """What more trials have to get done more, as a share."""
 
 WORTHWHILE_S = 120.0
-"""A sweep that one trial at a time would finish sooner is not worth measuring for: that takes half a minute."""
+"""A sweep that one trial at a time would finish sooner is not worth measuring for: that takes up to half a minute."""
 
 FULL = 0.9
 """Share of a GPU's memory that trials may fill."""

@@ -82,7 +82,7 @@ class Resources:
 
     @property
     def memory_share(self) -> float:
-        """Part of a GPU's memory for the process of one trial; its CUDA context takes some hundred MB beside it."""
+        """Part of a GPU's memory for a trial without a host; its CUDA context takes some hundred MB beside it."""
         return 0.9 / self.trials_per_gpu
 
     def for_trials(self, count: int) -> "Resources":
