@@ -169,11 +169,14 @@ class _Training:
         self.signals.be_patient()  # half of a Ray would be left behind
         # More cells may follow those that are known.
         count = len(todo) if self.request.resolving is None else sys.maxsize
+        request = self.request
+        if request.address is None and request.gpus:  # one that no cell is for would have a host all the same
+            request = replace(request, gpus=min(request.gpus, count))
         import_tune = partial(_import_aside, "sweep.tuning")
         with (
             watching(),
-            self._hosting(sweep, todo) as hosts,
-            _ray(self.request, self.dataset, count, import_tune) as resources,
+            self._hosting(request, sweep, todo) as hosts,
+            _ray(request, self.dataset, count, import_tune) as resources,
         ):
             self.signals.install()
             self.signals.raise_if_asked()
@@ -184,15 +187,14 @@ class _Training:
                     sweep, todo = self.next_round(gather(self.request.store), resources.slots)
         return stopped_because
 
-    def _hosting(self, sweep: Sweep, todo: list[Cell]) -> "AbstractContextManager[Hosts | None]":
+    def _hosting(self, request: Request, sweep: Sweep, todo: list[Cell]) -> "AbstractContextManager[Hosts | None]":
         """The hosts of this machine's GPUs, which prepare themselves meanwhile; none for CPUs, or on a cluster."""
-        if self.request.address is not None or not self.request.gpus:
+        if request.address is not None or not request.gpus:
             return nullcontext()
         from sweep import host
 
         job = _job(sweep, "cuda", host.MEMORY_SHARE)
-        gpus = self.request.gpus if self.request.resolving is not None else min(self.request.gpus, len(todo))
-        return host.hosting(gpus, job, self.dataset, [todo[0], todo[-1]])
+        return host.hosting(request.gpus, job, self.dataset, [todo[0], todo[-1]])
 
     def _shared(self, resources: "Resources", hosts: "Hosts | None", sweep: Sweep, todo: list[Cell]) -> "Resources":
         """The same, shared by as many trials a GPU as were measured to be best, if that was asked for."""

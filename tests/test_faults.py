@@ -227,7 +227,7 @@ def test_a_driver_that_cannot_write_or_show_anything_does_not_end_the_sweep(trut
     desk.progressed(other, 1.0)
     desk.progressed(replace(other, status=Status.FAILED, failure=Failure.MEMORY, test_loss=None), 1.0)
     assert sorted(line.split(":")[0].rsplit(" ", 1)[1] for line in told) == ["NotADirectoryError", "ValueError"]
-    assert desk.out_of_memory == [GRID.cells[1]], "what the display does not take is not lost"
+    assert desk.again_alone == [GRID.cells[1]], "what the display does not take is not lost"
 
 
 # ---- cells that cannot be trained

@@ -36,7 +36,7 @@ import sys
 from sweep import cli, machine, runner
 job = runner._job
 runner._job = lambda sweep, device, share: job(sweep, "cpu", share)
-machine.gpu_count = lambda: 1
+machine.gpu_count = lambda: 2
 sys.argv[0] = "dae-sweep"
 cli.main()
 """
@@ -49,9 +49,9 @@ def start(storage: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def complete(storage: Path, kill: Callable[[list[Process]], list[Process]] | None = None) -> str:
-    """What a run of two trials on one GPU prints; one of its processes is killed once two cells are under way."""
-    driver = start(storage, "--epochs", "12", "--trials-per-gpu", "2")
+def complete(storage: Path, kill: Callable[[list[Process]], list[Process]] | None = None, gpus: int = 1) -> str:
+    """What a run of two trials at a time prints; one of its processes is killed once two cells are under way."""
+    driver = start(storage, "--epochs", "12", "--gpus", str(gpus), "--trials-per-gpu", str(2 // gpus))
     if kill is not None:
         while sum(len(record.history) > 1 for record in records(storage)) < 2:
             assert driver.poll() is None
@@ -84,8 +84,11 @@ def assert_true(storage: Path, truth: Store) -> None:
     assert [cell.differs for cell in compare(truth, Store(storage / "mnist-5k"))] == [()] * len(GRID.cells)
 
 
-def test_cells_trained_side_by_side_have_the_bits_of_cells_trained_alone(tmp_path: Path, truth: Store) -> None:
-    complete(tmp_path)
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_cells_trained_side_by_side_have_the_bits_of_cells_trained_alone(
+    tmp_path: Path, truth: Store, gpus: int
+) -> None:
+    complete(tmp_path, gpus=gpus)
     assert_true(tmp_path, truth)
     store = Store(tmp_path / "mnist-5k")
     for cell in GRID.cells:
