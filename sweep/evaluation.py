@@ -179,13 +179,15 @@ class _Evaluation:
             self._write_references()
             self._tell(f"a judge that reads {self._references.judge.accuracy_clean:.1%} of the clean test digits")
         judge = self._store.read(JUDGE)
+
+        def submit(noises: list[Noise]) -> "dict[Noise, Any]":
+            return {noise: self._submit_baselines(noise, fits[noise], judge) for noise in noises}
+
         # What takes longest first, so that no core is left alone with it; but nothing waits for a fit.
-        are_fitted = all(fit.done() for parts in fits.values() for fit in parts)
-        if are_fitted:
-            tried = {noise: self._submit_baselines(noise, parts, judge) for noise, parts in fits.items()}
+        fitted = [noise for noise, parts in fits.items() if all(fit.done() for fit in parts)]
+        tried = submit(fitted)
         written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
-        if not are_fitted:
-            tried = {noise: self._submit_baselines(noise, parts, judge) for noise, parts in fits.items()}
+        tried |= submit([noise for noise in fits if noise not in fitted])
         last = time.monotonic()
         for done, cell in enumerate(as_completed(written), start=1):
             self._keep(cell, "a cell", lambda result: self._store.write(*result))

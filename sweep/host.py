@@ -157,9 +157,9 @@ def _serve(address: Address, gpu: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # to the whole group, as a batch system's: the driver ends its trials
     os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     sys.stdout = sys.stderr = ByThread()
-    with open(os.devnull, "w") as nothing:  # noqa: PTH123  (what C libraries print would go across the display)
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)  # what C libraries print would go across the display
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     host = _Host()
     _Manager.register("host", lambda: host, exposed=EXPOSED)
     server: Any = _Manager(address.socket, address.key).get_server()
@@ -171,11 +171,7 @@ def _serve(address: Address, gpu: str) -> None:
 
 
 class AtHost:
-    """The hands of a trial that leaves its work to a host.
-
-    Raises:
-        ConnectionError: the host has ended.
-    """
+    """The hands of a trial that leaves its work to a host."""
 
     def __init__(self, address: Address, job: Job) -> None:
         self._address, self._job = address, job
@@ -187,7 +183,11 @@ class AtHost:
         self._key = key
 
     def advance(self, at_least_s: float) -> tuple[Record, float]:
-        """As `Trial.advance`: the record, and training images a second."""
+        """As `Trial.advance`: the record, and training images a second.
+
+        Raises:
+            ConnectionError: the host has ended.
+        """
         with _losing():
             if self._host is None:
                 self._host = connect(self._address)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from sweep.processes import Process, everyone, marked
+from sweep.processes import Process, everyone
 
 MARK = "DAE_SWEEP_TEST_RUN"
 GRACE_S = 10.0
@@ -67,7 +67,8 @@ class Run:
 
     def _processes(self) -> dict[int, str]:
         # Ray's give themselves titles, which are written over their environment; but their logs are open in our folder.
-        ours = marked(f"{MARK}={self.mark}") + [each for each in everyone() if self._uses(each)]
+        mark = f"{MARK}={self.mark}".encode()
+        ours = [each for each in everyone() if mark in each.environment or self._uses(each)]
         found = {each.pid: each.command for each in ours if each.pid != os.getpid()}
         # Python's own, which cleans up after processes and ends with this one.
         tracker = multiprocessing.resource_tracker._resource_tracker._pid
