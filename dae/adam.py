@@ -11,6 +11,26 @@ from torch import nn
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
+def flatten(model: nn.Module) -> nn.Parameter:
+    """Make all parameters of a model, and their gradients, views of one tensor; weights channels last."""
+    parameters = list(model.parameters())
+    flat = nn.Parameter(torch.empty(sum(p.numel() for p in parameters), device=parameters[0].device))
+    flat.grad = torch.zeros_like(flat)
+    start = 0
+    for parameter in parameters:
+        value = parameter.data
+        views = [part[start : start + value.numel()] for part in (flat.data, flat.grad)]
+        if value.dim() == 4:
+            o, i, h, w = value.shape
+            views = [view.view(o, h, w, i).permute(0, 3, 1, 2) for view in views]
+        else:
+            views = [view.view(value.shape) for view in views]
+        parameter.data, parameter.grad = views
+        parameter.data.copy_(value)
+        start += value.numel()
+    return flat
+
+
 class Adam:
     """The optimiser of one parameter.
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
-from dae.adam import BETAS, EPS, Adam
+from dae.adam import BETAS, EPS, Adam, flatten
 from dae.config import GAUSSIAN, IMAGE_SIZE, TrainConfig
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
@@ -64,7 +64,7 @@ class Engine:
         self.config = config
         self.low, self.scale = low, high - low
         self.train_images = train.view(len(train), -1)
-        self.flat = _flatten(self.model)
+        self.flat = flatten(self.model)
         self.adam = Adam(self.flat, config.lr)
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
@@ -279,26 +279,6 @@ def build(model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor,
     """The engine for the device that ``train`` is on."""
     kind = CudaEngine if train.device.type == "cuda" else CpuEngine
     return kind(model, config, train, low, high)
-
-
-def _flatten(model: nn.Module) -> nn.Parameter:
-    """Make all parameters, and their gradients, views of one tensor; weights channels last."""
-    parameters = list(model.parameters())
-    flat = nn.Parameter(torch.empty(sum(p.numel() for p in parameters), device=parameters[0].device))
-    flat.grad = torch.zeros_like(flat)
-    start = 0
-    for parameter in parameters:
-        value = parameter.data
-        views = [part[start : start + value.numel()] for part in (flat.data, flat.grad)]
-        if value.dim() == 4:
-            o, i, h, w = value.shape
-            views = [view.view(o, h, w, i).permute(0, 3, 1, 2) for view in views]
-        else:
-            views = [view.view(value.shape) for view in views]
-        parameter.data, parameter.grad = views
-        parameter.data.copy_(value)
-        start += value.numel()
-    return flat
 
 
 def _transposed_convolution(x: torch.Tensor, layer: nn.ConvTranspose2d) -> torch.Tensor:

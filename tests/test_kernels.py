@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
+from dae.adam import flatten
 from dae.config import ModelConfig
-from dae.engine import _flatten
 from dae.model import DenoisingAutoencoder, initialise
 from dae.noise import corrupt
 
@@ -95,7 +95,7 @@ class Trainee:
         self.plain = DenoisingAutoencoder(config).to(DEVICE, torch.float64)
         self.plain.load_state_dict(self.model.state_dict())
         self.model.to(DEVICE)
-        self.flat = _flatten(self.model)
+        self.flat = flatten(self.model)
         self.step = kernels.Step(self.model, self.flat, BATCH)
         buffers = (self.step._partial, self.step._losses, *self.step._activations, *self.step._gradients)
         for buffer in buffers:  # what is not written is seen
