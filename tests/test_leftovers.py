@@ -25,7 +25,8 @@ def run(folder: Path, *leaks: str, workers: int = 0) -> "subprocess.CompletedPro
     (folder / "test_one.py").write_text(HEAD + "\n".join(tests))
     plugin = Path(__file__).with_name("leftovers.py").read_text()
     (folder / "leftovers.py").write_text(plugin.replace("GRACE_S = 10.0", "GRACE_S = 0.2"))
-    command = [sys.executable, "-m", "pytest", "-p", "leftovers", "-p", "no:cacheprovider", f"-n{workers}", "test_one.py"]
+    options = ["-p", "leftovers", "-p", "no:cacheprovider", f"-n{workers}"]
+    command = [sys.executable, "-m", "pytest", *options, "test_one.py"]
     environment = {name: value for name, value in os.environ.items() if name != MARK}
     environment |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(folder.parent)}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
