@@ -1,5 +1,6 @@
 """The noisy test set all models are judged on, and what it looks like without any model. NumPy only."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 
@@ -77,3 +78,8 @@ class TestSet:
 def mean_square(difference: Array) -> float:
     """Mean of the squares, accumulated in double precision."""
     return float(np.square(difference).mean(dtype=np.float64))
+
+
+def psnr_db(loss: float) -> float:
+    """Peak signal-to-noise ratio in dB of a mean squared error, for pixels in [0, 1]."""
+    return -10 * math.log10(loss)

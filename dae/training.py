@@ -205,11 +205,6 @@ def is_unconverged(history: list[EpochResult], threshold: float = 0.01) -> bool:
     return fall > threshold
 
 
-def psnr_db(loss: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error, for pixels in [0, 1]."""
-    return -10 * math.log10(loss)
-
-
 def _to_device(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
     # Arrays from Ray's object store are read-only, which torch warns about: nothing here writes to them.
     return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)

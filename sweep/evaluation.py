@@ -4,16 +4,11 @@ Computed after training from weights and dataset, for old sweeps as for new ones
 touched. Only what is missing, damaged or stale is made. `sweep.quality` says what is in the files.
 """
 
-import multiprocessing
-import pickle
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import Executor, Future, as_completed
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,44 +18,20 @@ from dae import baselines
 from dae.baselines import Denoiser
 from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
-from dae.similarity import SSIM, ssim
-from dae.testset import TestSet
-from sweep.child import belong_to_driver
-from sweep.quality import (
-    JUDGE,
-    Baseline,
-    Condition,
-    JudgeSummary,
-    Quality,
-    References,
-    load_quality,
-    load_references,
-)
+from dae.testset import psnr_db
+from sweep import assessment
+from sweep.assessment import SETTINGS, Denoised, Noise
+from sweep.quality import JUDGE, Baseline, Condition, References, load_quality, load_references
 from sweep.records import CellFiles, Record, Sweep, read_verified
-from sweep.store import Damaged, digest
+from sweep.store import Damaged
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the noise that models are tested under beside their own."""
-
-SETTINGS: dict[str, Any] = {
-    "ssim": SSIM,
-    "tuning_images": baselines.TUNING_IMAGES,
-    "slow_tuning_images": baselines.SLOW_TUNING_IMAGES,
-    "fitting_images": baselines.FITTING_IMAGES,
-}
-"""What the references depend on beside the data; with others they are made anew."""
+PART_IMAGES = 1000
+"""Of the test images, for one task of a filter that takes a millisecond or more an image."""
 
 TELL_EVERY_S = 10
 """How often to say how far it has come."""
 
 Tell = Callable[[str], None]
-
-
-class Noise(NamedTuple):
-    """Kind and strength."""
-
-    kind: str
-    alpha: float
 
 
 def evaluate(
@@ -94,9 +65,10 @@ def evaluate(
         return
     parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a judge"] * (references is None)
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
+    pool = assessment.processes(dataset, workers) if executor is None else assessment.in_this(executor, dataset)
     try:
-        with _processes(dataset, workers) if executor is None else _own(executor, dataset) as pool:
-            _Evaluation(sweep, pool, references, warn, tell).run(missing, cells, device)
+        with pool as executor:
+            _Evaluation(sweep, executor, len(dataset.test), references, warn, tell).run(missing, cells, device)
     except Exception as error:  # whatever it is, the report comes without
         warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
         return
@@ -162,17 +134,42 @@ def _stale_cells(sweep: Sweep, references: References | None, warn: Tell) -> lis
 # ---- doing it
 
 
+class _Tried(NamedTuple):
+    """A baseline, and what is measured of the test images part by part."""
+
+    denoiser: Denoiser
+    parts: list[Future[Denoised]]
+
+    def result(self, labels: npt.NDArray[np.uint8]) -> Baseline:
+        """All parts together, once they are there."""
+        loss, similarity, read = map(np.concatenate, zip(*(part.result() for part in self.parts), strict=True))
+        test_loss = float(loss.mean(dtype=np.float64))
+        return Baseline(
+            name=self.denoiser.name,
+            family=self.denoiser.family,
+            latent=self.denoiser.latent,
+            parameters=dict(self.denoiser.parameters),
+            test_loss=test_loss,
+            test_psnr_db=psnr_db(test_loss) if test_loss else None,
+            ssim=float(similarity.mean(dtype=np.float64)),
+            accuracy=float((read == labels).mean()),
+            loss=loss,
+        )
+
+
 class _Evaluation:
     """One evaluation on its way; writes each result as soon as it is there."""
 
-    def __init__(self, sweep: Sweep, pool: Executor, references: References | None, warn: Tell, tell: Tell) -> None:
+    def __init__(
+        self, sweep: Sweep, pool: Executor, images: int, references: References | None, warn: Tell, tell: Tell
+    ) -> None:
         self._sweep, self._store, self._pool, self._warn, self._tell = sweep, sweep.store, pool, warn, tell
-        self._references = references
+        self._images, self._references = images, references
 
     def run(self, missing: dict[Noise, _Todo], cells: list[Record], device: str) -> None:
         """Judge and fits side by side; then all that the judge is needed for."""
-        training = self._pool.submit(_train_judge, device) if self._references is None else None
-        fits = {noise: [self._pool.submit(_fit, noise, part) for part in todo.parts] for noise, todo in missing.items()}
+        training = self._pool.submit(assessment.train_judge, device) if self._references is None else None
+        fits = {noise: self._submit_fits(noise, todo) for noise, todo in missing.items()}
         if training is not None:
             judge, self._references = training.result()
             self._store.write(JUDGE, judge)
@@ -186,11 +183,11 @@ class _Evaluation:
         # What takes longest first, so that no core is left alone with it; but nothing waits for a fit.
         fitted = [noise for noise, parts in fits.items() if all(fit.done() for fit in parts)]
         tried = submit(fitted)
-        written = [self._pool.submit(_evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
+        written = [self._pool.submit(assessment.evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
         tried |= submit([noise for noise in fits if noise not in fitted])
         last = time.monotonic()
         for done, cell in enumerate(as_completed(written), start=1):
-            self._keep(cell, "a cell", lambda result: self._store.write(*result))
+            self._keep(cell.result, "a cell", lambda result: self._store.write(*result))
             if time.monotonic() - last > TELL_EVERY_S:
                 last = time.monotonic()
                 self._tell(f"{done} of {len(written)} cells evaluated")
@@ -208,27 +205,34 @@ class _Evaluation:
                 continue
             yield record.key, settings.model(record.cell), settings.training(record.cell), weights
 
+    def _submit_fits(self, noise: Noise, todo: _Todo) -> list[Future[list[Denoiser]]]:
+        return [self._pool.submit(assessment.fit, noise, part.filters, part.latents) for part in todo.parts]
+
     def _submit_baselines(
         self, noise: Noise, fits: "list[Future[list[Denoiser]]]", judge: bytes
-    ) -> "tuple[Future[npt.NDArray[np.uint8]], list[Future[Baseline]]] | None":
+    ) -> "tuple[Future[npt.NDArray[np.uint8]], list[_Tried]] | None":
         try:
             denoisers = [denoiser for fit in fits for denoiser in fit.result()]
         except Exception as error:  # of any library; the other conditions go on
             self._warn(f"no baselines for {noise.kind} noise {noise.alpha}: {type(error).__name__}: {error}")
             return None
-        tried = {each.name: self._pool.submit(_try, each, noise, judge) for each in sorted(denoisers, key=_is_quick)}
-        return self._pool.submit(_read_noisy, noise, judge), [tried[each.name] for each in denoisers]
+        tried = {each.name: self._submit_baseline(each, noise, judge) for each in sorted(denoisers, key=_is_quick)}
+        reading = self._pool.submit(assessment.read_noisy, noise, judge)
+        return reading, [tried[each.name] for each in denoisers]
 
-    def _keep_condition(
-        self, noise: Noise, reading: "Future[npt.NDArray[np.uint8]]", parts: "list[Future[Baseline]]"
-    ) -> None:
+    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, judge: bytes) -> "_Tried":
+        step = self._images if _is_quick(denoiser) else PART_IMAGES  # that no core is left alone with a slow one
+        parts = [slice(start, start + step) for start in range(0, self._images, step)]
+        return _Tried(denoiser, [self._pool.submit(assessment.denoise, denoiser, noise, judge, part) for part in parts])
+
+    def _keep_condition(self, noise: Noise, reading: "Future[npt.NDArray[np.uint8]]", tried: "list[_Tried]") -> None:
         assert self._references is not None
-        found: list[Baseline] = []
-        for part in parts:
-            self._keep(part, "a baseline", found.append)
         read, labels = reading.result(), self._references.labels
+        found: list[Baseline] = []
+        for each in tried:
+            self._keep(partial(each.result, labels), "a baseline", found.append)
         known = self._references.condition(*noise)
-        if len(found) < len(parts):
+        if len(found) < len(tried):
             return  # half a condition would pass for a whole one
         condition = Condition(
             noise=noise.kind,
@@ -241,9 +245,9 @@ class _Evaluation:
         self._references = replace(self._references, conditions=(*others, condition))
         self._write_references()
 
-    def _keep(self, future: "Future[Any]", what: str, keep: Callable[[Any], object]) -> None:
+    def _keep(self, compute: Callable[[], Any], what: str, keep: Callable[[Any], object]) -> None:
         try:
-            result = future.result()
+            result = compute()
         except Exception as error:  # of any library; the others go on
             self._warn(f"{what} could not be evaluated: {type(error).__name__}: {error}")
         else:
@@ -262,180 +266,3 @@ def _is_quick(denoiser: Denoiser) -> bool:
 def _place(baseline: Baseline) -> tuple[bool, bool, int]:
     """The order of tables: filters as they came, PCA and regression by falling rank."""
     return baseline.family == "linear", baseline.name.startswith("reduced"), -(baseline.latent or 0)
-
-
-# ---- the processes that compute
-
-
-@contextmanager
-def _processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
-    # Spawned: threads of Ray and W&B would not survive a fork. The dataset goes by a file: more than a pipe holds, sent
-    # to a process that dies as it starts, would be sent without end.
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
-        file = Path(folder) / "dataset"
-        file.write_bytes(pickle.dumps(dataset))
-        pool = ProcessPoolExecutor(workers, context, _prepare_process, (file,))
-        try:
-            yield pool
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.terminate()  # nothing of theirs is on disk
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _own(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
-    _prepare(dataset)
-    yield executor
-
-
-_dataset: list[Dataset] = []
-"""That of this process."""
-
-
-def _prepare_process(dataset: Path) -> None:
-    belong_to_driver()
-    import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
-    from threadpoolctl import threadpool_limits
-
-    from dae.engine import settle_process
-
-    threadpool_limits(1)
-    settle_process()
-    _prepare(pickle.loads(dataset.read_bytes()))
-
-
-def _prepare(dataset: Dataset) -> None:
-    _dataset[:] = [dataset]
-    _images.cache_clear()
-
-
-@cache
-def _images() -> Any:
-    from dae.training import Images
-
-    return Images(_dataset[0], 0.0, "cpu")
-
-
-def _train_judge(device: str) -> tuple[bytes, References]:
-    """The judge's weights, and references that hold nothing but the judge."""
-    import safetensors.torch
-
-    from dae import judge as judges
-
-    dataset = _dataset[0]
-    try:
-        judge, result = judges.train(dataset, device=device)
-    except RuntimeError:  # a GPU that others have filled
-        judge, result = judges.train(dataset)
-    judge = judge.cpu()
-    weights = {name: value.contiguous() for name, value in judge.state_dict().items()}
-    content: bytes = safetensors.torch.save(weights)
-    read = judges.read(judge, dataset.unit(dataset.test))
-    labels = dataset.test_labels
-    return content, References(
-        dataset=dataset.fingerprint,
-        train=len(dataset.train),
-        settings=SETTINGS,
-        judge=JudgeSummary(
-            accuracy_clean=float((read == labels).mean()),
-            accuracy_validation=result.accuracy_validation,
-            epochs=result.epochs,
-            parameters=sum(value.numel() for value in weights.values()),
-            sha256=digest(content),
-        ),
-        conditions=(),
-        labels=labels,
-        read_clean=read,
-    )
-
-
-def _read(images: npt.NDArray[np.float32], judge: bytes) -> npt.NDArray[np.uint8]:
-    import safetensors.torch
-
-    from dae import judge as judges
-
-    reader = judges.Judge()
-    reader.load_state_dict(safetensors.torch.load(judge))
-    return judges.read(reader, images)
-
-
-def _fit(noise: Noise, todo: _Todo) -> list[Denoiser]:
-    filters = baselines.filters(_dataset[0], *noise) if todo.filters else []
-    return filters + (baselines.linear(_dataset[0], *noise, todo.latents) if todo.latents else [])
-
-
-def _read_noisy(noise: Noise, judge: bytes) -> npt.NDArray[np.uint8]:
-    return _read(_images().under(noise.alpha, noise.kind).test_set.noisy, judge)
-
-
-def _try(denoiser: Denoiser, noise: Noise, judge: bytes) -> Baseline:
-    from dae.training import psnr_db
-
-    test_set = _images().under(noise.alpha, noise.kind).test_set
-    denoised = denoiser(test_set.noisy)
-    loss = _losses(denoised, test_set)
-    test_loss = float(loss.mean(dtype=np.float64))
-    return Baseline(
-        name=denoiser.name,
-        family=denoiser.family,
-        latent=denoiser.latent,
-        parameters=dict(denoiser.parameters),
-        test_loss=test_loss,
-        test_psnr_db=psnr_db(test_loss) if test_loss else None,
-        ssim=float(ssim(denoised, test_set.clean).mean(dtype=np.float64)),
-        accuracy=float((_read(denoised, judge) == test_set.dataset.test_labels).mean()),
-        loss=loss,
-    )
-
-
-def _losses(denoised: npt.NDArray[np.float32], test_set: TestSet) -> npt.NDArray[np.float32]:
-    """Squared error per pixel of each image, as trials compute it."""
-    losses: npt.NDArray[np.float32] = np.square(denoised - test_set.clean).mean(axis=(1, 2))
-    return losses
-
-
-def _evaluate_cell(
-    key: str, model: ModelConfig, training: TrainConfig, weights: bytes, judge: bytes
-) -> tuple[str, bytes]:
-    """A cell's quality file, by name."""
-    import safetensors.torch
-    import torch
-
-    from dae import engine
-    from dae.model import DenoisingAutoencoder
-
-    images, dataset = _images().under(training.alpha, training.noise), _dataset[0]
-    test_set = images.test_set
-    network = DenoisingAutoencoder(model)
-    network.load_state_dict(safetensors.torch.load(weights))
-    runner = engine.build(network, training, images.train, dataset.low, dataset.high)
-
-    def denoise(noisy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        answer: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
-        return answer
-
-    denoised = denoise(test_set.noisy)
-    losses = {training.alpha: _losses(denoised, test_set)}
-    order = np.argsort(losses[training.alpha], kind="stable")
-    shown = order[[0, len(order) // 2, -1]]
-    strengths = sorted({*STRENGTHS, training.alpha})
-    for strength in strengths:
-        if strength not in losses:
-            under = images.under(strength, training.noise).test_set
-            losses[strength] = _losses(denoise(under.noisy), under)
-    quality = Quality(
-        weights=digest(weights),
-        judge=digest(judge),
-        ssim=ssim(denoised, test_set.clean),
-        read=_read(denoised, judge),
-        shown_index=shown,
-        shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
-        robust_noise=np.array([training.noise] * len(strengths)),
-        robust_alpha=np.array(strengths),
-        robust_loss=np.array([losses[strength].mean(dtype=np.float64) for strength in strengths]),
-    )
-    return CellFiles(key).quality, quality.to_bytes()

@@ -23,7 +23,8 @@ import torch
 
 from dae.data import Dataset
 from dae.engine import settle_process
-from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged, psnr_db
+from dae.testset import psnr_db
+from dae.training import Diverged, Images, Training, is_collapsed, is_unconverged
 from sweep.grid import Cell
 from sweep.job import Job
 from sweep.printing import printing_into

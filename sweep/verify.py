@@ -14,8 +14,8 @@ from dae import engine
 from dae.architecture import mac_count, parameter_count
 from dae.data import Dataset
 from dae.model import DenoisingAutoencoder
-from dae.testset import TestSet
-from dae.training import EpochResult, Images, is_collapsed, is_unconverged, psnr_db
+from dae.testset import TestSet, psnr_db
+from dae.training import EpochResult, Images, is_collapsed, is_unconverged
 from sweep.facets import facets
 from sweep.grid import Cell
 from sweep.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references

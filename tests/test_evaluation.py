@@ -20,7 +20,7 @@ from dae import judge as judges
 from dae.data import Dataset
 from dae.testset import TestSet
 from dae.training import Images
-from sweep import evaluation
+from sweep import assessment, evaluation
 from sweep.cli import main
 from sweep.declaration import declare
 from sweep.grid import Cell, Grid, Settings
@@ -173,15 +173,15 @@ def test_again_computes_nothing(store: Store, tiny: Dataset) -> None:
     assert contents(store) == before
 
 
-EVERYTHING = {"_train_judge", "_fit", "_read_noisy", "_try", "_evaluate_cell"}
+EVERYTHING = {"train_judge", "fit", "read_noisy", "denoise", "evaluate_cell"}
 
 
 @pytest.mark.parametrize(
     ("name", "harm", "computed"),
     [
-        (CellFiles(KEY).quality, "lost", {"_evaluate_cell"}),
-        (CellFiles(KEY).quality, "truncated", {"_evaluate_cell"}),
-        (CellFiles(KEY).quality, "changed", {"_evaluate_cell"}),
+        (CellFiles(KEY).quality, "lost", {"evaluate_cell"}),
+        (CellFiles(KEY).quality, "truncated", {"evaluate_cell"}),
+        (CellFiles(KEY).quality, "changed", {"evaluate_cell"}),
         (REFERENCES, "truncated", EVERYTHING),
         (REFERENCE_ARRAYS, "changed", EVERYTHING),
         (JUDGE, "lost", EVERYTHING),
@@ -209,7 +209,7 @@ def test_a_cell_that_was_trained_again_is_evaluated_again(store: Store, tiny: Da
     before = contents(store)
     store.write(CellFiles(KEY).quality, replace(quality, weights="f" * 64).to_bytes())
     done, warnings = evaluate(store, tiny)
-    assert done == ["_evaluate_cell"]
+    assert done == ["evaluate_cell"]
     assert "other weights" in warnings[0]
     assert contents(store) == before
 
@@ -224,25 +224,43 @@ def test_a_new_latent_costs_its_linear_baselines_only(store: Store, tiny: Datase
     for name, content in replace(references, conditions=conditions).to_files().items():
         store.write(name, content)
     done, _ = evaluate(store, tiny)
-    assert done == ["_fit", "_try", "_try", "_read_noisy"]
+    assert done == ["fit", "denoise", "denoise", "read_noisy"]
     again = load_references(gather(store))
     assert again is not None
     names = [[each.name for each in one.baselines] for one in again.conditions]
     assert sorted(names) == sorted([each.name for each in one.baselines] for one in references.conditions)
 
 
-@pytest.mark.parametrize("fail", ["_train_judge", "_fit", "_try", "_read_noisy", "_evaluate_cell"])
+@pytest.mark.parametrize("fail", ["train_judge", "fit", "denoise", "read_noisy", "evaluate_cell"])
 def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp_path: Path, fail: str) -> None:
     store = copy(trained, tmp_path)
     _, warnings = evaluate(store, tiny, fail=fail)
     assert any("made to fail" in each for each in warnings)
     sweep = gather(store)
     assert len(sweep.completed) == 3
-    assert bool(load_quality(sweep).found) is (fail not in {"_train_judge", "_evaluate_cell"})
+    assert bool(load_quality(sweep).found) is (fail not in {"train_judge", "evaluate_cell"})
     assert verify(sweep, tiny) == [], "what is there is whole"
     assert not evaluate(store, tiny)[1]
     assert len(load_quality(gather(store)).found) == 3, "the next evaluation takes it up"
     assert evaluate(store, tiny) == ([], [])
+
+
+def test_images_taken_in_parts_make_no_difference(
+    trained: Store, evaluated: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "PART_IMAGES", 7)
+    store = copy(trained, tmp_path)
+    done, _ = evaluate(store, tiny)
+    references = load_references(gather(store))
+    assert references is not None
+    assert done.count("denoise") == sum(
+        6 if each.name.startswith(tuple(baselines.MODERN)) else 1
+        for condition in references.conditions
+        for each in condition.baselines
+    )
+    assert [store.read(name) for name in (REFERENCES, REFERENCE_ARRAYS)] == [
+        evaluated.read(name) for name in (REFERENCES, REFERENCE_ARRAYS)
+    ]
 
 
 def test_processes_that_die_cost_the_evaluation_and_no_more(
@@ -251,7 +269,7 @@ def test_processes_that_die_cost_the_evaluation_and_no_more(
     """Every process of the pool ends as it starts; more images than a pipe holds are on their way to it."""
     large = replace(tiny, test=np.tile(tiny.test, (10, 1, 1)), test_labels=np.tile(tiny.test_labels, 10))
     store, warnings = copy(trained, tmp_path), []
-    monkeypatch.setattr(evaluation, "_prepare_process", os._exit)
+    monkeypatch.setattr(assessment, "_prepare_process", os._exit)
     evaluation.evaluate(gather(store), large, workers=2, warn=warnings.append, tell=lambda _line: None)
     assert "BrokenProcessPool" in warnings[-1]
     assert contents(store) == contents(trained)

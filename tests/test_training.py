@@ -25,7 +25,7 @@ from dae.data import Dataset
 from dae.engine import CpuEngine
 from dae.errors import UserError
 from dae.model import DenoisingAutoencoder
-from dae.testset import TestSet
+from dae.testset import TestSet, psnr_db
 from dae.training import (
     Diverged,
     EpochResult,
@@ -34,7 +34,6 @@ from dae.training import (
     Training,
     is_collapsed,
     is_unconverged,
-    psnr_db,
 )
 
 GOLDEN = Path(__file__).parent / "golden" / "dae_3_8_mnist-5k.json"
