@@ -95,9 +95,10 @@ def render(figure: Figure) -> Drawing:
     with mpl.rc_context(STYLE):
         FigureCanvasAgg(figure)
         png, svg = io.BytesIO(), io.BytesIO()
-        # Layout costs as much as drawing, and with an engine in place each format would have it done twice.
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+        # Layout costs as much as drawing, and with an engine in place each format would have it done again.
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(png, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 4})
         figure.savefig(svg, format="svg", metadata={"Date": None})
     return Drawing(png.getvalue(), svg.getvalue())

@@ -181,9 +181,9 @@ def _certainty(findings: Findings) -> str:
 
 
 def _signs(claim: Claim) -> str:
-    pairs = claim.judged()
+    pairs, (name, statement) = claim.judged(), CLAIMS[claim.factor]
     holding = sum(pair.effects[Split.TEST].holds for pair in pairs)
-    return f"the sign of claim {CLAIMS[claim.factor][0]} holds in {holding} of {counted(len(pairs), 'pair')}"
+    return f"the sign of claim {name}, {statement}, holds in {holding} of {counted(len(pairs), 'pair')}"
 
 
 def _verdict_of(claim: Claim) -> str:

@@ -104,7 +104,10 @@ def test_the_summary_has_three_sentences_with_numbers(study: Path) -> None:
     )
     assert "the test loss of latent 8 (32.7 % of the pixels) is 0.00059 (4.8 %) above that of latent 13" in text
     assert "Going from latent 13 to 5 costs 0.00420 more at depth 1 than at depth 5." in text
-    assert "The sign of claim (*) holds in 9 of 9 pairs; the sign of claim (**) holds in 9 of 9 pairs." in text
+    assert (
+        "The sign of claim (*), at a fixed depth, a smaller latent space gives a higher loss, holds in 9 of 9 pairs; "
+        "the sign of claim (**), on average, a shallower model gives a higher loss, holds in 9 of 9 pairs." in text
+    )
     assert "such as dae-sweep run --dataset mnist --name study --seeds 0,1,2." in text
     assert "One seed is one seed." in text
     assert "Lowest test loss: DAE_5_13 with MSE 0.01009 (PSNR 19.96 dB)" in text

@@ -355,6 +355,7 @@ def test_signals_a_lost_process_and_a_killed_driver_on_the_way_to_the_same_bits(
         if number is signal.SIGINT:
             assert "SIGINT: every finished epoch is kept; the same command continues." in command.text
         assert "Traceback" not in command.text
+        assert "Unhandled error" not in command.text
         assert command.left_after(30) == {}
         found = gather(store).records[first]
         assert found.status is Status.INTERRUPTED
