@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# Two processes, and whole files, for what the tests of a file share is made once.
+SHARED := -n 2 --dist loadfile
 
 help:            ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
@@ -15,7 +17,7 @@ sweep: .venv/ready ## The study on the embedded digits: 9 cells, then the report
 	$(BIN)/dae-sweep run --dataset mnist-5k
 
 test: .venv/ready ## All tests but those on clusters
-	$(BIN)/python -m pytest -m 'not cluster'
+	$(BIN)/python -m pytest $(SHARED) -m 'not cluster'
 
 test-storage: .venv/ready ## Tests of s3:// and gs:// storage, against servers on loopback
 	$(BIN)/python -m pytest -m cluster tests/test_storage.py
@@ -28,8 +30,8 @@ cluster-tools:   ## What the SSH hosts of the tests need (Debian, as root)
 	test -z "$$missing" || (apt-get -qq update && apt-get -qq -o DPkg::Lock::Timeout=300 install -y \
 	    --no-install-recommends openssh-server openssh-client rsync iproute2)
 
-coverage: .venv/ready ## All tests, and what of dae and sweep they run
-	$(BIN)/python -m pytest --cov=dae --cov=sweep
+coverage: .venv/ready ## The same tests, and what of dae and sweep they run
+	$(BIN)/python -m pytest $(SHARED) --cov=dae --cov=sweep -m 'not cluster'
 
 bench: .venv/ready ## Time the sweep beside a notebook and plain Ray Tune; options in BENCH
 	$(BIN)/python -m tests.benchmarks.bench $(BENCH)

@@ -37,10 +37,10 @@ from sweep.tracking import Tracker
 GRID = Grid.product((1, 3), (5,), (0,))
 SETTINGS = Settings(dataset="mnist-5k", epochs=4, train_fraction=0.1, batch_size=32)
 OPTIONS = ["--dataset", "mnist-5k", "--depths", "1,3", "--latents", "5", "--epochs", "4", "--train-fraction", "0.1"]
-LONGER = replace(SETTINGS, epochs=40)
-LONGER_OPTIONS = [*OPTIONS, "--epochs", "40"]
+LONGER = replace(SETTINGS, epochs=24)
+LONGER_OPTIONS = [*OPTIONS, "--epochs", "24"]
 """Long enough to be disturbed, and completed after it."""
-LONG = [*OPTIONS, "--epochs", "400", "--wandb", "disabled", "--no-report"]
+LONG = [*OPTIONS, "--epochs", "400", "--wandb", "disabled", "--no-report", "--cpus", "1"]
 """Long enough to be killed at leisure."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clean_environment")]

@@ -32,12 +32,14 @@ STUDY = [
     for latent in (13, 8, 5)
 ]
 ODD = [
-    ModelConfig(depth=1, latent=1),  # one kernel of 28 x 28 with stride 28
+    ModelConfig(
+        depth=1, latent=2 if IS_INTERPRETED else 1
+    ),  # a kernel as large as its stride, half of the image or all of it
     ModelConfig(depth=1, latent=14),  # stride 2 with padding
     ModelConfig(depth=1, latent=28),
     ModelConfig(depth=2, latent=2),  # stride 6, kernel 7: phases with one tap and with two
     ModelConfig(depth=2, latent=14),  # a stem at full size
-    ModelConfig(depth=2, latent=1, width=3),
+    *([] if IS_INTERPRETED else [ModelConfig(depth=2, latent=1, width=3)]),
     ModelConfig(depth=2, latent=7, width=5, latent_channels=3),  # channels that fill no block
     ModelConfig(depth=2, latent=9, width=33, latent_channels=20),
     ModelConfig(depth=4 if IS_INTERPRETED else 9, latent=6, width=4),

@@ -56,7 +56,7 @@ def tell(choice):
     print("CHOICE", json.dumps(asdict(choice)), flush=True)
 
 store = Store(Path(sys.argv[1]))
-probe.STEPS, probe.MEASURED_S, probe.POLL_S = ((1,), (2, 3)), 0.3, 0.05
+probe.STEPS, probe.MEASURED_S, probe.POLL_S = ((1,), (2,)), 0.3, 0.05
 resources = session.Resources(cpus=2, gpus=1, trials_per_gpu=3)
 dataset = data.load("mnist-5k", Path("nowhere"), 0.1)
 settings = Settings(dataset="mnist-5k", train_fraction=0.1, batch_size=32)
@@ -94,7 +94,7 @@ def check(short: dict[str, Any], measured: dict[str, Any], broken: dict[str, Any
     assert short["because"].startswith(
         "the sweep is too short to measure more (epochs a second by trials on a GPU: 1: "
     )
-    assert list(measured["epochs_per_s"]) == ["1", "2", "3"]
+    assert list(measured["epochs_per_s"]) == ["1", "2"]
     assert all(rate > 0 for rate in measured["epochs_per_s"].values())
     assert str(measured["trials"]) in measured["epochs_per_s"]
     if not _has_gpu():
