@@ -317,14 +317,24 @@ def kill_when(process: "subprocess.Popen[bytes]", condition: Callable[[], bool])
             process.kill()
             process.wait()
             return True
+        time.sleep(0.001)
     return False
 
 
-def in_background(*command: str) -> "subprocess.Popen[bytes]":
+HELD = """
+import fnmatch, sys, time
+def hold(event, arguments):
+    if event == "os.rename" and fnmatch.fnmatch(str(arguments[0]), {pattern!r}):
+        time.sleep(60)
+sys.addaudithook(hold)
+"""
+
+
+def in_background(code: str, *words: str, held_at: str = "") -> "subprocess.Popen[bytes]":
+    """Run the code; it is held up for a minute before it gives a file of this pattern its final name."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    return subprocess.Popen(
-        [sys.executable, *command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-c", HELD.format(pattern=held_at) + code, *words]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("name", ["index.html", ".*.partial"])
@@ -333,8 +343,9 @@ def test_a_driver_killed_while_it_writes_the_report_writes_it_whole_the_next_tim
 ) -> None:
     shutil.copytree(truth.root, storage / "mnist-5k")
     report = storage / "mnist-5k" / "report"
-    command = ["-m", "sweep", "run", "--storage", str(storage), *OPTIONS, "--wandb", "disabled", "--quiet"]
-    assert kill_when(in_background(*command), lambda: any(report.glob(name)))
+    words = ["run", "--storage", str(storage), *OPTIONS, "--wandb", "disabled", "--quiet"]
+    command = ["from sweep.cli import main; main()", *words]
+    assert kill_when(in_background(*command, held_at=f"*/report/{name}"), lambda: any(report.glob(name)))
     assert in_background(*command).wait() == 0
     names = {path.name for path in report.iterdir()}
     assert {"index.html", "results.csv", "history.csv"} <= names
@@ -359,7 +370,7 @@ def test_a_trial_killed_while_it_writes_goes_on_with_the_same_numbers(
 ) -> None:
     cells = storage / "mnist-5k" / "cells"
     script = WRITER.format(root=str(Path(__file__).parents[1]), folder=str(storage / "mnist-5k"))
-    assert kill_when(in_background("-c", script), lambda: any(cells.glob(f"*/{name}")))
+    assert kill_when(in_background(script, held_at=f"*/cells/*/{name}"), lambda: any(cells.glob(f"*/{name}")))
     run(storage)
     assert_true(storage, truth)
     assert not list(storage.rglob("*.partial"))

@@ -32,9 +32,7 @@ STUDY = [
     for latent in (13, 8, 5)
 ]
 ODD = [
-    ModelConfig(
-        depth=1, latent=2 if IS_INTERPRETED else 1
-    ),  # a kernel as large as its stride, half of the image or all of it
+    ModelConfig(depth=1, latent=2 if IS_INTERPRETED else 1),  # a kernel as large as its stride
     ModelConfig(depth=1, latent=14),  # stride 2 with padding
     ModelConfig(depth=1, latent=28),
     ModelConfig(depth=2, latent=2),  # stride 6, kernel 7: phases with one tap and with two

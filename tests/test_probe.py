@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from sweep.probe import _best, _is_worth
 
@@ -36,7 +35,6 @@ import json, sys
 from dataclasses import asdict
 from pathlib import Path
 import time
-from contextlib import nullcontext
 from sweep import host, probe, session
 import ray
 from dae import data
@@ -63,16 +61,23 @@ settings = Settings(dataset="mnist-5k", train_fraction=0.1, batch_size=32)
 cells = [Cell.from_key("DAE_1_5-s0")] * 9
 with session.local_cluster(resources, 2**20, lambda: None):
     jobs = {device: Job(store, settings, device, 0.3, None) for device in ("cpu", "cuda")}
-    for at_host in (False, True):
-        for device, worthwhile_s in (("cpu", 1e9), ("cpu", 0), ("cuda", 0)):
-            probe.WORTHWHILE_S = worthwhile_s
-            with host.hosting(1, jobs[device], dataset, cells[:1]) if at_host else nullcontext() as hosts:
-                tell(probe.choose(cells, jobs[device], dataset, resources, lambda: None, hosts))
+
+    def choose(device, hosts=None, worthwhile_s=0, check=lambda: None):
+        probe.WORTHWHILE_S = worthwhile_s
         try:
-            with host.hosting(1, jobs["cpu"], dataset, cells[:1]) if at_host else nullcontext() as hosts:
-                probe.choose(cells, jobs["cpu"], dataset, resources, stop, hosts)
+            tell(probe.choose(cells, jobs[device], dataset, resources, check, hosts))
         except Stop:
             tell(probe.Choice(0, {}, "stopped"))
+
+    choose("cpu")
+    choose("cuda")
+    choose("cpu", check=stop)
+    with host.hosting(1, jobs["cpu"], dataset, cells[:1]) as hosts:
+        choose("cpu", hosts)
+        choose("cpu", hosts, check=stop)
+        choose("cpu", hosts, worthwhile_s=1e9)
+    with host.hosting(1, jobs["cuda"], dataset, cells[:1]) as hosts:
+        choose("cuda", hosts)
 """
 
 
@@ -83,24 +88,21 @@ def test_trials_are_measured_side_by_side_and_leave_nothing_behind(tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = [json.loads(line[7:]) for line in done.stdout.splitlines() if line.startswith("CHOICE ")]
-    check(*said[:4])  # processes, as on a cluster
-    check(*said[4:])  # threads of a host
+    measured, broken, stopped, at_host, stopped_at_host, short, broken_at_host = said
     assert list(tmp_path.iterdir()) == []
-
-
-def check(short: dict[str, Any], measured: dict[str, Any], broken: dict[str, Any], stopped: dict[str, Any]) -> None:
-    assert short["trials"] == 3
-    assert list(short["epochs_per_s"]) == ["1"]
+    for choice in (measured, at_host):
+        assert list(choice["epochs_per_s"]) == ["1", "2"]
+        assert all(rate > 0 for rate in choice["epochs_per_s"].values())
+        assert str(choice["trials"]) in choice["epochs_per_s"]
+    assert stopped["because"] == stopped_at_host["because"] == "stopped", "an interrupt ends it, and the GPU is free"
+    assert (short["trials"], list(short["epochs_per_s"])) == (3, ["1"])
     assert short["because"].startswith(
         "the sweep is too short to measure more (epochs a second by trials on a GPU: 1: "
     )
-    assert list(measured["epochs_per_s"]) == ["1", "2"]
-    assert all(rate > 0 for rate in measured["epochs_per_s"].values())
-    assert str(measured["trials"]) in measured["epochs_per_s"]
     if not _has_gpu():
-        assert (broken["trials"], broken["epochs_per_s"]) == (3, {})
-        assert "nothing could be measured: 1 at a time failed" in broken["because"]
-    assert stopped["because"] == "stopped", "an interrupt ends it, and the GPU is free again"
+        for choice in (broken, broken_at_host):
+            assert (choice["trials"], choice["epochs_per_s"]) == (3, {})
+            assert "nothing could be measured: 1 at a time failed" in choice["because"]
 
 
 def _has_gpu() -> bool:

@@ -314,7 +314,7 @@ def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, u
     copy.write(damaged[1].weights, copy.read(damaged[1].weights)[:-40])
     sound = {name: copy.path(f"cells/{name}") for name in ("DAE_1_8-s0", "DAE_1_5-s0")}
     before = {name: snapshot(folder) for name, folder in sound.items()}
-    command = start(*SMALL_RUN, "--latents", "5", "--seeds", "0,1", "--storage", copy.root.parent)
+    command = start(*SMALL_RUN, "--cpus", "1", "--latents", "5", "--seeds", "0,1", "--storage", copy.root.parent)
     assert command.wait() == 0, command.text
     warnings = [line for line in command.text.splitlines() if line.startswith("Warning: ")]
     assert len(warnings) == 2
@@ -444,7 +444,17 @@ def test_one_cell_diverges_one_fails_and_the_others_go_on(start: Any, tmp_path: 
     store = Store(tmp_path / "sweeps" / "wild")
     # Of these cells only the first kernel of depth 1, latent 5 is so large.
     program = sabotaged(tmp_path / "program", 'self.weights()["encoder.0.weight"].shape[-1] == 8')
-    words = [*SMALL_RUN, "--lr", "1e12", "--name", "wild", "--storage", store.root.parent]  # too much for depth 3 only
+    words = [
+        *SMALL_RUN,
+        "--cpus",
+        "1",
+        "--lr",
+        "1e12",
+        "--name",
+        "wild",
+        "--storage",
+        store.root.parent,
+    ]  # too much for depth 3 only
     command = start(*words, program=program)
     assert command.wait() == 1, command.text
     assert "Traceback" not in command.text
