@@ -79,7 +79,7 @@ class Judge(nn.Module):
 def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Judge, JudgeResult]:
     """A judge for a dataset, trained on its clean training images; the same bits for the same seed on one CPU type.
 
-    Adam under a one-cycle schedule (Smith and Topin 2018, arXiv:1708.07120).
+    Adam, its learning rate under a one-cycle schedule (Smith and Topin 2018, arXiv:1708.07120).
 
     Args:
         dataset: its training images and labels are learnt from.

@@ -1,4 +1,4 @@
-"""The processes of an evaluation, and what their tasks compute. They have the dataset, and write nothing."""
+"""The processes of an evaluation, and what their tasks compute. They have the dataset; the sweep they never touch."""
 
 import multiprocessing
 import pickle
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "slow_tuning_images": baselines.SLOW_TUNING_IMAGES,
     "fitting_images": baselines.FITTING_IMAGES,
 }
-"""What the references depend on beside the data; with others they are made anew."""
+"""What baselines depend on beside the data: with others the references are made anew. A judge stays what it was."""
 
 
 class Noise(NamedTuple):
@@ -72,8 +72,8 @@ def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
 
 
 @contextmanager
-def in_this(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
-    """An executor of this process, which has the dataset then."""
+def prepared(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
+    """An executor whose tasks are done in this process, once it has the dataset."""
     _prepare(dataset)
     yield executor
 

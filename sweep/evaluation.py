@@ -21,6 +21,7 @@ from dae.data import Dataset
 from dae.testset import psnr_db
 from sweep import assessment
 from sweep.assessment import SETTINGS, Denoised, Noise
+from sweep.grid import longest_first
 from sweep.quality import JUDGE, Baseline, Condition, References, load_quality, load_references
 from sweep.records import CellFiles, Record, Sweep, read_verified
 from sweep.store import Damaged
@@ -52,7 +53,7 @@ def evaluate(
         workers: processes to use, of one thread each.
         warn: told of what could not be computed; that never raises.
         tell: told what begins and how long it took.
-        device: where the judge is trained, which takes longest; the rest is for CPUs.
+        device: where the judge is trained; the rest is for CPUs.
         executor: computes instead of processes of its own.
     """
     start = time.monotonic()
@@ -65,10 +66,10 @@ def evaluate(
         return
     parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a judge"] * (references is None)
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
-    pool = assessment.processes(dataset, workers) if executor is None else assessment.in_this(executor, dataset)
+    ready = assessment.processes(dataset, workers) if executor is None else assessment.prepared(executor, dataset)
     try:
-        with pool as executor:
-            _Evaluation(sweep, executor, len(dataset.test), references, warn, tell).run(missing, cells, device)
+        with ready as pool:
+            _Evaluation(sweep, pool, len(dataset.test), references, warn, tell).run(missing, cells, device)
     except Exception as error:  # whatever it is, the report comes without
         warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
         return
@@ -197,7 +198,8 @@ class _Evaluation:
 
     def _cell_tasks(self, cells: list[Record]) -> Iterator[tuple[str, ModelConfig, TrainConfig, bytes]]:
         settings = self._sweep.manifest.settings
-        for record in cells:
+        records = {record.cell: record for record in cells}
+        for record in map(records.__getitem__, longest_first(records, settings)):
             try:
                 weights = read_verified(self._store, CellFiles(record.key).weights, record.digests)
             except Damaged as error:
@@ -209,8 +211,8 @@ class _Evaluation:
         return [self._pool.submit(assessment.fit, noise, part.filters, part.latents) for part in todo.parts]
 
     def _submit_baselines(
-        self, noise: Noise, fits: "list[Future[list[Denoiser]]]", judge: bytes
-    ) -> "tuple[Future[npt.NDArray[np.uint8]], list[_Tried]] | None":
+        self, noise: Noise, fits: list[Future[list[Denoiser]]], judge: bytes
+    ) -> tuple[Future[npt.NDArray[np.uint8]], list[_Tried]] | None:
         try:
             denoisers = [denoiser for fit in fits for denoiser in fit.result()]
         except Exception as error:  # of any library; the other conditions go on
@@ -220,26 +222,27 @@ class _Evaluation:
         reading = self._pool.submit(assessment.read_noisy, noise, judge)
         return reading, [tried[each.name] for each in denoisers]
 
-    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, judge: bytes) -> "_Tried":
+    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, judge: bytes) -> _Tried:
         step = self._images if _is_quick(denoiser) else PART_IMAGES  # that no core is left alone with a slow one
         parts = [slice(start, start + step) for start in range(0, self._images, step)]
         return _Tried(denoiser, [self._pool.submit(assessment.denoise, denoiser, noise, judge, part) for part in parts])
 
-    def _keep_condition(self, noise: Noise, reading: "Future[npt.NDArray[np.uint8]]", tried: "list[_Tried]") -> None:
+    def _keep_condition(self, noise: Noise, reading: Future[npt.NDArray[np.uint8]], tried: list[_Tried]) -> None:
         assert self._references is not None
-        read, labels = reading.result(), self._references.labels
+        labels, known = self._references.labels, self._references.condition(*noise)
         found: list[Baseline] = []
         for each in tried:
             self._keep(partial(each.result, labels), "a baseline", found.append)
-        known = self._references.condition(*noise)
-        if len(found) < len(tried):
+        read: list[npt.NDArray[np.uint8]] = []
+        self._keep(reading.result, "the noisy test set", read.append)
+        if len(found) < len(tried) or not read:
             return  # half a condition would pass for a whole one
         condition = Condition(
             noise=noise.kind,
             alpha=noise.alpha,
-            accuracy_noisy=float((read == labels).mean()),
+            accuracy_noisy=float((read[0] == labels).mean()),
             baselines=tuple(sorted((*(known.baselines if known else ()), *found), key=_place)),
-            read_noisy=read,
+            read_noisy=read[0],
         )
         others = [each for each in self._references.conditions if each is not known]
         self._references = replace(self._references, conditions=(*others, condition))

@@ -23,7 +23,7 @@ os.environ |= {
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as there, the ports of a local Ray are on loopback
-    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of trials whose processes end; Tune tells of them
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of calls whose answers nobody waits for any more
     "RAY_USAGE_STATS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",

@@ -23,7 +23,7 @@ from sweep.processes import Process, everyone
 
 MARK = "DAE_SWEEP_TEST_RUN"
 WORKER = "w"
-"""What the names of workers' folders begin with."""
+"""What the names of workers' folders begin with; short, for Ray's sockets lie in them."""
 
 GRACE_S = 10.0
 """How long a process may take to end by itself: Ray's agents look after their raylet every few seconds."""
@@ -36,11 +36,12 @@ FOUND = pytest.StashKey[list[str]]()
 class Run:
     """The folders and the mark of one test run."""
 
-    def __init__(self, working_folder: Path, prefix: str) -> None:
-        self.mark = uuid.uuid4().hex
-        self.working_folder = working_folder
+    def __init__(self, working_folder: Path, *, is_worker: bool, has_workers: bool) -> None:
+        # A worker's holds that of the whole run, which so finds what a worker that died has left.
+        self.mark = (os.environ[MARK] if is_worker else "") + uuid.uuid4().hex
+        self.is_worker, self.has_workers, self.working_folder = is_worker, has_workers, working_folder
         self.before = self._names(working_folder)
-        self.temporary = Path(tempfile.mkdtemp(prefix=prefix))  # short: Ray's sockets lie in it
+        self.temporary = Path(tempfile.mkdtemp(prefix=WORKER if is_worker else "t"))  # short: Ray's sockets lie in it
         self.home = self.temporary / "home"
         self.home.mkdir()
         os.environ |= {MARK: self.mark, "HOME": str(self.home), "TMPDIR": str(self.temporary)}
@@ -60,17 +61,18 @@ class Run:
                 os.kill(number, signal.SIGKILL)
         # Folders that a library keeps as long as this very process lives.
         living = {str(peeked[2][0]) for each in weakref.finalize._registry if (peeked := each.peek()) and peeked[2]}
-        own = [path for name in ("home", "ray", "pytest-of-*", f"{WORKER}*") for path in self.temporary.glob(name)]
-        allowed = {*own, *map(Path, living)}
+        names = ["home", "ray", "pytest-of-*"] + [f"{WORKER}*"] * self.has_workers
+        allowed = {*(path for name in names for path in self.temporary.glob(name)), *map(Path, living)}
         files = [path for path in self.temporary.iterdir() if path not in allowed]
         files += self.home.iterdir()
-        files += [self.working_folder / name for name in self._names(self.working_folder) - self.before]
+        if not self.is_worker:  # another one may be at it
+            files += [self.working_folder / name for name in self._names(self.working_folder) - self.before]
         found = [f"process {number}: {command}" for number, command in processes.items()]
         return found + [f"file {path}" for path in sorted(files)]
 
     def _processes(self) -> dict[int, str]:
         # Ray's give themselves titles, which are written over their environment; but their logs are open in our folder.
-        mark = f"{MARK}={self.mark}".encode()
+        mark = f"{MARK}={self.mark}".encode()  # what it begins with
         ours = [each for each in everyone() if mark in each.environment or self._uses(each)]
         found = {each.pid: each.command for each in ours if each.pid != os.getpid()}
         # Python's own, which cleans up after processes and ends with this one.
@@ -90,7 +92,8 @@ def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     if is_worker:
         config.option.basetemp = None  # it was given one outside of its own folder
-    config.stash[RUN] = Run(Path.cwd(), WORKER if is_worker else "t")
+    has_workers = bool(config.getoption("numprocesses", None))
+    config.stash[RUN] = Run(Path.cwd(), is_worker=is_worker, has_workers=has_workers)
     config.stash[FOUND] = []
 
 

@@ -168,7 +168,7 @@ def test_gpus_that_are_not_there_are_refused_at_once() -> None:
     done = sh("run", "--gpus", 1)
     assert (done.returncode, done.stdout) == (2, "")
     assert "Give --gpus 0 to train on the CPU" in done.stderr
-    assert time.monotonic() - start < 5, "Ray would have to be started first"
+    assert time.monotonic() - start < 8, "Ray would have to be started first"
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "report"])

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import InProcess
+from threadpoolctl import threadpool_info
 
 from dae import baselines
 from dae import judge as judges
@@ -274,6 +275,14 @@ def test_processes_that_die_cost_the_evaluation_and_no_more(
     assert "BrokenProcessPool" in warnings[-1]
     assert contents(store) == contents(trained)
     assert not multiprocessing.active_children()
+
+
+def test_each_process_has_one_thread(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    with assessment.processes(tiny, 1) as executor:
+        pools = executor.submit(threadpool_info).result()
+    assert {pool["user_api"] for pool in pools} >= {"blas", "openmp"}
+    assert {pool["num_threads"] for pool in pools} == {1}
 
 
 def test_verify_finds_a_damaged_evaluation(store: Store, tiny: Dataset) -> None:

@@ -38,7 +38,7 @@ GRID = Grid.product((1, 3), (5,), (0,))
 SETTINGS = Settings(dataset="mnist-5k", epochs=4, train_fraction=0.1, batch_size=32)
 OPTIONS = ["--dataset", "mnist-5k", "--depths", "1,3", "--latents", "5", "--epochs", "4", "--train-fraction", "0.1"]
 LONGER = replace(SETTINGS, epochs=24)
-LONGER_OPTIONS = [*OPTIONS, "--epochs", "24"]
+LONGER_OPTIONS = [*OPTIONS, "--epochs", str(LONGER.epochs)]
 """Long enough to be disturbed, and completed after it."""
 LONG = [*OPTIONS, "--epochs", "400", "--wandb", "disabled", "--no-report", "--cpus", "1"]
 """Long enough to be killed at leisure."""
@@ -322,16 +322,16 @@ def kill_when(process: "subprocess.Popen[bytes]", condition: Callable[[], bool])
 
 
 HELD = """
-import fnmatch, sys, time
+import glob, sys, time
 def hold(event, arguments):
-    if event == "os.rename" and fnmatch.fnmatch(str(arguments[0]), {pattern!r}):
+    if event in ("open", "os.rename") and glob.glob({pattern!r}):
         time.sleep(60)
 sys.addaudithook(hold)
 """
 
 
 def in_background(code: str, *words: str, held_at: str = "") -> "subprocess.Popen[bytes]":
-    """Run the code; it is held up for a minute before it gives a file of this pattern its final name."""
+    """Run the code; once there is a file of this pattern it opens and renames none for a minute."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     command = [sys.executable, "-c", HELD.format(pattern=held_at) + code, *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -345,7 +345,7 @@ def test_a_driver_killed_while_it_writes_the_report_writes_it_whole_the_next_tim
     report = storage / "mnist-5k" / "report"
     words = ["run", "--storage", str(storage), *OPTIONS, "--wandb", "disabled", "--quiet"]
     command = ["from sweep.cli import main; main()", *words]
-    assert kill_when(in_background(*command, held_at=f"*/report/{name}"), lambda: any(report.glob(name)))
+    assert kill_when(in_background(*command, held_at=str(report / name)), lambda: any(report.glob(name)))
     assert in_background(*command).wait() == 0
     names = {path.name for path in report.iterdir()}
     assert {"index.html", "results.csv", "history.csv"} <= names
@@ -370,7 +370,7 @@ def test_a_trial_killed_while_it_writes_goes_on_with_the_same_numbers(
 ) -> None:
     cells = storage / "mnist-5k" / "cells"
     script = WRITER.format(root=str(Path(__file__).parents[1]), folder=str(storage / "mnist-5k"))
-    assert kill_when(in_background(script, held_at=f"*/cells/*/{name}"), lambda: any(cells.glob(f"*/{name}")))
+    assert kill_when(in_background(script, held_at=str(cells / "*" / name)), lambda: any(cells.glob(f"*/{name}")))
     run(storage)
     assert_true(storage, truth)
     assert not list(storage.rglob("*.partial"))

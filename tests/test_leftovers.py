@@ -8,20 +8,24 @@ from pathlib import Path
 import pytest
 from leftovers import MARK
 
-HEAD = "import subprocess, tempfile\nfrom pathlib import Path\n\n"
+HEAD = "import os, subprocess, tempfile\nfrom pathlib import Path\n\n"
 LEAKS = {
     "process": "subprocess.Popen(['sleep', '100'], start_new_session=True)",
     "without_mark": "subprocess.Popen(['sleep', '101'], env={}, stdout=tempfile.TemporaryFile())",
-    "temporary": "tempfile.mkdtemp(prefix='mine')",
+    "temporary": "tempfile.mkdtemp(prefix='wandb')",
     "home": "Path('~/.cache').expanduser().mkdir()",
     "working_folder": "Path('sweeps').mkdir()",
 }
+
+DEATH = {"death": "subprocess.Popen(['sleep', '102'], start_new_session=True); os._exit(1)"}
 
 
 def run(folder: Path, *leaks: str, workers: int = 0) -> "subprocess.CompletedProcess[str]":
     """A test run of its own, whose tests leave these things behind."""
     folder.mkdir()
-    tests = [f"def test_{name}():\n    {LEAKS[name]}\n" for name in leaks] or ["def test_nothing():\n    pass\n"]
+    tests = [f"def test_{name}():\n    {(LEAKS | DEATH)[name]}\n" for name in leaks] or [
+        "def test_nothing():\n    pass\n"
+    ]
     (folder / "test_one.py").write_text(HEAD + "\n".join(tests))
     plugin = Path(__file__).with_name("leftovers.py").read_text()
     (folder / "leftovers.py").write_text(plugin.replace("GRACE_S = 10.0", "GRACE_S = 0.2"))
@@ -41,8 +45,14 @@ def test_what_is_left_behind_is_named_and_fails_the_run(tmp_path: Path, workers:
     assert ": sleep 100\n" in left
     assert ": sleep 101\n" in left
     assert left.count("file ") == 3
-    for name in ("/mine", "/home/.cache", "/leaky/sweeps"):
+    for name in ("/wandb", "/home/.cache", "/leaky/sweeps"):
         assert name in left
+
+
+def test_what_a_worker_that_died_has_left_is_found(tmp_path: Path) -> None:
+    done = run(tmp_path / "dying", *DEATH, workers=1)
+    assert done.returncode == 1
+    assert ": sleep 102\n" in done.stdout.split("left behind")[1]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

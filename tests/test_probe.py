@@ -54,7 +54,7 @@ def tell(choice):
     print("CHOICE", json.dumps(asdict(choice)), flush=True)
 
 store = Store(Path(sys.argv[1]))
-probe.STEPS, probe.MEASURED_S, probe.POLL_S = ((1,), (2,)), 0.3, 0.05
+probe.STEPS, probe.MEASURED_S, probe.POLL_S = ((1, 2),), 0.3, 0.05
 resources = session.Resources(cpus=2, gpus=1, trials_per_gpu=3)
 dataset = data.load("mnist-5k", Path("nowhere"), 0.1)
 settings = Settings(dataset="mnist-5k", train_fraction=0.1, batch_size=32)
