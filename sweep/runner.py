@@ -99,7 +99,7 @@ def run(
             stopped_because = None
             if not todo:
                 if request.resolving is None:  # which says itself how it goes on
-                    tell(f"{sweep.manifest.name}: every cell has its result already")
+                    tell(f"{sweep.manifest.name}: every cell is trained already")
                 sweep, todo = training.next_round(sweep, request.slots)
             if todo:
                 count, total = len(todo), len(sweep.manifest.grid.cells)
