@@ -189,11 +189,10 @@ def evaluate_cell(
     from dae import engine
     from dae.model import DenoisingAutoencoder
 
-    images, dataset = _images().under(training.alpha, training.noise), _dataset[0]
-    test_set = images.test_set
+    dataset, test_set = _dataset[0], _test_set(Noise(training.noise, training.alpha))
     network = DenoisingAutoencoder(model)
     network.load_state_dict(safetensors.torch.load(weights))
-    runner = engine.build(network, training, images.train, dataset.low, dataset.high)
+    runner = engine.build(network, training, _images().train, dataset.low, dataset.high)
 
     def denoised_by_cell(noisy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         answer: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
@@ -206,7 +205,7 @@ def evaluate_cell(
     strengths = sorted({*STRENGTHS, training.alpha})
     for strength in strengths:
         if strength not in losses:
-            under = images.under(strength, training.noise).test_set
+            under = _test_set(Noise(training.noise, strength))
             losses[strength] = _losses(denoised_by_cell(under.noisy), under.clean)
     quality = Quality(
         weights=digest(weights),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ TELL_EVERY_S = 10
 """How often to say how far it has come."""
 
 Tell = Callable[[str], None]
+T = TypeVar("T")
 
 
 def evaluate(
@@ -188,7 +189,8 @@ class _Evaluation:
         tried |= submit([noise for noise in fits if noise not in fitted])
         last = time.monotonic()
         for done, cell in enumerate(as_completed(written), start=1):
-            self._keep(cell.result, "a cell", lambda result: self._store.write(*result))
+            if (file := self._or_warning(cell.result, "a cell")) is not None:
+                self._store.write(*file)
             if time.monotonic() - last > TELL_EVERY_S:
                 last = time.monotonic()
                 self._tell(f"{done} of {len(written)} cells evaluated")
@@ -230,31 +232,28 @@ class _Evaluation:
     def _keep_condition(self, noise: Noise, reading: Future[npt.NDArray[np.uint8]], tried: list[_Tried]) -> None:
         assert self._references is not None
         labels, known = self._references.labels, self._references.condition(*noise)
-        found: list[Baseline] = []
-        for each in tried:
-            self._keep(partial(each.result, labels), "a baseline", found.append)
-        read: list[npt.NDArray[np.uint8]] = []
-        self._keep(reading.result, "the noisy test set", read.append)
-        if len(found) < len(tried) or not read:
+        results = [self._or_warning(partial(each.result, labels), "a baseline") for each in tried]
+        found = [each for each in results if each is not None]
+        read = self._or_warning(reading.result, "the noisy test set")
+        if read is None or len(found) < len(tried):
             return  # half a condition would pass for a whole one
         condition = Condition(
             noise=noise.kind,
             alpha=noise.alpha,
-            accuracy_noisy=float((read[0] == labels).mean()),
+            accuracy_noisy=float((read == labels).mean()),
             baselines=tuple(sorted((*(known.baselines if known else ()), *found), key=_place)),
-            read_noisy=read[0],
+            read_noisy=read,
         )
         others = [each for each in self._references.conditions if each is not known]
         self._references = replace(self._references, conditions=(*others, condition))
         self._write_references()
 
-    def _keep(self, compute: Callable[[], Any], what: str, keep: Callable[[Any], object]) -> None:
+    def _or_warning(self, compute: Callable[[], T], what: str) -> T | None:
         try:
-            result = compute()
+            return compute()
         except Exception as error:  # of any library; the others go on
             self._warn(f"{what} could not be evaluated: {type(error).__name__}: {error}")
-        else:
-            keep(result)
+            return None
 
     def _write_references(self) -> None:
         assert self._references is not None
