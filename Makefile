@@ -20,7 +20,7 @@ test: .venv/ready ## All tests but those on clusters
 	$(BIN)/python -m pytest $(SHARED) -m 'not cluster'
 
 test-storage: .venv/ready ## Tests of s3:// and gs:// storage, against servers on loopback
-	$(BIN)/python -m pytest -m cluster tests/test_storage.py
+	$(BIN)/python -m pytest -m cluster tests/storage/test_storage.py
 
 test-cluster: .venv/ready ## Tests on clusters: several Ray nodes, an S3 server, SSH hosts in namespaces, `ray up`
 	$(BIN)/python -m pytest -m cluster

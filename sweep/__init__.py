@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweep.findings import Findings
+    from sweep.report.notebook import LoadedSweep
 
 __version__ = "0.1.0"
 
 
-def load(sweep: str, storage: str | None = None) -> "Findings":
+def load(sweep: str, storage: str | None = None) -> "LoadedSweep":
     """Read a sweep for analysis in Python or a notebook; needs neither torch nor the dataset.
 
     Args:
@@ -21,6 +21,6 @@ def load(sweep: str, storage: str | None = None) -> "Findings":
     Raises:
         UserError: there is no sweep, or none of its cells is completed.
     """
-    from sweep import findings
+    from sweep.report import notebook
 
-    return findings.load(sweep, storage)
+    return notebook.load(sweep, storage)

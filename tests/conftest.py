@@ -16,15 +16,15 @@ import pytest
 from synthetic import drawn_digits
 
 from dae.data import Dataset
-from sweep import caches
-from sweep.grid import Cell, Grid, Settings
-from sweep.records import Status
-from sweep.store import Store
+from sweep.records.grid import Cell, Grid, Settings
+from sweep.records.record import Status
+from sweep.storage.store import Store
+from sweep.trials import machine
 
 if TYPE_CHECKING:
     from tracked import Server
 
-    from sweep.request import Request
+    from sweep.driver.request import Request
 
 pytest_plugins = ["leftovers"]
 
@@ -41,7 +41,7 @@ SMALL = Settings(dataset="mnist-5k", train_fraction=0.1, epochs=3, batch_size=32
 
 @pytest.hookimpl(trylast=True)  # once `leftovers` has said where temporary files go
 def pytest_configure() -> None:
-    caches.keep_beside_ray()
+    machine.keep_beside_ray()
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def one_thread() -> Iterator[None]:
 
 def request_for(store: Store, grid: Grid, settings: Settings, **changes: Any) -> "Request":
     """What `dae-sweep run` would be asked for, on one core and untracked."""
-    from sweep.request import Request
+    from sweep.driver.request import Request
 
     return Request(
         store=store,
@@ -154,9 +154,9 @@ def make_undisturbed(store: Store, grid: Grid, settings: Settings) -> None:
     """Fill the folder with a finished sweep, cell after cell in this process: what Ray must not change a bit of."""
     from dae import data
     from dae.training import Images
-    from sweep.declaration import declare
-    from sweep.job import Job
-    from sweep.trial import Trial
+    from sweep.driver.declaration import declare
+    from sweep.trials.job import Job
+    from sweep.trials.trial import Trial
 
     dataset = data.load(settings.dataset, Path("nowhere"), settings.train_fraction)
     declare(request_for(store, grid, settings), dataset, warn=pytest.fail)
@@ -206,7 +206,7 @@ class InProcess:
         hosts: Any,
     ) -> None:
         from dae.training import Images
-        from sweep.trial import Trial
+        from sweep.trials.trial import Trial
 
         self.rounds.append([cell.key for cell in cells])
         images = Images(dataset, job.settings.alpha, job.device)
@@ -226,7 +226,8 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, own_signals: None, one_thread: None) -> InProcess:
     """Runs of this test use no Ray."""
-    from sweep import runner, session, tuning
+    from sweep.driver import runner
+    from sweep.trials import session, tuning
 
     fake = InProcess()
     monkeypatch.setattr(runner, "watching", nullcontext)  # nothing is started that could be left

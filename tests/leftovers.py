@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from sweep.processes import Process, everyone
+from sweep.trials.processes import Process, everyone
 
 MARK = "DAE_SWEEP_TEST_RUN"
 WORKER = "w"

@@ -12,10 +12,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.drill import Driver, compare, epochs, records
-from sweep.processes import Process
-from sweep.records import CellFiles
-from sweep.store import Store
+from sweep.driver.drill import Driver, compare, epochs, records
+from sweep.records.record import CellFiles
+from sweep.storage.store import Store
+from sweep.trials.processes import Process
 from tests.tracked import epochs_by_cell
 
 START_S = 15.0

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweep.processes import descendants, wait_gone
+from sweep.trials.processes import descendants, wait_gone
 
 RAY = str(Path(sys.executable).with_name("ray"))
 START_TIMEOUT_S = 240

@@ -1,6 +1,6 @@
 """The statistics held against a known truth: ``python tests/simulations.py [SIMULATIONS]`` prints what came out.
 
-Losses are made as the model of `sweep.statistics` has them: what an architecture truly has, a part of the seed, of the
+Losses are made as the model of `statistics` has them: what an architecture truly has, a part of the seed, of the
 test image and of both, each in common and of the architecture's own. Parts of images are skewed, as real ones are.
 Everything goes through the same records, claims and looks as a real sweep.
 """
@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from sweep.analysis import Arrays, Outputs, Verdict, results
-from sweep.claims import Comparer, Contrast, Factor, Split
-from sweep.grid import Cell, Grid, Settings
-from sweep.records import Epoch, Manifest, Record, Status, Sweep
-from sweep.resolve import comparisons, next_step, with_look
-from sweep.statistics import LOOKS
-from sweep.store import Store
+from sweep.analysis.arrays import Arrays, Outputs
+from sweep.analysis.claims import Comparer, Contrast, Factor, Split
+from sweep.analysis.resolve import comparisons, next_step, with_look
+from sweep.analysis.results import results
+from sweep.analysis.statistics import LOOKS
+from sweep.analysis.verdicts import Verdict
+from sweep.records.grid import Cell, Grid, Settings
+from sweep.records.record import Epoch, Record, Status
+from sweep.records.sweep import Manifest, Sweep
+from sweep.storage.store import Store
 
 GRID = Grid.product((1, 3, 5), (13, 8, 5), (0,))
 SETTINGS = Settings(epochs=1)

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sweep.grid import Cell, Grid, Settings
-from sweep.quality import Baseline, Condition, JudgeSummary, Quality, References
-from sweep.records import MANIFEST, SAMPLES, Attempt, CellFiles, Epoch, Manifest, Record, Status, gather, samples_file
-from sweep.store import Store, digest
+from sweep.records.grid import Cell, Grid, Settings
+from sweep.records.quality import Baseline, Condition, JudgeSummary, Quality, References
+from sweep.records.record import Attempt, CellFiles, Epoch, Record, Status
+from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, gather, samples_file
+from sweep.storage.sealing import digest
+from sweep.storage.store import Store
 
 STUDY_LOSSES = {
     (1, 13): 0.01532, (1, 8): 0.01639, (1, 5): 0.02012,

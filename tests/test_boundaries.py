@@ -27,22 +27,28 @@ def test_the_science_knows_no_orchestrator() -> None:
     assert loaded_by(*SCIENCE_MODULES) & {"sweep", "ray", "wandb", "click", "matplotlib"} == set()
 
 
-@pytest.mark.parametrize("module", ["sweep.grid", "sweep.store", "sweep.records"])
+@pytest.mark.parametrize(
+    "module", ["sweep.records.grid", "sweep.storage.opening", "sweep.records.sweep", "sweep.records.facets"]
+)
 def test_records_are_read_without_anything_heavy(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"numpy", "matplotlib", "pandas", "scipy", "click", "rich"}) == set()
 
 
-@pytest.mark.parametrize("module", ["sweep.analysis", "sweep.findings", "sweep.report", "sweep.quality"])
+@pytest.mark.parametrize(
+    "module", ["sweep.analysis.findings", "sweep.report.page", "sweep.report.notebook", "sweep.records.quality"]
+)
 def test_the_report_needs_no_torch(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"click"}) == set()
 
 
 def test_tracking_knows_neither_torch_nor_ray() -> None:
-    assert loaded_by("sweep.tracking") & {"torch", "ray", "wandb"} == set(), "wandb itself is loaded when it is used"
+    assert loaded_by("sweep.tracking.tracker") & {"torch", "ray", "wandb"} == set(), (
+        "wandb itself is loaded when it is used"
+    )
 
 
 def test_a_trial_knows_no_ray() -> None:
-    assert loaded_by("sweep.trial") & {"ray", "wandb", "click", "matplotlib"} == set()
+    assert loaded_by("sweep.trials.trial") & {"ray", "wandb", "click", "matplotlib"} == set()
 
 
 def test_a_training_loads_no_compiler() -> None:
@@ -62,11 +68,11 @@ assert not slow, slow
 
 
 def test_the_driver_does_without_torch() -> None:
-    assert loaded_by("sweep.runner", "sweep.job", "sweep.progress") & HEAVY == set()
+    assert loaded_by("sweep.driver.runner", "sweep.trials.job", "sweep.driver.progress") & HEAVY == set()
 
 
 def test_what_computes_for_the_report_is_loaded_where_it_computes() -> None:
-    assert loaded_by("sweep.evaluation", "dae.baselines") & (HEAVY | {"scipy", "skimage"}) == set()
+    assert loaded_by("sweep.evaluation.evaluation", "dae.baselines") & (HEAVY | {"scipy", "skimage"}) == set()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["plan", "--help"], ["--version"]], ids=" ".join)
@@ -85,7 +91,7 @@ def test_plan_and_a_refusal_load_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("sweep.tuning", "ray"), ("dae.model", "torch"), ("sweep.cli", "click"), ("sweep.trial", "dae")],
+    [("sweep.trials.tuning", "ray"), ("dae.model", "torch"), ("sweep.cli", "click"), ("sweep.trials.trial", "dae")],
 )
 def test_the_check_itself_can_fail(module: str, name: str) -> None:
     assert name in loaded_by(module)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sweep.grid import Grid, Settings
-from sweep.records import Epoch, Manifest, Record, Status
-from sweep.tracking import Tracker
+from sweep.records.grid import Grid, Settings
+from sweep.records.record import Epoch, Record, Status
+from sweep.records.sweep import Manifest
+from sweep.tracking.tracker import Tracker
 
 KEY = "0123456789abcdef" * 2 + "fedcba98"
 MANIFEST = Manifest(

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from dae import data
-from sweep import cli, cli_run, runner
-from sweep.tracking import Tracker
+from sweep import cli
+from sweep.cli import run
+from sweep.driver import runner
+from sweep.tracking.tracker import Tracker
 
 marks: dict[str, float] = {}
 
@@ -37,7 +39,7 @@ def marked(function: Callable[..., Any], begins: str | None, ends: str | None) -
 def main() -> None:
     out = Path(sys.argv.pop(1))
     data.load = marked(data.load, "data begins", "data ends")
-    cli_run._report = marked(cli_run._report, "report begins", "report ends")
+    run._report = marked(run._report, "report begins", "report ends")
     Tracker.close = marked(Tracker.close, None, "tracking ends")  # type: ignore[method-assign]
     runner._Training.run = marked(runner._Training.run, "Ray begins", None)  # type: ignore[method-assign]
     runner.Desk = marked(runner.Desk, "trials begin", None)  # type: ignore[assignment,misc]

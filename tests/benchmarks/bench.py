@@ -24,8 +24,8 @@ from typing import Any
 
 from dae.architecture import mac_count
 from dae.config import ModelConfig, TrainConfig
-from sweep.records import gather
-from sweep.store import Store
+from sweep.records.sweep import gather
+from sweep.storage.store import Store
 
 CELLS = [(depth, latent) for depth in (5, 3, 1) for latent in (13, 8, 5)]
 NAMES = [f"DAE_{depth}_{latent}" for depth, latent in CELLS]

@@ -1,0 +1,113 @@
+"""The arrays that completed cells leave behind: losses by image, samples. No torch."""
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dae.config import IMAGE_SIZE
+from sweep.analysis.statistics import Array
+from sweep.records.record import CellFiles, Record, read_verified
+from sweep.records.sweep import Sweep
+from sweep.storage.sealing import Damaged
+
+
+def loss_by_image(keys: Sequence[str], outputs: "Mapping[str, Outputs]") -> Array | None:
+    """Test losses (cells, images) of these cells; None where one cannot be read or has other images."""
+    losses = [outputs[key].loss for key in keys if key in outputs]
+    if len(losses) < len(keys) or len({each.shape for each in losses}) != 1:
+        return None
+    return np.stack(losses).astype(np.float64)
+
+
+def usable_records(sweep: Sweep) -> list[Record]:
+    """Completed records that carry a test loss and a history, in the grid's order."""
+    return [record for record in sweep.completed if record.test_loss is not None and record.history]
+
+
+# ---- the arrays that cells leave behind
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The sweep's ten sample images, one of each class, and what averages they are held against."""
+
+    clean: Array
+    noisy: Array
+    labels: Array
+    mean_image: Array
+    class_means: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What one completed cell made of the test set; losses and distances are per image, MSE per pixel."""
+
+    loss: Array
+    samples: Array
+    class_means: Array
+    to_mean: Array
+
+
+@dataclass(frozen=True, slots=True)
+class Arrays:
+    """Everything readable; ``damaged`` gives the reason for what is not, by file."""
+
+    samples: Samples | None
+    outputs: Mapping[str, Outputs]
+    damaged: Mapping[str, str]
+
+
+_IMAGES = (10, IMAGE_SIZE, IMAGE_SIZE)
+_SAMPLE_SHAPES = {
+    "clean": _IMAGES,
+    "noisy": _IMAGES,
+    "labels": (10,),
+    "mean_image": _IMAGES[1:],
+    "class_means": _IMAGES,
+}
+_OUTPUT_SHAPES = {"loss": (None,), "samples": _IMAGES, "class_means": _IMAGES, "to_mean": (None,)}
+
+
+def load_arrays(sweep: Sweep) -> Arrays:
+    """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
+    samples, outputs, damaged = None, {}, {}
+    try:
+        samples = Samples(**_read_npz(sweep, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
+    except Damaged as error:
+        damaged[sweep.manifest.samples] = str(error)
+    for record in usable_records(sweep):
+        name = CellFiles(record.key).test
+        try:
+            outputs[record.key] = _agreeing(Outputs(**_read_npz(sweep, name, record.digests, _OUTPUT_SHAPES)), record)
+        except Damaged as error:
+            damaged[name] = str(error)
+    return Arrays(samples, outputs, damaged)
+
+
+def _read_npz(
+    sweep: Sweep, name: str, digests: Mapping[str, str], shapes: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, Array]:
+    data = read_verified(sweep.store, name, digests)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in shapes}
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise Damaged(f"{name} does not hold the arrays it should: {error}") from error
+    for key, shape in shapes.items():
+        found = arrays[key].shape
+        if len(found) != len(shape) or any(want not in (None, have) for want, have in zip(shape, found, strict=True)):
+            raise Damaged(f"{name}: {key} has shape {found}")
+        if 0 in found or not np.isfinite(arrays[key]).all():
+            raise Damaged(f"{name}: {key} is empty or not finite")
+    return arrays
+
+
+def _agreeing(outputs: Outputs, record: Record) -> Outputs:
+    mean = float(outputs.loss.mean(dtype=np.float64))
+    if record.test_loss is None or not math.isclose(mean, record.test_loss, rel_tol=1e-3):
+        raise Damaged(f"{CellFiles(record.key).test}: mean loss {mean:.5f}, but the record says {record.test_loss}")
+    return outputs

@@ -1,0 +1,32 @@
+"""The command line: parse, build dataclasses, call, print."""
+
+import click
+
+from sweep import __version__
+from sweep.cli import jobs, read, run
+from sweep.cli.errors import Commands
+from sweep.trials import machine
+
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(cls=Commands, context_settings=HELP)
+@click.version_option(__version__)
+def main() -> None:
+    """Sweeps of denoising autoencoders: what do depth and latent size change?"""
+    machine.keep_beside_ray()
+
+
+for command in (
+    run.run,
+    run.plan,
+    read.status,
+    read.report,
+    read.verify,
+    read.sync,
+    read.drill,
+    jobs.submit,
+    jobs.jobs,
+):
+    command.context_settings.update(HELP)  # submit parses run's options without the group, and click keeps its option
+    main.add_command(command)

@@ -1,0 +1,49 @@
+"""For whatever goes wrong in a command: a sentence and an exit code."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dae.errors import UserError
+from sweep.driver.signals import Interrupted
+from sweep.storage.store import Unreadable, Unwritable
+
+if TYPE_CHECKING:
+    pass
+from sweep.cli.options import Decorator
+
+
+class Commands(click.Group):
+    """Turns what can go wrong into a sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command: 2 is a request that cannot be carried out, 130 and 143 are signals, 1 is all else."""
+        try:
+            return super().invoke(ctx)
+        except Interrupted as interrupt:
+            click.echo(f"\n{interrupt}: every finished epoch is kept; the same command continues.", err=True)
+            ctx.exit(interrupt.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.meta.get("debug"):
+                raise
+            if isinstance(error, UserError):
+                click.echo(f"Error: {error}", err=True)
+                ctx.exit(2)
+            if isinstance(error, Unwritable | Unreadable):
+                click.echo(
+                    f"Error: {error}. What was finished is kept; free or repair the storage and run it again.", err=True
+                )
+                ctx.exit(1)
+            click.echo(f"Error: {type(error).__name__}: {error}\nRun it with --debug to see where.", err=True)
+            ctx.exit(1)
+
+
+def _remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    ctx.meta["debug"] = value
+
+
+debug_option: Decorator = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show Python's traceback of an error."
+)

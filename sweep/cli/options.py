@@ -1,0 +1,172 @@
+"""The options that commands share, and the types of their values."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dae.config import GAUSSIAN, NOISES
+from dae.errors import UserError
+from sweep.records.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Value, axis_value
+
+if TYPE_CHECKING:
+    pass
+
+
+MAX_VALUES = 100_000
+"""Of one list: what is longer is a slip of the hand."""
+
+
+class Numbers(click.ParamType[tuple[int, ...]]):
+    """A list of whole numbers: ``1,3,5``, ``1..9``, or both: ``0,2..4``."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        numbers: list[int] = []
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            first, dots, last = part.partition("..")
+            try:
+                found = range(int(first), int(last if dots else first) + 1)
+            except ValueError:
+                self.fail(f"{part!r} is not a whole number; a list looks like 1,3,5 or 1..9.", param, ctx)
+            if not found:
+                self.fail(f"{part!r} runs backwards; a range looks like 1..9.", param, ctx)
+            if len(numbers) + len(found) > MAX_VALUES:
+                self.fail(f"{value!r} is more than {MAX_VALUES:,} values.", param, ctx)
+            numbers += found
+        return tuple(numbers)
+
+
+class Axis(click.ParamType[tuple[str, tuple[Value, ...]]]):
+    """An axis and its values: ``alpha=0.25,0.5,0.75``."""
+
+    name = "NAME=V1,V2,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[Value, ...]]:
+        """The axis and its values, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, values = value.partition("=")
+        if not equals:
+            self.fail(f"{value!r} has no values; an axis looks like alpha=0.25,0.5,0.75.", param, ctx)
+        name = name.strip().replace("-", "_")
+        texts = filter(None, (text.strip() for text in values.split(",")))
+        try:
+            return name, tuple(axis_value(name, text) for text in texts)
+        except UserError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Duration(click.ParamType[float]):
+    """A time such as ``30m``, ``2h``, ``1h30m`` or ``90s``, in seconds."""
+
+    name = "TIME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", value.strip())
+        if match is None or not any(match.groups()):
+            self.fail(f"{value!r} is not a time; one looks like 30m, 2h, 1h30m or 90s.", param, ctx)
+        hours, minutes, seconds = (int(group or 0) for group in match.groups())
+        return float(3600 * hours + 60 * minutes + seconds)
+
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def options(*several: Decorator) -> Decorator:
+    """Decorate with all of them, in the order in which help shows them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(several):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+storage_option = click.option(
+    "--storage",
+    default="sweeps",
+    show_default=True,
+    metavar="DIR|URI",
+    help="What holds the sweeps: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.",
+)
+
+
+which_sweep = options(
+    click.option("--name", metavar="NAME", help="Name of the sweep.  [default: the dataset's]"), storage_option
+)
+
+
+which_data = click.option(
+    "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
+)
+
+
+which_axis = click.option(
+    "--axis",
+    "axes",
+    type=Axis(),
+    multiple=True,
+    help=f"Cross the grid with values of {', '.join(AXES)}; may be repeated, once an axis.",
+)
+
+
+which_arm = click.option(
+    "--match-parameters",
+    is_flag=True,
+    help="Add cells whose width gives every depth from 2 on the parameters of the shallowest of them.",
+)
+
+
+which_grid = options(
+    click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
+    click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
+    click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
+    which_axis,
+    which_arm,
+)
+
+
+which_settings = options(
+    click.option("--train-fraction", type=float, default=1.0, show_default=True, help="Share of the training split."),
+    click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
+    click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k]"),
+    click.option("--lr", type=float, default=1e-3, show_default=True, help="Adam's learning rate."),
+    click.option("--alpha", type=float, default=0.5, show_default=True, help="Strength of the noise."),
+    click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
+    click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
+    click.option("--latent-channels", type=int, default=4, show_default=True, help="Channels of the latent space."),
+    click.option(
+        "--latent-bias",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="What the latent's biases begin at; 0.5 keeps its ReLUs alive.",
+    ),
+)
+
+
+DEFAULT_SEEDS = 10
+
+
+which_rounds = options(
+    click.option("--resolve", is_flag=True, help="Add seeds while the order of architectures is undecided."),
+    click.option(
+        "--max-seeds", type=int, help=f"With --resolve: most seeds of an architecture.  [default: {DEFAULT_SEEDS}]"
+    ),
+    click.option("--time-budget", type=Duration(), help="With --resolve: when to end at the latest, e.g. 30m, 2h."),
+)
+which_existing = options(
+    which_sweep, click.option("--dataset", default="mnist", help="The sweep of this dataset, where no --name is given.")
+)

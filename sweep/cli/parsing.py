@@ -1,0 +1,115 @@
+"""From the options of a command to what it is asked for: settings, grid, budget, the sweep it reads."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from dae.config import check_dataset, default_batch_size
+from dae.errors import UserError
+from sweep.records.grid import Grid, Settings, Value, value_text
+from sweep.records.matching import arm
+from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.storage.opening import open_store
+from sweep.storage.sealing import Damaged
+
+if TYPE_CHECKING:
+    from sweep.driver.rounds import Resolving
+from sweep.cli.options import DEFAULT_SEEDS
+
+
+def settings_of(given: dict[str, Any]) -> Settings:
+    """The settings among a command's options."""
+    check_dataset(given["dataset"])
+    if given["batch_size"] is None:
+        given["batch_size"] = default_batch_size(given["dataset"])
+    return Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
+
+
+def sweep_name(name: str | None, dataset: str) -> str:
+    """The dataset's, where none is given; an empty one is given, and refused where the sweep is opened."""
+    return dataset if name is None else name
+
+
+def existing(name: str | None, storage: str, dataset: str) -> Sweep:
+    """The sweep that a command is to read.
+
+    Raises:
+        UserError: there is none, or its manifest is damaged.
+    """
+    store = open_store(storage, sweep_name(name, dataset))
+    try:
+        return gather(store)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
+    except Damaged as error:
+        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+
+
+def grid_of(given: Mapping[str, Any], settings: Settings) -> Grid:
+    """The grid among a command's options, its cells named as in a sweep with these settings.
+
+    Raises:
+        UserError: a list is empty or repeats a value, a value is out of range, or options contradict each other.
+    """
+    axes: dict[str, tuple[Value, ...]] = {}
+    for name, values in given["axes"]:
+        if name in axes:
+            raise UserError(
+                f"--axis {name} is given twice: give all its values at once, {_joined(name, axes[name] + values)}."
+            )
+        axes[name] = values
+    grid = Grid.product(given["depths"], given["latents"], given["seeds"], axes)
+    for name, values in axes.items():
+        option, own = f"--{name.replace('_', '-')}", getattr(settings, name)
+        source = click.get_current_context().get_parameter_source(name)
+        if source is ParameterSource.COMMANDLINE and own not in values:
+            raise UserError(
+                f"{option} {value_text(own)} is not among {_joined(name, values)}, but it is what cells without this "
+                f"axis have. Add it, {_joined(name, (own, *values))}, or leave {option} out."
+            )
+    for cell in grid.architectures:
+        settings.at(cell)
+    grid = Grid.of(map(settings.plain, grid.cells))
+    return grid.union(arm(grid, settings)) if given["match_parameters"] else grid
+
+
+def _joined(name: str, values: tuple[Value, ...]) -> str:
+    return f"--axis {name}={','.join(map(value_text, dict.fromkeys(values)))}"
+
+
+def resolving_of(given: dict[str, Any], grid: Grid, start: float) -> "Resolving | None":
+    """The budget among a command's options; None without ``--resolve``. ``start`` is when the command began.
+
+    Raises:
+        UserError: the options contradict each other or are out of range.
+    """
+    resolve, max_seeds, budget_s = (given.pop(name) for name in ("resolve", "max_seeds", "time_budget"))
+    if not resolve:
+        for option, value in (("max-seeds", max_seeds), ("time-budget", budget_s)):
+            if value is not None:
+                raise UserError(f"--{option} is a limit of --resolve: give both, or neither.")
+        return None
+
+    from sweep.analysis.statistics import MOST_SEEDS  # and scipy, for which a run without --resolve need not wait
+    from sweep.driver.rounds import Resolving
+
+    num_given = len(grid.seeds)
+    if max_seeds is None:
+        max_seeds = max(DEFAULT_SEEDS, num_given)
+    if not LEAST_SEEDS <= max_seeds <= MOST_SEEDS:
+        raise UserError(f"--max-seeds {max_seeds} is out of range: it must be {LEAST_SEEDS} to {MOST_SEEDS}.")
+    if max_seeds < num_given:
+        raise UserError(
+            f"--max-seeds {max_seeds} is below the {num_given} seeds given: raise it, or give fewer --seeds."
+        )
+    if budget_s == 0:
+        raise UserError("--time-budget 0 leaves no time: give more, for example 30m.")
+    if len({(cell.architecture, cell.axes) for cell in grid.cells}) < 2:
+        raise UserError("--resolve compares architectures, and only one is given: give more --depths or --latents.")
+    return Resolving(max_seeds=max_seeds, deadline=None if budget_s is None else start + budget_s)
+
+
+LEAST_SEEDS = 3
+"""Two seeds leave a t interval one degree of freedom: it says next to nothing."""

@@ -1,0 +1,146 @@
+"""Commands that read a sweep which is there: `status`, `report`, `verify`, `sync`; and `drill`, which makes its own."""
+
+import time
+from pathlib import Path
+
+import click
+
+from dae.errors import UserError
+from sweep.cli.errors import debug_option
+from sweep.cli.options import storage_option, which_existing
+from sweep.cli.parsing import existing, sweep_name
+from sweep.driver.signals import Signals
+from sweep.records.sweep import MANIFEST, gather
+from sweep.storage.opening import open_storage, open_store
+from sweep.storage.sealing import Damaged
+
+
+@click.command()
+@storage_option
+@debug_option
+def status(storage: str) -> None:
+    """List the sweeps of a storage folder and the state of their cells.
+
+    Every file is compared with its digest; whether the numbers are right as well is what verify tells.
+    """
+    whole = open_storage(storage)
+    names = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
+    if not names:
+        raise UserError(f"there is no sweep in {whole.at()}. Begin one with dae-sweep run, or give --storage.")
+    for name in names:
+        try:
+            sweep = gather(open_store(storage, name), thorough=True)
+        except (Damaged, UserError) as error:
+            click.echo(f"{name}: {MANIFEST} cannot be read: {error}")
+            continue
+        click.echo(f"{name}: {sweep.tally}" + (", a run is at it" if sweep.store.locked() else ""))
+        epochs = sweep.manifest.settings.epochs
+        width = max((len(cell.key) for cell in sweep.manifest.grid.cells), default=0) + 1
+        for cell in sweep.manifest.grid.cells:
+            record = sweep.records.get(cell.key)
+            state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
+            detail = sweep.damaged.get(cell.key, "")
+            if record is not None:
+                detail = f"epoch {len(record.history)}/{epochs}"
+                detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
+                detail += "" if record.error is None else f"  {record.error}"
+            click.echo(f"  {cell.key:<{width}} {state:<12} {detail}".rstrip())
+
+
+@click.command()
+@which_existing
+@debug_option
+@click.pass_context
+def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
+    """Rebuild the report of a sweep from its folder alone."""
+    sweep = existing(name, storage, dataset)
+    store = sweep.store
+    from sweep.report import page as pages
+
+    try:
+        pages.build(sweep)
+    except pages.NothingCompleted as nothing:
+        click.echo(f"Error: {nothing}", err=True)
+        ctx.exit(1)
+    click.echo(f"{sweep.tally}\nReport: {store.at('report/index.html')}")
+
+
+@click.command()
+@which_existing
+@click.option("--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are.")
+@debug_option
+@click.pass_context
+def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, data_dir: str) -> None:
+    """Compute every test loss anew from weights and dataset, and check all files of a sweep."""
+    Signals().install()
+    sweep = existing(name, storage, dataset)
+    from dae import data
+    from sweep.evaluation import verify as checks
+
+    settings = sweep.manifest.settings
+    images = data.load(settings.dataset, Path(data_dir), settings.train_fraction)
+    found = checks.verify(sweep, images, tell=lambda key: click.echo(f"{key}  test loss computed anew", err=True))
+    if found:
+        width = max(len(each.where) for each in found)
+        for each in found:
+            click.echo(f"{each.where:<{width}}  {each.what}")
+        cells = [cell for cell in sweep.manifest.grid.cells if cell.key not in sweep.damaged]
+        wrong = len(found) - sum(not sweep.status(cell).is_final for cell in cells)
+        click.echo(f"{wrong} disagreement{'s' * (wrong != 1)} in {sweep.store.at()}; {sweep.tally}")
+        ctx.exit(1)
+    click.echo(f"{sweep.tally}: every test loss, file and number agrees with weights and dataset.")
+
+
+@click.command()
+@which_existing
+@debug_option
+@click.pass_context
+def sync(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
+    """Upload the sweep's offline W&B runs; what is uploaded is left alone."""
+    Signals().install()
+    from sweep.tracking import sync as upload
+
+    store = open_store(storage, sweep_name(name, dataset))
+    done = upload.sync(store)
+    runs = "run" if done.now == 1 else "runs"
+    click.echo(f"{done.now} {runs} uploaded, {done.before} had been before, {len(done.missing)} missing")
+    for folder in done.missing:
+        click.echo(f"  {folder}")
+    if done.missing:
+        click.echo(f"Error: wandb sync said: {done.problem}\nSync again to upload what is missing.", err=True)
+        ctx.exit(1)
+
+
+@click.command()
+@debug_option
+@click.pass_context
+def drill(ctx: click.Context) -> None:
+    """Kill a tiny sweep again and again, and show that nothing is lost. About two minutes on two cores."""
+    Signals().install()
+    import tempfile
+
+    from sweep.driver import drill as fire
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-drill-") as folder:
+        try:
+            faults, cells = fire.drill(Path(folder), lambda line: click.echo(f"{line}  ({_since(start)})"))
+        except fire.DrillFailed as failure:
+            click.echo(f"Error: {failure}", err=True)
+            ctx.exit(1)
+    for fault in faults:
+        left = f"; {fault.left} processes of Ray's outlived it and were ended" if fault.left else ""
+        click.echo(f"killed {fault.what} at {fault.at}{left}")
+    click.echo(f"\n{'cell':<14} {'undisturbed':<22} {'with faults':<22} bit for bit")
+    for cell in cells:
+        same = "differs: " + ", ".join(cell.differs) if cell.differs else "equal"
+        click.echo(f"{cell.key:<14} {cell.undisturbed!s:<22} {cell.disturbed!s:<22} {same}")
+    differing = sum(bool(cell.differs) for cell in cells)
+    verdict = f"{differing} of {len(cells)} cells differ" if differing else "nothing was lost, every number is the same"
+    click.echo(f"{len(faults)} faults, {verdict}; {_since(start)}")
+    if differing or not cells:
+        ctx.exit(1)
+
+
+def _since(start: float) -> str:
+    return f"{time.monotonic() - start:.0f} s"

@@ -1,0 +1,1 @@
+"""What the process of a command does with its request."""

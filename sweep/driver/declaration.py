@@ -1,0 +1,136 @@
+"""What a sweep declares before anything is trained: its manifest, and the sample digits it will show."""
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from dae.data import Dataset
+from dae.errors import UserError
+from dae.testset import TestSet
+from sweep.driver.request import Request
+from sweep.records.grid import Cell, Grid
+from sweep.records.record import Record, read_record, read_verified
+from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
+from sweep.storage.sealing import Damaged, digest, seal, unseal
+from sweep.storage.store import Store
+
+
+def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> Sweep:
+    """Write the manifest, or extend the one that is there to the union of both grids.
+
+    Raises:
+        UserError: the request contradicts what the sweep already holds.
+    """
+    store, settings = request.store, request.settings
+    try:
+        found = gather(store)
+    except FileNotFoundError:
+        found = None
+    except Damaged as error:
+        warn(f"{MANIFEST} is damaged ({error}): it is written anew from this command and the records")
+        found = None
+    grid = request.grid.union(_recorded(store))
+    if found is None:
+        manifest = Manifest.new(
+            name=store.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
+        )
+        records = gather_records(store, grid)
+    else:
+        manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
+        records = dict(found.records)
+    if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
+        grid = Grid.of(map(settings.plain, manifest.grid.cells))
+        # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
+        manifest = replace(
+            manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
+        )
+    check_sweep(list(records.values()), settings, None if found is None else found.manifest)
+    for record in records.values():
+        _check_same(record, dataset)
+    manifest = _with_samples(manifest, store, dataset)
+    if found is None or manifest != found.manifest:
+        store.write(IDENTITY, seal(manifest.id.encode()))
+        store.write(MANIFEST, manifest.to_bytes())
+    return gather(store)
+
+
+def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
+    """Write the sample digits under every noise of the sweep, where they are not there yet."""
+    noises = {SAMPLES: manifest.settings}
+    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
+    for file, settings in noises.items():
+        try:
+            read_verified(store, file, manifest.digests)
+            continue
+        except Damaged:
+            pass
+        test_set = TestSet(dataset, settings.alpha, settings.noise)
+        samples = _samples(test_set)
+        store.write(file, samples)
+        manifest = replace(manifest, digests={**manifest.digests, file: digest(samples)})
+        if file == SAMPLES:
+            manifest = replace(manifest, baselines=test_set.baselines())
+        else:
+            manifest = replace(manifest, conditions={**manifest.conditions, file: test_set.baselines()})
+    return manifest
+
+
+def _known_id(store: Store) -> dict[str, str]:
+    """The id of a sweep whose manifest is lost."""
+    try:
+        return {"id": unseal(store.read(IDENTITY)).decode()}
+    except (FileNotFoundError, Damaged):
+        return {}
+
+
+def _recorded(store: Store) -> Grid:
+    """The cells that have a folder, declared or not."""
+    cells = []
+    for folder in store.folders("cells"):
+        with suppress(ValueError):
+            cells.append(Cell.from_key(folder))
+    return Grid.of(cells)
+
+
+def gather_records(store: Store, grid: Grid) -> dict[str, Record]:
+    """The readable records of a grid, without a manifest."""
+    records = {}
+    for cell in grid.cells:
+        with suppress(FileNotFoundError, Damaged):
+            records[cell.key] = read_record(store, cell)
+    return records
+
+
+def _check_same(record: Record, dataset: Dataset) -> None:
+    if (found := record.dataset["fingerprint"]) != dataset.fingerprint:
+        raise UserError(
+            f"{record.key} was trained on other data ({found[:12]}) than is at hand ({dataset.fingerprint[:12]}). "
+            "Give another --name, or the --data-dir it was trained on."
+        )
+
+
+def _describe(dataset: Dataset) -> dict[str, object]:
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "train": len(dataset.train),
+        "validation": len(dataset.validation),
+        "test": len(dataset.test),
+    }
+
+
+def _samples(test_set: TestSet) -> bytes:
+    chosen = test_set.samples
+    arrays = io.BytesIO()
+    np.savez(
+        arrays,
+        clean=test_set.clean[chosen],
+        noisy=test_set.noisy[chosen],
+        labels=test_set.dataset.test_labels[chosen].astype(np.int64),
+        mean_image=test_set.mean_image,
+        class_means=test_set.class_means(test_set.clean),
+    )
+    return arrays.getvalue()

@@ -1,0 +1,42 @@
+"""What `dae-sweep run` is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweep.driver.rounds import Resolving
+from sweep.records.grid import Grid, Settings
+from sweep.storage.store import Store
+from sweep.trials.resources import TRIALS_PER_GPU
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A sweep to run, and where and how.
+
+    Attributes:
+        cpus: cores the sweep may use in all; None for all that a cluster has.
+        gpus: likewise.
+        trials_per_gpu: how many share a GPU; None to measure what is best.
+        address: of a Ray cluster that runs; None for a Ray of this command's own.
+    """
+
+    store: Store
+    grid: Grid
+    settings: Settings
+    data_dir: Path
+    cpus: int | None
+    gpus: int | None
+    trials_per_gpu: int | None
+    wandb_mode: str
+    project: str
+    max_retries: int = 3
+    address: str | None = None
+    allow_autoscaling: bool = False
+    resolving: Resolving | None = None
+    evaluation: bool = False
+    """Whether to compute what the report shows beside the test losses."""
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at the same time, as far as is known before a cluster is joined."""
+        return (self.gpus or 0) * (self.trials_per_gpu or TRIALS_PER_GPU) or self.cpus or 1

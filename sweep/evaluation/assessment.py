@@ -1,0 +1,221 @@
+"""The processes of an evaluation, and what their tasks compute. They have the dataset; the sweep they never touch."""
+
+import multiprocessing
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dae import baselines
+from dae.baselines import Denoiser
+from dae.config import ModelConfig, TrainConfig
+from dae.data import Dataset
+from dae.similarity import SSIM, ssim
+from dae.testset import TestSet
+from sweep.records.quality import JudgeSummary, Quality, References
+from sweep.records.record import CellFiles
+from sweep.storage.sealing import digest
+from sweep.trials.processes import belong_to_driver
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Of the noise that models are tested under beside their own."""
+
+SETTINGS: dict[str, Any] = {
+    "ssim": SSIM,
+    "tuning_images": baselines.TUNING_IMAGES,
+    "slow_tuning_images": baselines.SLOW_TUNING_IMAGES,
+    "fitting_images": baselines.FITTING_IMAGES,
+}
+"""What baselines depend on beside the data: with others the references are made anew. A judge stays what it was."""
+
+
+class Noise(NamedTuple):
+    """Kind and strength."""
+
+    kind: str
+    alpha: float
+
+
+class Denoised(NamedTuple):
+    """What is measured of denoised test images, each an array of one number an image: loss, similarity, digit read."""
+
+    loss: npt.NDArray[np.float32]
+    ssim: npt.NDArray[np.float32]
+    read: npt.NDArray[np.uint8]
+
+
+@contextmanager
+def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
+    """So many processes of one thread each, which have the dataset; they end with this one."""
+    # Spawned: threads of Ray and W&B would not survive a fork. The dataset goes by a file: more than a pipe holds, sent
+    # to a process that dies as it starts, would be sent without end.
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
+        file = Path(folder) / "dataset"
+        file.write_bytes(pickle.dumps(dataset))
+        pool = ProcessPoolExecutor(workers, context, _prepare_process, (file,))
+        try:
+            yield pool
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.terminate()  # nothing of theirs is on disk
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def prepared(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
+    """An executor whose tasks are done in this process, once it has the dataset."""
+    _prepare(dataset)
+    yield executor
+
+
+_dataset: list[Dataset] = []
+"""That of this process."""
+
+
+def _prepare_process(dataset: Path) -> None:
+    belong_to_driver()
+    import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
+    from threadpoolctl import threadpool_limits
+
+    from dae.engine import settle_process
+
+    threadpool_limits(1)
+    settle_process()
+    _prepare(pickle.loads(dataset.read_bytes()))
+
+
+def _prepare(dataset: Dataset) -> None:
+    _dataset[:] = [dataset]
+    _images.cache_clear()
+
+
+@cache
+def _images() -> Any:
+    from dae.training import Images
+
+    return Images(_dataset[0], 0.0, "cpu")
+
+
+def train_judge(device: str) -> tuple[bytes, References]:
+    """The judge's weights, and references that hold nothing but the judge."""
+    import safetensors.torch
+
+    from dae import judge as judges
+
+    dataset = _dataset[0]
+    try:
+        judge, result = judges.train(dataset, device=device)
+    except RuntimeError:  # a GPU that others have filled
+        judge, result = judges.train(dataset)
+    judge = judge.cpu()
+    weights = {name: value.contiguous() for name, value in judge.state_dict().items()}
+    content: bytes = safetensors.torch.save(weights)
+    read = judges.read(judge, dataset.unit(dataset.test))
+    labels = dataset.test_labels
+    return content, References(
+        dataset=dataset.fingerprint,
+        train=len(dataset.train),
+        settings=SETTINGS,
+        judge=JudgeSummary(
+            accuracy_clean=float((read == labels).mean()),
+            accuracy_validation=result.accuracy_validation,
+            epochs=result.epochs,
+            parameters=sum(value.numel() for value in weights.values()),
+            sha256=digest(content),
+        ),
+        conditions=(),
+        labels=labels,
+        read_clean=read,
+    )
+
+
+def _read(images: npt.NDArray[np.float32], judge: bytes) -> npt.NDArray[np.uint8]:
+    import safetensors.torch
+
+    from dae import judge as judges
+
+    reader = judges.Judge()
+    reader.load_state_dict(safetensors.torch.load(judge))
+    return judges.read(reader, images)
+
+
+def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
+    """The baselines of one condition: the filters, tuned, and linear maps through these numbers of latent elements."""
+    dataset = _dataset[0]
+    found = baselines.filters(dataset, *noise) if filters else []
+    return found + (baselines.linear(dataset, *noise, latents) if latents else [])
+
+
+def read_noisy(noise: Noise, judge: bytes) -> npt.NDArray[np.uint8]:
+    """The digits that the judge reads in the noisy test images."""
+    return _read(_test_set(noise).noisy, judge)
+
+
+def denoise(denoiser: Denoiser, noise: Noise, judge: bytes, part: slice) -> Denoised:
+    """A baseline on a part of the test images."""
+    test_set = _test_set(noise)
+    denoised, clean = denoiser(test_set.noisy[part]), test_set.clean[part]
+    return Denoised(_losses(denoised, clean), ssim(denoised, clean), _read(denoised, judge))
+
+
+def _test_set(noise: Noise) -> TestSet:
+    test_set: TestSet = _images().under(noise.alpha, noise.kind).test_set
+    return test_set
+
+
+def _losses(denoised: npt.NDArray[np.float32], clean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Squared error per pixel of each image, as trials compute it."""
+    losses: npt.NDArray[np.float32] = np.square(denoised - clean).mean(axis=(1, 2))
+    return losses
+
+
+def evaluate_cell(
+    key: str, model: ModelConfig, training: TrainConfig, weights: bytes, judge: bytes
+) -> tuple[str, bytes]:
+    """A cell's quality file, by name."""
+    import safetensors.torch
+    import torch
+
+    from dae import engine
+    from dae.model import DenoisingAutoencoder
+
+    dataset, test_set = _dataset[0], _test_set(Noise(training.noise, training.alpha))
+    network = DenoisingAutoencoder(model)
+    network.load_state_dict(safetensors.torch.load(weights))
+    runner = engine.build(network, training, _images().train, dataset.low, dataset.high)
+
+    def denoised_by_cell(noisy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        answer: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
+        return answer
+
+    denoised = denoised_by_cell(test_set.noisy)
+    losses = {training.alpha: _losses(denoised, test_set.clean)}
+    order = np.argsort(losses[training.alpha], kind="stable")
+    shown = order[[0, len(order) // 2, -1]]
+    strengths = sorted({*STRENGTHS, training.alpha})
+    for strength in strengths:
+        if strength not in losses:
+            under = _test_set(Noise(training.noise, strength))
+            losses[strength] = _losses(denoised_by_cell(under.noisy), under.clean)
+    quality = Quality(
+        weights=digest(weights),
+        judge=digest(judge),
+        ssim=ssim(denoised, test_set.clean),
+        read=_read(denoised, judge),
+        shown_index=shown,
+        shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
+        robust_noise=np.array([training.noise] * len(strengths)),
+        robust_alpha=np.array(strengths),
+        robust_loss=np.array([losses[strength].mean(dtype=np.float64) for strength in strengths]),
+    )
+    return CellFiles(key).quality, quality.to_bytes()

@@ -1,0 +1,230 @@
+"""Does a sweep folder say the truth? Test losses are computed anew, and all files are checked."""
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from dae import engine
+from dae.architecture import mac_count, parameter_count
+from dae.data import Dataset
+from dae.model import DenoisingAutoencoder
+from dae.testset import TestSet, psnr_db
+from dae.training import EpochResult, Images, is_collapsed, is_unconverged
+from sweep.records.facets import facets
+from sweep.records.grid import Cell
+from sweep.records.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
+from sweep.records.record import CellFiles, Record, Status, read_verified
+from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Sweep
+from sweep.storage.sealing import Damaged
+from sweep.storage.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER
+
+TOLERANCE = 1e-3
+"""Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
+(TF32). What this very CPU type and torch made has to be bit-equal."""
+
+KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, JUDGE}
+KNOWN_FOLDERS = {"cells", "report", "wandb", LEASE_FOLDER, MARKER_FOLDER}
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Where a sweep folder is not what it says, and how."""
+
+    where: str
+    what: str
+
+
+def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lambda _line: None) -> list[Disagreement]:
+    """Everything in a sweep folder that disagrees with the rest of it or with the dataset.
+
+    Args:
+        sweep: the folder, as it was gathered.
+        dataset: loaded as the sweep's settings say.
+        tell: hears the key of each cell before its loss is computed.
+    """
+    settings = sweep.manifest.settings
+    images = Images(dataset, settings.alpha, "cpu", settings.noise)
+    found = list(_check_dataset(sweep, images))
+    # As trials set it: the bits of a loss depend on both.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        for cell in sweep.manifest.grid.cells:
+            own = settings.at(cell)
+            under_its_noise = images.under(own.alpha, own.noise)
+            found += [Disagreement(cell.key, what) for what in _check_cell(sweep, cell, under_its_noise, tell)]
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(False)
+    found += list(_check_evaluation(sweep))
+    found += [Disagreement(name, "is no file of this sweep") for name in orphans(sweep)]
+    return found
+
+
+def _check_evaluation(sweep: Sweep) -> Iterator[Disagreement]:
+    try:
+        references = load_references(sweep)
+        if references is not None:
+            read_verified(sweep.store, JUDGE, {JUDGE: references.judge.sha256})
+    except Damaged as error:
+        yield Disagreement(REFERENCES, str(error))
+    for key, reason in load_quality(sweep).damaged.items():
+        yield Disagreement(key, reason)
+
+
+def _check_dataset(sweep: Sweep, images: Images) -> Iterator[Disagreement]:
+    manifest, dataset = sweep.manifest, images.dataset
+    if (declared := manifest.dataset.get("fingerprint")) != dataset.fingerprint:
+        what = f"declares the dataset {str(declared)[:12]}, at hand is {dataset.fingerprint[:12]}"
+        yield Disagreement(MANIFEST, what)
+    checked = set()
+    for _, facet in facets(sweep):
+        own = facet.manifest
+        if own.samples not in checked:
+            checked.add(own.samples)
+            yield from _check_noise(facet, images.under(own.settings.alpha, own.settings.noise).test_set)
+
+
+def _check_noise(sweep: Sweep, test_set: TestSet) -> Iterator[Disagreement]:
+    """What is said of the test images under one noise: losses without a model, and the sample digits."""
+    manifest, name = sweep.manifest, sweep.manifest.samples
+    for baseline, loss in test_set.baselines().items():
+        recorded = manifest.baselines.get(baseline)
+        if recorded is None or not math.isclose(recorded, loss, rel_tol=1e-6):
+            yield Disagreement(MANIFEST, f"baseline {baseline} is {recorded}, computed anew {loss:.6f}")
+    try:
+        samples = _arrays(read_verified(sweep.store, name, manifest.digests))
+    except Damaged as error:
+        yield Disagreement(name, str(error))
+        return
+    chosen = test_set.samples
+    for kind, due in (("clean", test_set.clean[chosen]), ("noisy", test_set.noisy[chosen])):
+        if not np.array_equal(samples.get(kind, ()), due):
+            yield Disagreement(name, f"its {kind} digits are not those of the dataset")
+
+
+def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], None]) -> Iterator[str]:
+    record = sweep.records.get(cell.key)
+    if cell.key in sweep.damaged:
+        yield sweep.damaged[cell.key]
+    elif record is None or not record.status.is_final:
+        yield f"is {sweep.status(cell)}: the sweep is not complete"
+    else:
+        yield from _check_record(sweep, record, images)
+        if record.status is Status.COMPLETED:
+            tell(cell.key)
+            try:
+                yield from _check_loss(sweep, record, images)
+            except Damaged as error:
+                yield str(error)
+
+
+def _check_record(sweep: Sweep, record: Record, images: Images) -> Iterator[str]:
+    """What can be said of a record without its weights."""
+    settings = sweep.manifest.settings
+    model = settings.model(record.cell)
+    if record.dataset.get("fingerprint") != images.dataset.fingerprint:
+        yield f"was trained on other data: {str(record.dataset.get('fingerprint'))[:12]}"
+    for name, due in settings.config(record.cell).items():
+        if record.config.get(name) != due:
+            yield f"was made with {name} {record.config.get(name)}, the sweep declares {due}"
+    for name, number in (("parameters", parameter_count(model)), ("macs", mac_count(model))):
+        if getattr(record, name) != number:
+            yield f"says {getattr(record, name)} {name}, the architecture has {number}"
+    if record.status is not Status.COMPLETED:
+        return
+    if len(record.history) != settings.epochs:
+        yield f"has {len(record.history)} epochs, not {settings.epochs}"
+    if not all(math.isfinite(loss) for epoch in record.history for loss in (epoch.train_loss, epoch.val_loss)):
+        yield "has a loss that is not finite"
+    elif record.history:
+        history = [EpochResult(**asdict(epoch)) for epoch in record.history]
+        mean_image_loss = images.test_set.mean_image_validation_loss
+        for flag, is_so in (
+            ("collapsed", is_collapsed(history, mean_image_loss)),
+            ("unconverged", is_unconverged(history)),
+        ):
+            if getattr(record, flag) is not is_so:
+                yield f"is{'' if getattr(record, flag) else ' not'} marked {flag}, against its own losses"
+
+
+def _check_loss(sweep: Sweep, record: Record, images: Images) -> Iterator[str]:
+    """The test loss by three ways: recomputed, from the cell's own array, and as its record gives it."""
+    files = CellFiles(record.key)
+    stored = _arrays(read_verified(sweep.store, files.test, record.digests)).get("loss")
+    weights = read_verified(sweep.store, files.weights, record.digests)
+    losses = test_losses(weights, record, sweep, images)
+    loss = float(losses.mean(dtype=np.float64))
+    tolerance = _tolerance(record)
+    if record.test_loss is None or not math.isclose(loss, record.test_loss, rel_tol=tolerance):
+        yield f"its record says test loss {record.test_loss}, its weights give {loss}"
+    if stored is None or stored.shape != losses.shape or not np.allclose(stored, losses, rtol=10 * tolerance, atol=0):
+        yield f"{files.test} does not hold the losses that its weights give"
+    elif float(stored.mean(dtype=np.float64)) != record.test_loss:
+        yield f"its record says test loss {record.test_loss}, the mean of {files.test} is another"
+    if record.test_loss is not None and record.test_loss > 0:
+        due = psnr_db(record.test_loss)
+        if record.test_psnr_db is None or not math.isclose(record.test_psnr_db, due, rel_tol=1e-9):
+            yield f"says a PSNR of {record.test_psnr_db} dB, its test loss gives {due}"
+
+
+def test_losses(weights: bytes, record: Record, sweep: Sweep, images: Images) -> np.ndarray:
+    """Squared error per pixel of each test image.
+
+    Raises:
+        Damaged: the weights are not of this cell's architecture.
+    """
+    settings = sweep.manifest.settings
+    model = DenoisingAutoencoder(settings.model(record.cell))
+    try:
+        model.load_state_dict(safetensors.torch.load(weights))
+    except Exception as error:  # safetensors has an exception of its own, torch a RuntimeError of many lines
+        raise Damaged(f"its weights do not fit {record.architecture}: {str(error).splitlines()[0]}") from error
+    test_set, dataset = images.test_set, images.dataset
+    # The engine that trained it: other ways of computing a convolution round otherwise.
+    runner = engine.build(model, settings.training(record.cell), images.train, dataset.low, dataset.high)
+    denoised = runner.denoise(torch.from_numpy(test_set.noisy).unsqueeze(1)).squeeze(1).numpy()
+    losses: np.ndarray = np.square(denoised - test_set.clean).mean(axis=(1, 2))
+    return losses
+
+
+test_losses.__test__ = False  # type: ignore[attr-defined]  # not a test case, whatever pytest makes of the name
+
+
+def _tolerance(record: Record) -> float:
+    from sweep.trials.trial import environment
+
+    here = environment("cpu", None)
+    if all(record.environment.get(name) == here[name] for name in ("torch", "device")):
+        return 0.0
+    return TOLERANCE
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # zip, npy and type errors of many kinds: it is not what was written
+        raise Damaged(f"it does not hold arrays: {error}") from error
+
+
+def orphans(sweep: Sweep) -> list[str]:
+    """Files and folders below the sweep folder that it does not declare, by their path in it."""
+    known = {Path(name) for name in (*KNOWN_FILES, *sweep.manifest.digests)}
+    known |= {Path(name) for cell in sweep.manifest.grid.cells for name in vars(CellFiles(cell.key)).values()}
+    folders = {path.parent for path in known} | {Path(name) for name in KNOWN_FOLDERS}
+    found = []
+    for each in sweep.store.names():
+        name = Path(each)
+        if name.parts[0] in KNOWN_FOLDERS - {"cells"} and not name.name.endswith(".partial"):
+            continue
+        if name not in (folders if each.endswith("/") else known) and name.parent in folders:
+            found.append(str(name))
+    return found

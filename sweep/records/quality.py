@@ -1,0 +1,266 @@
+"""What is known of a sweep beyond its test losses: baselines, a reader of digits, image quality, robustness. No torch.
+
+`sweep.evaluation` writes these files, the report reads them. None of them is needed: an older sweep has none.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dae.errors import UserError
+from sweep.records.record import CellFiles, read_verified
+from sweep.records.sweep import Sweep
+from sweep.storage.sealing import Damaged, digest, dump_json, load_json, seal, unseal
+
+SCHEMA = 1
+"""Of the files below. Those of another one are made anew, as is what another way of computing them would change."""
+
+REFERENCES = "references.json"
+REFERENCE_ARRAYS = "references.npz"
+JUDGE = "judge.safetensors"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Baseline:
+    """A denoiser one would use without a network, on the noisy test images of one condition.
+
+    Attributes:
+        name: such as ``median filter`` or ``PCA 100``.
+        family: ``none``, ``filter`` or ``linear``.
+        latent: the number of latent elements it is to be compared with, None if it has none.
+        parameters: as chosen on validation images.
+        test_loss: mean squared error per pixel.
+        test_psnr_db: its PSNR, None where the loss is 0.
+        ssim: mean over the test images, as in `Quality`.
+        accuracy: share of its images that the judge reads rightly.
+        loss: squared error per pixel of each test image, (n,) float32.
+    """
+
+    name: str
+    family: str
+    latent: int | None
+    parameters: Mapping[str, Any]
+    test_loss: float
+    test_psnr_db: float | None
+    ssim: float
+    accuracy: float
+    loss: Array
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Condition:
+    """One kind and strength of noise, and what is reached under it without a network.
+
+    Attributes:
+        accuracy_noisy: share of the noisy test images that the judge reads rightly.
+        read_noisy: its answers, (n,) uint8.
+    """
+
+    noise: str
+    alpha: float
+    accuracy_noisy: float
+    baselines: tuple[Baseline, ...]
+    read_noisy: Array
+
+    def baseline(self, name: str) -> Baseline | None:
+        """The baseline of this name."""
+        return next((each for each in self.baselines if each.name == name), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JudgeSummary:
+    """How the classifier that reads the digits was trained and does; ``sha256`` is of its weights' file."""
+
+    accuracy_clean: float
+    accuracy_validation: float
+    epochs: int
+    parameters: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class References:
+    """What the cells are compared with: ``references.json`` and ``references.npz``.
+
+    Attributes:
+        dataset: fingerprint of the dataset.
+        train: number of training images that judge and linear denoisers were fitted to.
+        settings: what the numbers depend on besides: how SSIM is computed, how many images parameters were tuned on.
+        labels: of the test images, (n,) uint8.
+        read_clean: the judge's answers on the clean test images, (n,) uint8.
+    """
+
+    dataset: str
+    train: int
+    settings: Mapping[str, Any]
+    judge: JudgeSummary
+    conditions: tuple[Condition, ...]
+    labels: Array
+    read_clean: Array
+
+    def condition(self, noise: str, alpha: float) -> Condition | None:
+        """The condition, if it was evaluated."""
+        return next((each for each in self.conditions if (each.noise, each.alpha) == (noise, alpha)), None)
+
+    def to_files(self) -> dict[str, bytes]:
+        """The files by name, in the order in which they are to be written: the last one vouches for the others."""
+        arrays = {"labels": self.labels, "read_clean": self.read_clean}
+        conditions = []
+        for i, condition in enumerate(self.conditions):
+            arrays[f"read_noisy_{i}"] = condition.read_noisy
+            arrays[f"baseline_loss_{i}"] = np.stack([each.loss for each in condition.baselines])
+            conditions.append(
+                _plain(condition, without={"baselines", "read_noisy"})
+                | {"baselines": [_plain(each, without={"loss"}) for each in condition.baselines]}
+            )
+        packed = _pack(**arrays)
+        document = _plain(self, without={"labels", "read_clean", "judge", "conditions"}) | {
+            "judge": _plain(self.judge),
+            "conditions": conditions,
+            "digests": {REFERENCE_ARRAYS: digest(packed), JUDGE: self.judge.sha256},
+        }
+        document["schema"] = SCHEMA
+        return {REFERENCE_ARRAYS: packed, REFERENCES: dump_json(document)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Quality:
+    """What is known of a completed cell beyond its test loss: ``quality.npz``.
+
+    Attributes:
+        weights, judge: SHA-256 of the files that it was computed from.
+        ssim: structural similarity of each denoised test image with the clean one, (n,) float32: Wang et al. (2004)
+            as scikit-image computes it, Gaussian window of sigma 1.5 (11x11), where the window lies within the image.
+        read: the judge's answers on the denoised test images, (n,) uint8.
+        shown_index: the test images with the lowest, the median and the highest loss, (3,).
+        shown: these, clean, noisy and denoised, (3, 3, 28, 28) float32.
+        robust_noise, robust_alpha: noise on which the model was tested besides, (k,) each.
+        robust_loss: its test losses there, (k,).
+    """
+
+    weights: str
+    judge: str
+    ssim: Array
+    read: Array
+    shown_index: Array
+    shown: Array
+    robust_noise: Array
+    robust_alpha: Array
+    robust_loss: Array
+
+    def accuracy(self, labels: Array) -> float:
+        """Share of the denoised test images that the judge reads rightly."""
+        return float((self.read == labels).mean())
+
+    def to_bytes(self) -> bytes:
+        """The content of ``quality.npz``."""
+        return seal(_pack(schema=np.array(SCHEMA), **{each.name: getattr(self, each.name) for each in fields(self)}))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Quality":
+        """What `to_bytes` wrote.
+
+        Raises:
+            Damaged: it is not that, or was written by another version of the program.
+        """
+        arrays: dict[str, Any] = _unpack(unseal(data))
+        if (schema := arrays.pop("schema", None)) is None or int(schema) != SCHEMA:
+            raise Damaged(f"it has schema {schema}, this version reads {SCHEMA}")
+        try:
+            return cls(**arrays | {name: str(arrays[name]) for name in ("weights", "judge")})
+        except (KeyError, TypeError) as error:
+            raise Damaged(f"it is not the quality of a cell: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Qualities:
+    """The quality of the completed cells, by key.
+
+    Attributes:
+        found: what can be used.
+        damaged: of files that are there and cannot be used, the reason.
+    """
+
+    found: Mapping[str, Quality] = field(default_factory=dict)
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_references(sweep: Sweep) -> References | None:
+    """The references of a sweep; None where they were not computed.
+
+    Raises:
+        Damaged: they cannot be used; the message names the file and the reason.
+    """
+    try:
+        data = sweep.store.read(REFERENCES)
+    except FileNotFoundError:
+        return None
+    try:
+        document: dict[str, Any] = load_json(data, schema=SCHEMA)
+    except (Damaged, UserError) as error:
+        raise Damaged(f"{REFERENCES} cannot be used: {error}") from error
+    arrays = _unpack(read_verified(sweep.store, REFERENCE_ARRAYS, document["digests"]))
+    declared = sweep.manifest.dataset
+    if (document["dataset"], document["train"]) != (declared.get("fingerprint"), declared.get("train")):
+        raise Damaged(f"{REFERENCES} is of other data than the sweep")
+    try:
+        return References(
+            dataset=document["dataset"],
+            train=document["train"],
+            settings=document["settings"],
+            judge=JudgeSummary(**document["judge"]),
+            conditions=tuple(_conditions(document["conditions"], arrays)),
+            labels=arrays["labels"],
+            read_clean=arrays["read_clean"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{REFERENCES} cannot be used: {error!r}") from error
+
+
+def load_quality(sweep: Sweep) -> Qualities:
+    """The quality of every completed cell that was evaluated. One of other weights than the cell's is not used."""
+    found, damaged = {}, {}
+    for record in sweep.completed:
+        name = CellFiles(record.key).quality
+        try:
+            quality = Quality.from_bytes(sweep.store.read(name))
+            if quality.weights != record.digests.get("model.safetensors", ""):
+                raise Damaged("it is of other weights than the cell's")
+        except FileNotFoundError:
+            continue
+        except Damaged as error:
+            damaged[record.key] = f"{name}: {error}"
+        else:
+            found[record.key] = quality
+    return Qualities(found, damaged)
+
+
+def _conditions(documents: list[dict[str, Any]], arrays: Mapping[str, Array]) -> Iterator[Condition]:
+    for i, document in enumerate(documents):
+        losses = arrays[f"baseline_loss_{i}"]
+        baselines = tuple(Baseline(**each, loss=loss) for each, loss in zip(document["baselines"], losses, strict=True))
+        yield Condition(**document | {"baselines": baselines}, read_noisy=arrays[f"read_noisy_{i}"])
+
+
+def _plain(instance: Any, without: Set[str] = frozenset()) -> dict[str, Any]:
+    return {each.name: getattr(instance, each.name) for each in fields(instance) if each.name not in without}
+
+
+def _pack(**arrays: Array | str) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)  # type: ignore[arg-type]  # text becomes an array
+    return file.getvalue()
+
+
+def _unpack(data: bytes) -> dict[str, Array]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return dict(archive)
+    except Exception as error:  # zip, npy and type errors of many kinds: it is not what was written
+        raise Damaged(f"it does not hold arrays: {error}") from error

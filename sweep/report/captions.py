@@ -1,0 +1,213 @@
+"""What the figures of a report show: of which cells, how many, and what is to be seen. No torch."""
+
+from itertools import pairwise
+
+from sweep.analysis.arrays import usable_records
+from sweep.analysis.effects import Cost, front
+from sweep.analysis.findings import Findings
+from sweep.analysis.reading import accuracy, rank_correlation, worst_read
+from sweep.analysis.results import flags_of
+from sweep.records.record import Status
+from sweep.report.images import shown_seeds, typical
+from sweep.report.prose import depth_sentences
+from sweep.report.words import SPACE, counted, listed, mse, rests_on, share
+
+
+def curves(findings: Findings) -> str:
+    """Of the training curves."""
+    sweep = findings.sweep
+    finals = {record.key: record.history[-1].val_loss for record in usable_records(sweep)}
+    low, high = min(finals, key=lambda key: finals[key]), max(finals, key=lambda key: finals[key])
+    ended = [key for key, record in sweep.records.items() if record.history and record.status is not Status.COMPLETED]
+    text = (
+        f"Solid lines are validation, dashed ones training; axes are shared. After "
+        f"{counted(sweep.manifest.settings.epochs, 'epoch')} validation ends between {mse(finals[low])} ({low}) and "
+        f"{mse(finals[high])} ({high})."
+    )
+    if len(sweep.manifest.grid.seeds) > 1:
+        text += " Each seed is a line of its own."
+    if ended:
+        text += f" Crosses mark where cells that are not completed stopped: {listed(ended)}."
+    return text + _rests_on(findings)
+
+
+def test_loss(findings: Findings) -> str:
+    """Of the bars."""
+    found = findings.results
+    means = [result.mean for result in found if result.mean is not None]
+    text = f"Test MSE per pixel, {_of(findings)}"
+    text += ", each seed a dot, bars of error 95 % intervals." if any(each.interval for each in found) else "."
+    if findings.condition is not None:
+        text += (
+            " The black line over a bar is the best linear denoiser (PCA or reduced-rank regression) with as many "
+            "latent elements, where it fits; the panel beside has what is done without a network, tuned on validation "
+            "images."
+        )
+    if identity := findings.sweep.manifest.baselines.get("identity"):
+        text += (
+            f" Doing nothing costs {mse(identity)}, {identity / min(means):.1f} times the lowest bar and "
+            f"{identity / max(means):.1f} times the highest."
+        )
+    steps = [(a, b) for a, b in pairwise(sorted(means)) if a > 0]
+    if len(steps) > 1:
+        close = min(steps, key=lambda step: step[1] / step[0])
+        text += f" The closest two bars differ by {100 * (close[1] / close[0] - 1):.1f}{SPACE}%."
+    holes = [result.name for result in found if result.mean is None]
+    if holes:
+        text += f" Without a number: {listed(holes)}."
+    return text + _rests_on(findings)
+
+
+def effects(findings: Findings) -> str:
+    """Of the effects."""
+    text = "Differences in test loss between neighbouring levels, in the direction that the study claims"
+    if any(result.interval for result in findings.results):
+        text += (
+            f", with 95{SPACE}% intervals (not corrected) over seeds and test images; the colour is the verdict after "
+            "correction for the family"
+        )
+    text += "; last, how much more the smaller latent costs the shallower of two depths."
+    shares = findings.effects.shares
+    if shares is not None:
+        text += (
+            f" Of the variance among the architectures depth has {share(shares.depth)}, latent size "
+            f"{share(shares.latent)}, the two together {share(shares.interaction)}."
+        )
+    return text + _rests_on(findings)
+
+
+def cost(findings: Findings) -> str:
+    """Of loss against cost."""
+    named = {
+        kind: listed((point.result.name for point in front(findings.results, kind) if point.on_front), limit=9)
+        for kind in Cost
+    }
+    return (
+        f"Test loss, {_of(findings)}, against what a model costs. Filled: no other architecture has as low a loss at "
+        f"as low a cost (Pareto front, by mean loss). By "
+        f"{'; by '.join(f'{kind}: {names}' for kind, names in named.items())}." + _rests_on(findings)
+    )
+
+
+def depth(findings: Findings) -> str:
+    """Of what depth does."""
+    return (
+        f"Test loss, gap between validation and training at the last epoch, and training time, {_of(findings)}, with "
+        f"95{SPACE}% intervals where there are seeds. " + " ".join(depth_sentences(findings))
+    )
+
+
+def reader(findings: Findings) -> str:
+    """Of what is read."""
+    references, condition = findings.references, findings.condition
+    assert references is not None
+    judge = references.judge
+    shares = {result.name: found for result in findings.results if (found := accuracy(findings, result)) is not None}
+    best, worst = max(shares, key=lambda name: shares[name].mean), min(shares, key=lambda name: shares[name].mean)
+    text = (
+        f"A classifier trained on clean digits ({judge.parameters:,} parameters) reads {share(judge.accuracy_clean)} "
+        f"of the {len(references.labels):,} clean test digits"
+        + (f", {share(condition.accuracy_noisy)} of the noisy ones" if condition else "")
+        + f", and of those denoised {share(shares[worst].mean)} ({worst}) to {share(shares[best].mean)} ({best}). Bars "
+        f"are 95{SPACE}% intervals over test images, and over seeds where there are several."
+    )
+    losses = [result.mean or 0.0 for result in findings.results if result.name in shares]
+    rho = rank_correlation(losses, [shares[result.name].mean for result in findings.results if result.name in shares])
+    if rho is not None:
+        word = "A lower loss goes with" if rho < -0.5 else "A lower loss does not go with"
+        text += f" {word} more readable digits: rank correlation {rho:+.2f} over {len(losses)} architectures."
+    return text.replace("-0.", "\N{MINUS SIGN}0.") + _rests_on(findings)
+
+
+def classes(findings: Findings) -> str:
+    """Of losses and misread digits by class."""
+    return f"Which digits are hard: means over the test images of a class, {_of(findings)}." + _rests_on(findings)
+
+
+def confusion(findings: Findings) -> str:
+    """Of the confusion matrix."""
+    record = worst_read(findings)
+    assert record is not None
+    return (
+        f"The cell of which the fewest digits are read, {record.key}: in each row what a digit is taken for, in % of "
+        "its test images; empty is never." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
+    )
+
+
+def robustness(findings: Findings) -> str:
+    """Of other strengths of noise."""
+    settings = findings.sweep.manifest.settings
+    return (
+        f"Test loss of the models trained at strength {settings.alpha:g} of {settings.noise} noise, tested at others, "
+        "mean over the evaluated seeds; the table below has the numbers." + _rests_on(findings)
+    )
+
+
+def facets(findings: Findings) -> str:
+    """Of the small multiples."""
+    shown = [each for each in findings.facets if any(result.losses for result in each.results)]
+    seeds = len(findings.whole.manifest.grid.seeds)
+    return (
+        f"The grid at {counted(len(shown), 'point')} on the sweep's further axes; mean over up to "
+        f"{counted(seeds, 'seed')}, 95{SPACE}% intervals where there are several. Losses under other noises are not "
+        "comparable as such: each panel has its own task."
+    )
+
+
+def corruption(findings: Findings) -> str:
+    """Of clean and corrupted images."""
+    settings = findings.sweep.manifest.settings
+    how = {
+        "gaussian": f"adding {settings.alpha:g} n, n ~ N(0, 1), and clipping to [0, 1]",
+    }.get(settings.noise, f"{settings.noise} noise of strength {settings.alpha:g}")
+    text = f"One test image of each class, before and after {how}."
+    if identity := findings.sweep.manifest.baselines.get("identity"):
+        text += f" Over the test set the corruption is an MSE of {mse(identity)}: what a cell has to remove."
+    return text
+
+
+def example(findings: Findings) -> str:
+    """Of the one image."""
+    record, index = typical(findings)
+    samples = findings.arrays.samples
+    assert samples is not None
+    return (
+        f"Test image of class {int(samples.labels[index])}: of the ten samples the one of median error under "
+        f"{record.architecture} (seed {record.seed}), the architecture with the lowest test loss whose images can be "
+        "read." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
+    )
+
+
+def denoised(findings: Findings) -> str:
+    """Of the sheet of images, and its holes."""
+    found = findings.results
+    ranked = sorted((result for result in found if result.losses), key=lambda result: result.mean or 0.0)
+    holes = [result.name for result in found if not result.records]
+    text = (
+        "The same ten test images under every architecture, clean and corrupted on top; below each strip its MSE over "
+        f"the whole test set (seed {listed(map(str, sorted(shown_seeds(findings))))}). Lowest on average: "
+        f"{ranked[0].name}, highest: {ranked[-1].name}."
+    )
+    if holes:
+        text += f" Holes: {listed(holes)}."
+    return text + _rests_on(findings)
+
+
+def extremes(findings: Findings) -> str:
+    """Of the best, median and worst images."""
+    return (
+        "The test images that each architecture denoises best, at the median and worst, of all test images: clean, "
+        "corrupted, denoised. Numbers are the MSE of the image; the first evaluated seed is shown."
+        + _rests_on(findings)
+    )
+
+
+def _of(findings: Findings) -> str:
+    counts = sorted({len(result.losses) for result in findings.results if result.losses})
+    if counts[-1] == 1:
+        return "one seed (n = 1)"
+    return f"mean over seeds (n = {counts[0] if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'})"
+
+
+def _rests_on(findings: Findings) -> str:
+    return rests_on(f"{flag} {record.key}" for record in usable_records(findings.sweep) for flag in flags_of(record))

@@ -1,0 +1,75 @@
+"""`sweep.load`: a sweep in Python and notebooks, as data frames and figures. No torch."""
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from dae.errors import UserError
+from sweep.analysis import tidy
+from sweep.analysis.findings import Findings
+from sweep.records.sweep import MANIFEST, gather
+from sweep.storage.opening import open_store
+from sweep.storage.sealing import Damaged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sweep.report.drawing import Figure
+
+
+class LoadedSweep(Findings):
+    """The findings of a sweep, its cells and epochs as data frames, and the figures of its report."""
+
+    @cached_property
+    def cells(self) -> "pd.DataFrame":
+        """One row a cell of the sweep, on all axes; see `sweep.tidy.CELL_COLUMNS` for the columns."""
+        import pandas as pd
+
+        return pd.DataFrame(tidy.cell_rows(self))
+
+    @cached_property
+    def epochs(self) -> "pd.DataFrame":
+        """One row a cell and epoch; see `sweep.tidy.EPOCH_COLUMNS` for the columns."""
+        import pandas as pd
+
+        return pd.DataFrame(tidy.epoch_rows(self), columns=list(tidy.EPOCH_COLUMNS))
+
+    def figure(self, name: str) -> "Figure":
+        """A figure of the report, such as ``test_loss``; a notebook shows it.
+
+        Raises:
+            UserError: there is no such figure, or its data are not there.
+        """
+        from sweep.report.gallery import exhibits  # and with it matplotlib
+
+        by_name = {exhibit.name: exhibit for exhibit in exhibits(self)}
+        if name not in by_name:
+            raise UserError(f"there is no figure {name!r}. Figures: {', '.join(by_name)}.")
+        exhibit = by_name[name]
+        if exhibit.draw is None:
+            raise UserError(f"{name} cannot be drawn: {exhibit.missing}")
+        return exhibit.draw(self)
+
+
+def load(sweep: str, storage: str | None = None) -> LoadedSweep:
+    """Read a sweep for analysis in Python; nothing is changed.
+
+    Args:
+        sweep: its folder, such as ``sweeps/mnist-5k``; or its name.
+        storage: where it is, if a name is given: ``sweeps`` by default.
+
+    Raises:
+        UserError: there is no sweep, or none of its cells is completed.
+    """
+    if storage is None:
+        folder, _, name = sweep.rstrip("/").rpartition("/")
+        storage = folder or ("/" if sweep.startswith("/") else "sweeps")
+        sweep = name
+    store = open_store(storage, sweep)
+    try:
+        return LoadedSweep.of(gather(store))
+    except FileNotFoundError:
+        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
+    except Damaged as error:
+        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+    except LookupError as error:
+        raise UserError(f"{error}: dae-sweep run trains its cells.") from None

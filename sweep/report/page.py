@@ -1,0 +1,235 @@
+"""One sweep folder, one self-contained page: ``report/index.html``, its figures and two tables. No torch."""
+
+import base64
+import csv
+import io
+import logging
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+from sweep.analysis import tidy
+from sweep.analysis.arrays import usable_records
+from sweep.analysis.claims import Claim, Split
+from sweep.analysis.findings import Findings
+from sweep.records.sweep import Sweep
+from sweep.report import drawing, prose, remarks, tables
+from sweep.report.gallery import Exhibit, exhibits
+from sweep.report.receipts import receipts
+from sweep.report.words import command, counted, duration
+
+log = logging.getLogger(__name__)
+
+FOLDER = "report"
+
+
+class NothingCompleted(Exception):
+    """No cell has a result yet; the message says how far the sweep has come and what to do."""
+
+
+def build(sweep: Sweep) -> Path:
+    """Write the report of a sweep folder from that folder alone; the same records give the same bytes.
+
+    Beside ``report/index.html`` there are its figures as PNG and SVG, ``results.csv`` (a row a cell of the grid)
+    and ``history.csv`` (a row a cell and epoch). The tables hold all cells; figures and claims are of the first point
+    on the sweep's axes where a cell is completed, the others have a section each. What cannot be read is named on the
+    page and logged as a warning.
+
+    Returns:
+        Path of ``index.html``.
+
+    Raises:
+        NothingCompleted: there is nothing to report.
+    """
+    if not usable_records(sweep):
+        raise NothingCompleted(_nothing(sweep))
+    findings, store = Findings.of(sweep), sweep.store
+    for name, reason in findings.unreadable.items():
+        log.warning("%s: %s; the report leaves out what needs it", name, reason)
+    store.write(f"{FOLDER}/results.csv", _csv(tidy.cell_rows(findings)))
+    store.write(f"{FOLDER}/history.csv", _csv(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
+    store.write(f"{FOLDER}/index.html", _page(findings).encode())
+    return store.path(f"{FOLDER}/index.html")
+
+
+def _nothing(sweep: Sweep) -> str:
+    statuses = [str(sweep.status(cell)) for cell in sweep.manifest.grid.cells]
+    counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+    return (
+        f"sweep {sweep.manifest.name} has no completed cell to report ({counts}): "
+        "run it, or see why cells failed in cells/<key>/log.txt."
+    )
+
+
+# ---- the page
+
+
+def _page(findings: Findings) -> str:
+    sweep, found = findings.sweep, findings.results
+    shown = receipts(findings)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["linked"] = _linker({*shown, *(each.key for group in shown.values() for each in group)})
+    return environment.from_string(_part("page.html.j2")).render(
+        name=findings.whole.manifest.name,
+        style=Markup(_part("page.css")),
+        script=Markup(_part("page.js")),
+        lead=prose.lead(findings),
+        summary=prose.summary(findings),
+        extremes=prose.extremes(findings),
+        one_seed=max(len(result.losses) for result in found) == 1,
+        several_seeds=len(sweep.manifest.grid.seeds) > 1,
+        unreadable=[f"{name}: {reason}" for name, reason in findings.unreadable.items()],
+        collapsed=prose.collapsed(sweep),
+        pictures=_pictures(findings),
+        verdicts=tables.verdicts(findings),
+        claims=[_claim(claim, findings) for claim in findings.claims],
+        results=tables.results(findings),
+        confound=prose.CONFOUND,
+        confounds=[*prose.confounds(found), *filter(None, [prose.stem_note(sweep)])],
+        arm=_arm(findings),
+        depths=tables.depths(findings, prose.MIN_DEPTHS),
+        robustness=tables.robustness(findings),
+        convergence=remarks.convergence(sweep),
+        gap=remarks.gap(sweep),
+        interaction=remarks.interaction(findings.effects.interaction, findings.claims[0]),
+        average_image=remarks.average_image(sweep, found, findings.arrays),
+        spreads=tables.spreads(findings),
+        facets=[
+            {"name": prose.facet_name(each), "text": prose.facet_sentence(each), "table": tables.facet(each)}
+            for each in findings.facets
+            if each is not findings and not prose.is_matched(each)
+        ],
+        run=_run_facts(findings),
+        cells=tables.cells(findings),
+        receipts=shown,
+    )
+
+
+def _part(name: str) -> str:
+    return files("sweep.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
+
+
+def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
+    """A filter that makes every name of a cell or architecture in a text lead to it."""
+    name = re.compile(r"DAE_\d+_\d+(?:-[A-Za-z0-9_.\-]*s\d+)?")
+
+    def link(found: re.Match[str]) -> str:
+        return f'<a href="#{found[0]}">{found[0]}</a>' if found[0] in anchors else found[0]
+
+    return lambda text: Markup(name.sub(link, str(escape(text))))
+
+
+def _claim(claim: Claim, findings: Findings) -> dict[str, Any]:
+    name, statement = prose.CLAIMS[claim.factor]
+    # Over a single level an average is the pair itself.
+    averages = claim.averages if any(len(average.at) > 1 for average in claim.averages) else ()
+    groups = ((f"On average over {claim.factor.other}s", averages), ("Pair by pair", claim.pairs))
+    return {
+        "name": name,
+        "statement": statement,
+        "splits": [(str(split), prose.on_split(claim, split)) for split in Split] if claim.pairs else [],
+        "tables": [
+            (
+                title,
+                tables.contrasts([each for each in group if each.adjacent], claim.factor, findings),
+                tables.contrasts([each for each in group if not each.adjacent], claim.factor, findings),
+            )
+            for title, group in groups
+        ],
+    }
+
+
+def _arm(findings: Findings) -> dict[str, Any]:
+    """The arm of equal parameters, or what to run for it."""
+    arms = [each for each in findings.facets if prose.is_matched(each) and each.results]
+    if arms:
+        return {"text": " ".join(map(prose.matched, arms)), "tables": list(map(tables.facet, arms)), "missing": ""}
+    if sum(depth > 1 for depth in findings.sweep.manifest.grid.depths) < 2:
+        return {"text": "", "tables": [], "missing": ""}
+    run = command(findings.whole.manifest, "--match-parameters")
+    return {"text": "", "tables": [], "missing": f"An arm of equal parameters was not run: {run}"}
+
+
+def _pictures(findings: Findings) -> list[tuple[Exhibit, str]]:
+    """Draw and write every figure: what it is, and the image itself as a URI, empty where it cannot be drawn.
+
+    The files of one that could be drawn before go.
+    """
+    store, pictures = findings.sweep.store, list[tuple[Exhibit, str]]()
+    for exhibit in exhibits(findings):
+        png, svg = f"{FOLDER}/{exhibit.name}.png", f"{FOLDER}/{exhibit.name}.svg"
+        if exhibit.draw is None:
+            store.delete(png)
+            store.delete(svg)
+            pictures.append((exhibit, ""))
+            continue
+        drawn = drawing.render(exhibit.draw(findings))
+        store.write(png, drawn.png)
+        store.write(svg, drawn.svg)
+        source = _data_uri(drawn.png, "png") if exhibit.is_photo else _data_uri(drawn.svg, "svg+xml")
+        pictures.append((exhibit, source))
+    return pictures
+
+
+def _data_uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+# ---- what was run
+
+
+def _run_facts(findings: Findings) -> list[tuple[str, str]]:
+    sweep = findings.whole
+    manifest, records = sweep.manifest, sweep.records.values()
+    grid, settings, references = manifest.grid, manifest.settings, findings.references
+    seconds = sum(epoch.seconds for record in records for epoch in record.history)
+    attempts = sum(len(record.attempts) for record in records)
+    facts: list[tuple[str, object]] = [
+        ("sweep id", manifest.id),
+        ("declared", manifest.created_at),
+        ("depths", ", ".join(map(str, grid.depths))),
+        ("latent sizes", ", ".join(map(str, grid.latents))),
+        ("seeds", ", ".join(map(str, grid.seeds))),
+        *([("further axes", "; ".join(map(prose.facet_name, findings.facets)))] if len(findings.facets) > 1 else []),
+        *((name.replace("_", " "), getattr(settings, name)) for name in settings.__slots__ if name != "dataset"),
+        *((f"dataset: {name}", value) for name, value in manifest.dataset.items()),
+        *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
+        ("first cell started", min((each.started_at for each in records if each.started_at), default="")),
+        ("last cell finished", max((each.finished_at for each in records if each.finished_at), default="")),
+        ("training time", f"{duration(seconds)}, summed over the epochs of all cells"),
+        ("attempts", f"{attempts} for {counted(len(sweep.records), 'cell')} begun"),
+    ]
+    if references is not None:
+        judge = references.judge
+        facts += [
+            ("reader", f"{judge.parameters:,} parameters, {counted(judge.epochs, 'epoch')}, SHA-256 {judge.sha256}"),
+            *((name.replace("_", " "), value) for name, value in references.settings.items()),
+        ]
+    return [(name, str(value)) for name, value in facts]
+
+
+def _environments(sweep: Sweep) -> dict[str, str]:
+    """Every value that occurs among the cells, by name."""
+    values: dict[str, dict[str, None]] = {}
+    for record in sweep.records.values():
+        for name, value in record.environment.items():
+            values.setdefault(name, {})[str(value)] = None
+    return {name: ", ".join(each) for name, each in sorted(values.items())}
+
+
+# ---- tables for other programs
+
+
+def _csv(rows: Iterable[Mapping[str, object]], columns: Sequence[str] = ()) -> bytes:
+    rows = list(rows)
+    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,130 @@
+"""The study's side remarks held against the records: convergence, gap, interaction, painting the average. No torch."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sweep.analysis.arrays import Arrays, usable_records
+from sweep.analysis.claims import Claim, Contrast, Split
+from sweep.analysis.results import Result, flags_of
+from sweep.analysis.statistics import Array
+from sweep.records.sweep import Sweep
+from sweep.report.words import counted, effect_size, interval, listed, percent, rests_on
+
+
+def convergence(sweep: Sweep) -> str:
+    """Whether the epochs given were enough (study, section 4.2)."""
+    records = usable_records(sweep)
+    epochs = sweep.manifest.settings.epochs
+    unconverged = [record.key for record in records if record.unconverged]
+    collapsed = [record.key for record in records if record.collapsed]
+    if unconverged:
+        text = (
+            f"{len(unconverged)} of {counted(len(records), 'completed cell')} had not converged after {epochs} epochs, "
+            "the validation loss still falling by over 1\N{NO-BREAK SPACE}% an epoch in the last three: "
+            f"{listed(unconverged)}."
+        )
+    else:
+        text = (
+            f"All {counted(len(records), 'completed cell')} had converged after {epochs} epochs: "
+            "no validation loss still fell by over 1\N{NO-BREAK SPACE}% an epoch in the last three."
+        )
+    if collapsed:
+        text += f" Collapsed, no better than predicting the mean image: {listed(collapsed)}."
+    return text
+
+
+def gap(sweep: Sweep) -> str:
+    """How far validation lies from training at the last epoch (study, section 4.2)."""
+    gaps = {
+        record.key: (last.val_loss - last.train_loss) / last.train_loss
+        for record in usable_records(sweep)
+        if (last := record.history[-1]).train_loss > 0
+    }
+    if not gaps:
+        return "No training loss to hold validation against."
+    low, high = min(gaps, key=lambda key: gaps[key]), max(gaps, key=lambda key: gaps[key])
+    spread = (
+        f"by {percent(gaps[low])} ({low})"
+        if low == high
+        else f"by {percent(gaps[low])} ({low}) to {percent(gaps[high])} ({high})"
+    )
+    return (
+        f"At the last epoch the validation loss differs from the training loss {spread}. The training loss is a "
+        "running mean within the epoch, under weights that are still improving, so that validation can lie below it."
+        + rests_on(f"{flag} {record.key}" for record in usable_records(sweep) for flag in flags_of(record))
+    )
+
+
+def interaction(contrasts: Sequence[Contrast], latents: Claim) -> list[str]:
+    """Whether a smaller latent costs a shallower model more, on the test loss (study, section 5.1).
+
+    ``latents`` is the claim (*), whose pairs give the two increases.
+    """
+    increases = {(each.at, each.higher, each.lower): each.effects.get(Split.TEST) for each in latents.pairs}
+    lines = []
+    for contrast in contrasts:
+        if Split.TEST not in contrast.effects:
+            continue
+        effect = contrast.effects[Split.TEST]
+        shallow, deep = contrast.at
+        one, other = (increases.get(((depth,), contrast.higher, contrast.lower)) for depth in (shallow, deep))
+        same_seeds = one is not None and other is not None and one.seeds == other.seeds == effect.seeds
+        both = f" ({effect_size(one)} against {effect_size(other)})" if one and other and same_seeds else ""
+        small, large = contrast.higher.removeprefix("latent "), contrast.lower.removeprefix("latent ")
+        lines.append(
+            f"From latent {large} to {small}, the increase at depth {shallow} is {abs(effect.difference):.5f} "
+            f"{'larger' if effect.holds else 'smaller'} than at depth {deep}{both}: the study's "
+            f"sign {'holds' if effect.holds else 'fails'}"
+            + (
+                f", 95\N{NO-BREAK SPACE}% interval {interval(effect)}: {effect.verdict}"
+                if effect.p is not None
+                else f" ({effect.verdict})"
+            )
+            + "."
+            + rests_on(contrast.caveats)
+        )
+    return lines
+
+
+def spread_ratios(sweep: Sweep, result: Result, arrays: Arrays) -> tuple[float, float] | None:
+    """Two answers to "does it paint the average image?", mean over seeds: 0 if it does, 1 if as varied as clean images.
+
+    The first is the mean squared distance of the reconstructions to the mean training image, the second that
+    between the mean reconstructions of the classes; both over the same of clean test images.
+    """
+    baseline = sweep.manifest.baselines.get("mean_image", 0.0)
+    outputs = [arrays.outputs[record.key] for record in result.records if record.key in arrays.outputs]
+    if not outputs or arrays.samples is None or not baseline:
+        return None
+    clean = _class_spread(arrays.samples.class_means)
+    to_mean = float(np.mean([each.to_mean.mean(dtype=np.float64) for each in outputs])) / baseline
+    return to_mean, float(np.mean([_class_spread(each.class_means) for each in outputs])) / clean
+
+
+def _class_spread(means: Array) -> float:
+    """Mean squared distance per pixel over all pairs of different images (n, h, w)."""
+    distances = ((means[:, None].astype(np.float64) - means[None]) ** 2).mean(axis=(2, 3))
+    return float(distances.sum() / (len(means) * (len(means) - 1)))
+
+
+def average_image(sweep: Sweep, found: Sequence[Result], arrays: Arrays) -> str:
+    """Whether the smallest latent merely paints the average image (study, section 5.2)."""
+    smallest = [result for result in found if result.config.latent == min(sweep.manifest.grid.latents)]
+    ratios = [(each, pair) for each in smallest if (pair := spread_ratios(sweep, each, arrays)) is not None]
+    if not ratios:
+        return "The images of the smallest latent size cannot be read or are not there: nothing can be said."
+    lowest = min(min(pair) for _, pair in ratios)
+    verdict = (
+        "comes close to painting the average"
+        if lowest < 0.1
+        else "is pulled strongly towards the average"
+        if lowest < 0.5
+        else "does not merely paint the average"
+    )
+    numbers = listed((f"{each.name} {one:.2f} and {two:.2f}" for each, (one, two) in ratios), limit=9)
+    return (
+        "Both ratios are 0 for a model that always paints the average image and 1 for one whose reconstructions are as "
+        f"varied as clean images. The smallest latent {verdict}: {numbers}."
+        + rests_on(f"{flag} {record.key}" for each, _ in ratios for record in each.records for flag in flags_of(record))
+    )

@@ -1,0 +1,146 @@
+"""Numbers and lists as a report writes them. No torch."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+from dae.config import default_batch_size
+from sweep.analysis.claims import Contrast
+from sweep.analysis.statistics import Limit, Needed
+from sweep.analysis.verdicts import Effect
+from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings, value_text
+from sweep.records.matching import WIDTH, find_arms
+from sweep.records.sweep import Manifest
+
+SPACE, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
+
+
+def mse(value: float) -> str:
+    """A loss."""
+    return f"{value:.5f}" if abs(value) >= 1e-3 else f"{value:.2e}"
+
+
+def difference(value: float) -> str:
+    """A difference of losses, with its sign."""
+    return f"{value:+.5f}".replace("-", MINUS)
+
+
+def percent(value: float) -> str:
+    """A relative difference, with its sign."""
+    return f"{100 * value:+.1f}\N{NO-BREAK SPACE}%".replace("-", MINUS)
+
+
+def effect_size(effect: Effect) -> str:
+    """The difference and, where it has a meaning, what part of the lower loss it is."""
+    relative = "" if effect.relative is None else f" ({percent(effect.relative)})"
+    return difference(effect.difference) + relative
+
+
+def interval(effect: Effect) -> str:
+    """The 95 % interval and the number of seeds; nothing with one seed."""
+    if effect.low is None or effect.high is None:
+        return ""
+    return f"[{difference(effect.low)}, {difference(effect.high)}], n = {len(effect.seeds)}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 cell``, ``2 cells``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds, the leading zeros left out."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def roughly(seconds: float) -> str:
+    """A time that is itself a guess."""
+    return f"{seconds / 3600:.1f}{SPACE}h" if seconds > 5400 else f"{max(1, round(seconds / 60))}{SPACE}min"
+
+
+def listed(items: Iterable[str], limit: int = 4, separator: str = ", ") -> str:
+    """The items with commas; beyond ``limit`` only how many more there are."""
+    items = list(dict.fromkeys(items))
+    shown = separator.join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
+
+
+def caveats_text(caveats: Iterable[str]) -> str:
+    """What is wrong with cells, such as ``dead channels in DAE_3_5-s0``, each kind said once."""
+    cells: dict[str, list[str]] = {}
+    for caveat in dict.fromkeys(caveats):
+        kind, _, key = caveat.rpartition(" ")
+        cells.setdefault(kind, []).append(key)
+    return "; ".join(f"{kind} {listed(keys)}" for kind, keys in cells.items())
+
+
+def rests_on(caveats: Iterable[str]) -> str:
+    """What a sentence must add where it rests on cells that did not train well."""
+    listing = caveats_text(caveats)
+    return f" This rests on {listing}." if listing else ""
+
+
+def bounds(low: float | None, high: float | None, digits: int = 5) -> str:
+    """An interval of losses or other numbers; nothing where there is none."""
+    return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]".replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """A part of 1 in per cent."""
+    return f"{100 * value:.1f}{SPACE}%"
+
+
+def needed(found: Needed | None) -> str:
+    """What would resolve a difference of this size: seeds and time."""
+    if found is None:
+        return ""
+    if found.more is None:
+        return "no number of seeds: too close for this test set" if found.limit is Limit.IMAGES else "over 100 seeds"
+    time = "" if found.seconds is None else f", {roughly(found.seconds)}"
+    return f"about {counted(found.more, 'more seed')}{time}"
+
+
+def hardest(plans: Iterable[Needed | None]) -> Needed | None:
+    """Of the differences that more seeds would resolve, what the one takes that needs most."""
+    within_reach = [plan for plan in plans if plan is not None and plan.more is not None]
+    return max(within_reach, key=lambda plan: (plan.more or 0, plan.seconds or 0), default=None)
+
+
+def pair_name(pair: Contrast) -> str:
+    """The two architectures of a pair, the one that the claim gives the higher loss first."""
+    return " over ".join(cell.architecture for cell in pair.cells[:2])
+
+
+def command(manifest: Manifest, options: str = "") -> str:
+    """The command that goes on with this sweep, with these options and what they leave of its grid."""
+    grid, own = manifest.grid, manifest.settings
+    usual = Settings(dataset=own.dataset, batch_size=default_batch_size(own.dataset))
+    named = [] if manifest.name == own.dataset else [f"--name {manifest.name}"]
+    settings = [
+        f"--{each.name.replace('_', '-')} {getattr(own, each.name)}"
+        for each in fields(Settings)
+        if getattr(own, each.name) != getattr(usual, each.name)
+    ]
+    levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
+    is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == STUDY_LATENTS, "seeds": False}
+    # Beside options the rest of the grid is named where the command would not take it anyway.
+    own_levels = [
+        f"--{name} {','.join(map(str, values))}"
+        for name, values in levels.items()
+        if not options or (f"--{name}" not in options and not is_default[name] and values != (0,))
+    ]
+    words = [*named, *settings, *own_levels, *_axes_options(grid, own, options), options]
+    return " ".join([f"dae-sweep run --dataset {own.dataset}", *filter(None, words)])
+
+
+def _axes_options(grid: Grid, own: Settings, options: str) -> list[str]:
+    """Without them a command would extend the sweep at its own settings alone."""
+    has_arm = bool(find_arms(grid, own))
+    axes = {
+        name: (*[getattr(own, name)] * grid.keeps_own(name), *values)
+        for name, values in grid.axes.items()
+        if f"--axis {name}=" not in options and not (has_arm and name == WIDTH)
+    }
+    found = [f"--axis {name}={','.join(map(value_text, values))}" for name, values in axes.items()]
+    return [*found, *["--match-parameters"] * (has_arm and "--match-parameters" not in options)]

@@ -1,0 +1,1 @@
+"""Where the bytes of a sweep live: a local folder or a bucket."""

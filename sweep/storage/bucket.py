@@ -1,0 +1,396 @@
+"""A sweep in a bucket: ``s3://`` and ``gs://`` through pyarrow.
+
+An object is put whole or not at all, so that readers see the old one or the new one. What a file system gives beyond
+that is made up for: the lock is a lease (`lease`), lines are added to a log by putting it anew, and programs that
+know only files get a folder on this machine that is copied.
+
+A store that does not answer is asked again for `PATIENCE_S`; by a command that has not reached it yet for
+`FIRST_PATIENCE_S` only. What it refuses is said at once. Credentials come from the environment of each process or from
+its machine's role, never from the URI: that one is printed.
+"""
+
+import io
+import os
+import random
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, TextIO, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pyarrow import fs
+
+from dae.errors import UserError
+from sweep.storage.store import Store, Unreadable, Unwritable
+
+PATIENCE_S = 60.0
+"""How long a store may be away while a sweep runs."""
+FIRST_PATIENCE_S = 3.0
+REQUEST_TIMEOUT_S = 10.0
+"""Without a byte; pyarrow itself is told to try once, since it is asked again here."""
+LONGEST_PAUSE_S = 5.0
+READERS = 16
+
+OPTIONS = {
+    "s3": ("scheme", "endpoint_override", "region", "force_virtual_addressing", "tls_ca_file_path", "anonymous"),
+    "gs": ("scheme", "endpoint_override", "project_id", "anonymous"),
+}
+"""What may follow the ``?`` of a URI, under pyarrow's names."""
+
+REFUSALS = {
+    "ACCESS_DENIED": "these credentials do not permit it",
+    "PERMISSION_DENIED": "these credentials do not permit it",
+    "INVALID_ACCESS_KEY_ID": "it does not know this access key",
+    "INVALID_CLIENT_TOKEN_ID": "it does not know this access key",
+    "SIGNATURE_DOES_NOT_MATCH": "the secret key does not belong to the access key",
+    "EXPIRED_TOKEN": "the credentials have expired",
+    "UNAUTHENTICATED": "it wants credentials",
+    "REQUEST_TIME_TOO_SKEWED": "the clock of this machine differs from its own by too much",
+    "NO_SUCH_BUCKET": "there is no such bucket",
+}
+"""Answers that asking again does not change, by the names of pyarrow's messages."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStore(Store):
+    """The files of a sweep as objects; ``root`` is ``bucket/folder/name``.
+
+    Attributes:
+        scheme: ``s3`` or ``gs``.
+        options: arguments of pyarrow's file system, sorted; the same on every node.
+        patience_s: how long it may not answer.
+    """
+
+    scheme: str = "s3"
+    options: tuple[tuple[str, str], ...] = ()
+    patience_s: float = field(default=PATIENCE_S, compare=False)
+    seconds_between_saves: ClassVar[float] = 2.0
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """Pyarrow's, one a process."""
+        return _filesystem(self.scheme, self.options)
+
+    def at(self, name: str = "") -> str:
+        """Where the file is, as people are told."""
+        return f"{self.scheme}://{self.path(name)}"
+
+    def local(self, name: str) -> Path:
+        """A copy of the file, gone when this process ends."""
+        path = Path(_scratch().name) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.read(name))
+        return path
+
+    def impatient(self) -> "ObjectStore":
+        """The same, given up after `FIRST_PATIENCE_S`."""
+        return replace(self, patience_s=FIRST_PATIENCE_S)
+
+    def create(self) -> None:
+        """Nothing is to be made; that it can be written, the lease will show."""
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes; two requests."""
+
+        def get() -> bytes:
+            # Not a stream: that one asks for a large object piece by piece.
+            with self.filesystem.open_input_file(self._key(name)) as file:
+                data: bytes = file.readall()
+                return data
+
+        return self._ask(get, name, Unreadable)
+
+    def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of those files that are there, by name; many at a time."""
+
+        def get(name: str) -> bytes | None:
+            try:
+                return self.read(name)
+            except FileNotFoundError:
+                return None
+
+        names = list(names)
+        with ThreadPoolExecutor(READERS) as readers:
+            return {name: data for name, data in zip(names, readers.map(get, names), strict=True) if data is not None}
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put the object; a crash leaves the old one or the new one."""
+
+        def put() -> None:
+            file = self.filesystem.open_output_stream(self._key(name))
+            file.write(data)
+            file.close()
+
+        self._ask(put, name, Unwritable)
+
+    def delete(self, name: str) -> None:
+        """Remove the file if it is there."""
+
+        def delete() -> None:
+            try:
+                self.filesystem.delete_file(self._key(name))
+            except FileNotFoundError:
+                return
+
+        self._ask(delete, name, Unwritable)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file is there."""
+        info = self._ask(lambda: self.filesystem.get_file_info(self._key(name)), name, Unreadable)
+        return bool(info.type == fs.FileType.File)
+
+    def names(self, name: str = "") -> list[str]:
+        """Paths of all that is below ``name``, sorted; those of folders end with ``/``."""
+        return sorted(self.modified(name))
+
+    def modified(self, name: str = "") -> dict[str, int]:
+        """The time at which each file below ``name`` was put, in ns of the store's own clock; 0 for folders."""
+        found: dict[str, int] = {}
+        for info in self._list(name, recursive=True):
+            path = PurePosixPath(info.path).relative_to(self.root)
+            if info.is_file:
+                found[str(path)] = info.mtime_ns or 0
+            # Of gs:// pyarrow shows no folders, but those that were made as such.
+            folders = path.parents if info.is_file else (path, *path.parents)
+            found |= {f"{each}/": 0 for each in folders if each != PurePosixPath(name) and each.is_relative_to(name)}
+        return found
+
+    def folders(self, name: str = "") -> list[str]:
+        """Names of the folders in ``name``, sorted; hidden ones left out."""
+        if self.scheme == "gs":
+            below = (PurePosixPath(each).relative_to(name).parts for each in self.modified(name) if each.endswith("/"))
+            found = {parts[0] for parts in below}
+        else:
+            found = {info.base_name for info in self._list(name, recursive=False) if not info.is_file}
+        return sorted(each for each in found if not each.startswith("."))
+
+    def _list(self, name: str, *, recursive: bool) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(self._key(name), recursive=recursive, allow_not_found=True)
+        found: list[fs.FileInfo] = self._ask(lambda: self.filesystem.get_file_info(selector), name, Unreadable)
+        return found
+
+    def log(self, name: str) -> AbstractContextManager[TextIO]:
+        """The file, to add lines to; it is put when the context ends."""
+        return self._log(name)
+
+    @contextmanager
+    def _log(self, name: str) -> Iterator[TextIO]:
+        key = self.at(name)
+        if key not in _logs:
+            _logs.clear()  # a process works on one cell at a time
+            _logs[key] = self.read_all([name]).get(name, b"").decode(errors="replace")
+        lines = io.StringIO(_logs[key])
+        lines.seek(0, io.SEEK_END)
+        yield lines
+        if lines.getvalue() != _logs[key]:
+            _logs[key] = lines.getvalue()
+            self.write(name, _logs[key].encode())
+
+    @contextmanager
+    def spool(self, name: str) -> Iterator[Path]:
+        """A copy of ``name`` in a folder of this machine; what differs is copied back when the context ends."""
+        with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
+            root = Path(folder)
+            there = {each: put_at for each, put_at in self.modified(name).items() if put_at}
+            for each, data in self.read_all(there).items():
+                path = root / each
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+                # What is compared by age stays in its order.
+                os.utime(path, ns=(there[each], there[each]))
+            try:
+                yield root
+            finally:
+                files = [path for path in (root / name).rglob("*") if path.is_file()]
+                here = {str(path.relative_to(root)): path.stat().st_mtime_ns for path in files}
+                for each in sorted(here, key=lambda each: here[each]):
+                    if here[each] != there.get(each):
+                        self.write(each, (root / each).read_bytes())
+                for each in there.keys() - here.keys():
+                    self.delete(each)
+
+    def sweep_up(self) -> None:
+        """Nothing is left aside that could be seen."""
+
+    @contextmanager
+    def lock(self) -> Iterator[Callable[[], bool]]:
+        """Hold the place for this process, which says again and again that it lives."""
+        from sweep.storage.lease import Lease
+
+        with Lease(self) as lease:
+            yield lambda: lease.is_held
+
+    def locked(self) -> bool:
+        """Whether a live process holds the place, as far as this machine's clock can tell."""
+        from sweep.storage.lease import Lease
+
+        return Lease(self).is_held_by_another()
+
+    def _key(self, name: str) -> str:
+        return str(self.path(name))
+
+    def _ask(self, question: Callable[[], Answer], name: str, error_class: type[OSError]) -> Answer:
+        """Ask until there is an answer; a refusal is one.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError: of ``error_class``, the store does not answer or refuses.
+        """
+        give_up, pause = time.monotonic() + self.patience_s, 0.1
+        while True:
+            try:
+                return _whole(question)
+            except FileNotFoundError:
+                raise
+            except OSError as error:
+                reason, is_final = _reason(error)
+                if is_final or time.monotonic() + pause > give_up:
+                    raise error_class(error.errno or 0, reason, self.at(name)) from error
+            time.sleep(pause * random.uniform(0.5, 1))  # nodes that lost it together do not come back together
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def open_bucket(uri: str, name: str) -> ObjectStore:
+    """The store of ``name`` at a URI, once its bucket was seen.
+
+    Raises:
+        UserError: it is not such a URI, or the bucket is out of reach.
+    """
+    store = parse(uri, name)
+    bucket = store.root.parts[0]
+    shown = f"{store.scheme}://{bucket}"
+    try:
+        _whole(lambda: store.filesystem)  # may ask for the bucket's region
+        info = store.impatient()._ask(lambda: store.filesystem.get_file_info(bucket), "", Unreadable)
+    except OSError as error:
+        reason = error.strerror if isinstance(error, Unreadable) else _reason(error)[0]
+        raise UserError(f"cannot use the storage {shown}: {reason}. {_advice(store, reason or '')}") from error
+    if info.type == fs.FileType.NotFound:
+        raise UserError(
+            f"there is no bucket {bucket!r} at {_endpoint(store)}. Make it first, or give another --storage."
+        )
+    return store
+
+
+def parse(uri: str, name: str) -> ObjectStore:
+    """The store of ``name`` at a URI, asking nobody whether it is there.
+
+    Raises:
+        UserError: it is not such a URI.
+    """
+    parts = urlsplit(uri)
+    scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
+    if scheme not in OPTIONS:
+        raise UserError(
+            f"storage {scheme}:// is not known: give a folder (local or mounted), s3://BUCKET/FOLDER or "
+            "gs://BUCKET/FOLDER."
+        )
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "@" in parts.netloc or {"access_key", "secret_key", "session_token", "access_token"} & given.keys():
+        raise UserError(
+            f"the storage {scheme}://... holds credentials: they would be seen wherever it is printed. Put them into "
+            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS), or give "
+            "the machine a role."
+        )
+    if unknown := sorted(given.keys() - set(OPTIONS[scheme])):
+        raise UserError(f"storage option {', '.join(unknown)} is not known: {', '.join(OPTIONS[scheme])} are.")
+    if not parts.netloc:
+        raise UserError(f"storage {scheme}:// names no bucket: write {scheme}://BUCKET/FOLDER.")
+    if scheme == "s3":
+        given = _s3_environment() | given
+    root = Path(parts.netloc, *filter(None, unquote(parts.path).split("/")), name)
+    return ObjectStore(root, scheme, tuple(sorted(given.items())))
+
+
+def _s3_environment() -> dict[str, str]:
+    """What this process's environment says of the endpoint, for nodes whose own says nothing."""
+    found = {}
+    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
+        scheme, _, found["endpoint_override"] = endpoint.rstrip("/").rpartition("://")
+        found["scheme"] = scheme or "https"
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        found["region"] = region
+    return found
+
+
+@cache
+def _filesystem(scheme: str, options: tuple[tuple[str, str], ...]) -> fs.FileSystem:
+    given: dict[str, Any] = dict(options)
+    for name in ("anonymous", "force_virtual_addressing"):
+        if name in given:
+            given[name] = given[name].lower() in ("true", "1", "")
+    if scheme == "gs":
+        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=FIRST_PATIENCE_S), **given)
+    return fs.S3FileSystem(
+        connect_timeout=REQUEST_TIMEOUT_S,
+        request_timeout=REQUEST_TIMEOUT_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
+        allow_delayed_open=True,  # one request for a small object instead of three
+        **given,
+    )
+
+
+def _whole(question: Callable[[], Answer]) -> Answer:
+    """Ask in a thread of its own: a signal that ended a put half-way would have pyarrow put what it has so far."""
+    outcome: dict[str, Any] = {}
+
+    def ask() -> None:
+        try:
+            outcome["answer"] = question()
+        except BaseException as error:  # it is raised where it is waited for
+            outcome["error"] = error
+
+    thread = threading.Thread(target=ask, name="storage")
+    thread.start()
+    thread.join()
+    if "error" in outcome:
+        raise outcome["error"]
+    answer: Answer = outcome["answer"]
+    return answer
+
+
+def _reason(error: OSError) -> tuple[str, bool]:
+    """Why, in a few words, and whether asking again is of no use."""
+    text = str(error)
+    code = re.search(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)", text)
+    name = next(filter(None, code.groups()), "") if code else ""
+    if name in REFUSALS or isinstance(error, PermissionError):
+        return REFUSALS.get(name, REFUSALS["ACCESS_DENIED"]), True
+    curl = re.search(r"curlCode: \d+, ([^;]+)", text)
+    if curl is not None:
+        return f"it does not answer ({curl[1].strip()})", False
+    return (f"it failed ({name})" if name else text.splitlines()[0][:200]), False
+
+
+def _endpoint(store: ObjectStore) -> str:
+    return dict(store.options).get("endpoint_override") or {"s3": "AWS", "gs": "Google Cloud"}[store.scheme]
+
+
+def _advice(store: ObjectStore, reason: str) -> str:
+    if reason not in REFUSALS.values():
+        return f"Is {_endpoint(store)} the right endpoint, and within reach? See AWS_ENDPOINT_URL or endpoint_override."
+    names = {
+        "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE, or the machine's role",
+        "gs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account",
+    }
+    return f"Check {names[store.scheme]}."
+
+
+@cache
+def _scratch() -> "tempfile.TemporaryDirectory[str]":
+    """For copies that last as long as this process."""
+    return tempfile.TemporaryDirectory(prefix="dae-sweep-")
+
+
+_logs: dict[str, str] = {}
+"""What the log that this process writes holds so far."""

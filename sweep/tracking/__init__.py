@@ -1,0 +1,1 @@
+"""Weights & Biases: the only folder that knows wandb."""

@@ -1,0 +1,1 @@
+"""A cell in the hands of Ray."""

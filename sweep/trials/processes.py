@@ -1,0 +1,112 @@
+"""Which processes a driver has started, read from /proc. Nothing here ends a process that is not among them."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process for good: a number that is used again belongs to another one, which started later."""
+
+    pid: int
+    parent: int
+    started: int
+    command: str
+
+    @classmethod
+    def of(cls, pid: int) -> Self | None:
+        """The process of this number, if there is one that lives."""
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (OSError, ValueError):
+            return None
+        state, parent, *rest = stat.rpartition(")")[2].split()
+        return None if state in "ZX" else cls(pid, int(parent), int(rest[17]), command)
+
+    @classmethod
+    def named(cls, name: str) -> Self:
+        """The process that has or had this `name`."""
+        pid, started = map(int, name.split(":"))
+        return cls(pid, 0, started, "")
+
+    @property
+    def name(self) -> str:
+        """A name that no other process of this machine gets."""
+        return f"{self.pid}:{self.started}"
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it is still there, and not yet another one with its number."""
+        now = Process.of(self.pid)
+        return now is not None and now.started == self.started
+
+    @property
+    def environment(self) -> list[bytes]:
+        """What it was started with, as ``NAME=value``; nothing for a process of another user."""
+        try:
+            return Path(f"/proc/{self.pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return []
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if it is still there."""
+        if self.is_alive:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+
+def everyone() -> list[Process]:
+    """All processes of this machine that we see."""
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [found for pid in pids if (found := Process.of(pid)) is not None]
+
+
+def marked(mark: str) -> list[Process]:
+    """Those that were started with ``mark``, as ``NAME=value``, in their environment."""
+    return [each for each in everyone() if mark.encode() in each.environment]
+
+
+def descendants(pid: int) -> list[Process]:
+    """All processes below this one, nearest first."""
+    there, below, level = everyone(), [], {pid}
+    while level:
+        children = [each for each in there if each.parent in level]
+        below += children
+        level = {each.pid for each in children}
+    return below
+
+
+def trials(processes: Iterable[Process]) -> list[Process]:
+    """Those of them in which Ray runs a trial."""
+    # Between its steps Ray names such a process after our class, during a step after the one that Tune wraps it in.
+    return [each for each in processes if each.command.startswith(("ray::CellTrial", "ray::ResourceTrainable"))]
+
+
+def wait_gone(processes: Iterable[Process], timeout_s: float) -> list[Process]:
+    """Wait for them to end by themselves; those that did not."""
+    deadline, left = time.monotonic() + timeout_s, list(processes)
+    while (left := [each for each in left if each.is_alive]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def belong_to_driver() -> None:
+    """Call this first in a spawned process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends what it started
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+
+def _end_with_driver() -> None:
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    os._exit(1)
