@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sweep.records.grid import Cell, Grid, Settings
-from sweep.records.quality import Baseline, Condition, JudgeSummary, Quality, References
+from sweep.records.quality import Baseline, Condition, Quality, ReaderSummary, References
 from sweep.records.record import Attempt, CellFiles, Epoch, Record, Status
 from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, gather, samples_file
 from sweep.storage.sealing import digest
@@ -210,7 +210,7 @@ def add_evaluation(store: Store, *, noise: str = "gaussian", alpha: float = 0.5)
         dataset=sweep.manifest.dataset["fingerprint"],
         train=sweep.manifest.dataset["train"],
         settings={"ssim": "made up"},
-        judge=JudgeSummary(
+        reader=ReaderSummary(
             accuracy_clean=0.993, accuracy_validation=0.992, epochs=5, parameters=20_000, sha256="j" * 64
         ),
         conditions=(
@@ -233,7 +233,7 @@ def add_evaluation(store: Store, *, noise: str = "gaussian", alpha: float = 0.5)
         shown = np.stack([clean[:3], np.clip(clean[:3] + 0.3, 0, 1), clean[:3] * 0.8], axis=1)
         quality = Quality(
             weights=record.digests.get("model.safetensors", ""),
-            judge="j" * 64,
+            reader="j" * 64,
             ssim=np.clip(1 - 8 * loss * generator.gamma(6, size=n) / 6, 0, 1).astype(np.float32),
             read=read(0.99 - 3 * loss),
             shown_index=np.arange(3),

@@ -12,8 +12,8 @@ import numpy as np
 from dae.architecture import STEM_SIZE
 from sweep.analysis.arrays import Arrays, loss_by_image, usable_records
 from sweep.analysis.results import flags_of
-from sweep.analysis.statistics import Estimate, crossed, over_seeds, share
-from sweep.analysis.verdicts import Effect, Verdict, judge
+from sweep.analysis.statistics import Estimate, alpha_for_look, crossed, over_seeds
+from sweep.analysis.verdicts import Effect, Verdict, with_verdicts
 from sweep.records.grid import Cell
 from sweep.records.record import Record, Status
 from sweep.records.sweep import Sweep
@@ -146,9 +146,9 @@ class Comparer:
         for keys in self._looks:
             then = tuple(seed for seed in seeds if all(records[seed].key in keys for records in own))
             if len(then) > max(1, before):
-                found.append((then, share(len(then), before)))
+                found.append((then, alpha_for_look(len(then), before)))
                 before = len(then)
-        return found or [(tuple(seeds), share(len(seeds), 0))]
+        return found or [(tuple(seeds), alpha_for_look(len(seeds), 0))]
 
     def claim(self, factor: Factor) -> Claim:
         """The claim on ``factor``: (*) smaller latent, higher loss, or (**) shallower, higher loss."""
@@ -307,7 +307,7 @@ class Comparer:
         effects: list[dict[Split, Effect]] = [dict(contrast.effects) for contrast in contrasts]
         members = [own for own, contrast in zip(effects, contrasts, strict=True) if contrast.counted and own]
         for split in self._splits:
-            judged = judge(own[split] for own in members)
+            judged = with_verdicts(own[split] for own in members)
             for own, effect in zip(members, judged, strict=True):
                 own[split] = effect
         return tuple(replace(contrast, effects=own) for contrast, own in zip(contrasts, effects, strict=True))

@@ -18,7 +18,7 @@ from sweep.analysis.arrays import Arrays
 from sweep.analysis.claims import Claim, Comparer, Contrast, Factor, Split
 from sweep.analysis.results import Result, results
 from sweep.analysis.statistics import over_seeds
-from sweep.analysis.verdicts import Effect, Verdict, judge
+from sweep.analysis.verdicts import Effect, Verdict, with_verdicts
 from sweep.records.grid import Cell
 from sweep.records.record import Record
 from sweep.records.sweep import Sweep
@@ -239,7 +239,7 @@ def _profile(latent: int, found: Mapping[Cell, Result], pairs: Sequence[Contrast
     neighbours = list(pairwise(cells))
     by_depths = {
         (pair.cells[0].depth, pair.cells[1].depth): effect
-        for pair, effect in zip(pairs, judge(_plain(pair.effects[Split.TEST]) for pair in pairs), strict=True)
+        for pair, effect in zip(pairs, with_verdicts(_plain(pair.effects[Split.TEST]) for pair in pairs), strict=True)
     }
     losses = [by_depths.get((one.depth, other.depth)) for one, other in neighbours]
     gaps = [comparer.measure(_gap, {cell: 1.0}) for cell in cells]
@@ -273,7 +273,7 @@ def _profile(latent: int, found: Mapping[Cell, Result], pairs: Sequence[Contrast
 
 def _family(effects: Sequence[Effect | None]) -> list[Effect | None]:
     """The effects judged as one family, holes staying where they are."""
-    judged = iter(judge(effect for effect in effects if effect is not None))
+    judged = iter(with_verdicts(effect for effect in effects if effect is not None))
     return [None if effect is None else next(judged) for effect in effects]
 
 

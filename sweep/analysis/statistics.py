@@ -145,7 +145,7 @@ LOOKS = (3, 5, 7, 10, 14, 20, 28, 40, 56, 78, 100)
 """Numbers of seeds at which `dae-sweep run --resolve` looks at the differences: each about 1.4 times the last."""
 
 
-def spent(seeds: int) -> float:
+def alpha_spent(seeds: int) -> float:
     """Which part of `LEVEL` the looks up to this number of seeds may spend between them (Lan and DeMets 1983).
 
     It grows with the square of the number of seeds (Kim and DeMets 1987), early looks getting little, to 0.9 at
@@ -158,7 +158,7 @@ def spent(seeds: int) -> float:
     return 0.9 * (seeds / 10) ** 2 if seeds <= 10 else 1 - 1 / seeds
 
 
-def share(seeds: int, before: int) -> float:
+def alpha_for_look(seeds: int, before: int) -> float:
     """Which part of `LEVEL` a look at so many seeds may spend.
 
     Args:
@@ -167,7 +167,7 @@ def share(seeds: int, before: int) -> float:
             share, for whether it is left out may depend on the data.
     """
     planned = max((look for look in LOOKS if look < seeds), default=0) if before else 0
-    return spent(seeds) - spent(max(before, planned))
+    return alpha_spent(seeds) - alpha_spent(max(before, planned))
 
 
 # ---- how many seeds it takes
@@ -220,7 +220,7 @@ def needed(estimate: Estimate, level: float, *, looked: bool = False) -> Needed:
     """
 
     def chance(seeds: int) -> float:
-        return power(estimate, seeds, level * (share(seeds, estimate.seeds) if looked else 1.0))
+        return power(estimate, seeds, level * (alpha_for_look(seeds, estimate.seeds) if looked else 1.0))
 
     candidates = range(estimate.seeds + 1, MOST_SEEDS + 1)
     found = next((seeds for seeds in candidates if seeds in LOOKS and chance(seeds) >= POWER), None) if looked else None

@@ -71,7 +71,7 @@ class Effect:
         return replace(found, seconds=found.more * self.seconds_a_seed)
 
 
-def judge(effects: Iterable[Effect]) -> list[Effect]:
+def with_verdicts(effects: Iterable[Effect]) -> list[Effect]:
     """The effects of one family with their verdicts; those of one seed stay without."""
     effects = list(effects)
     family = [effect for effect in effects if effect.p is not None]

@@ -42,9 +42,9 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     try:
         return gather(store)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
 
 
 def grid_of(given: Mapping[str, Any], settings: Settings) -> Grid:

@@ -26,7 +26,7 @@ def status(storage: str) -> None:
     whole = open_storage(storage)
     names = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
     if not names:
-        raise UserError(f"there is no sweep in {whole.at()}. Begin one with dae-sweep run, or give --storage.")
+        raise UserError(f"there is no sweep in {whole.uri()}. Begin one with dae-sweep run, or give --storage.")
     for name in names:
         try:
             sweep = gather(open_store(storage, name), thorough=True)
@@ -62,7 +62,7 @@ def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) 
     except pages.NothingCompleted as nothing:
         click.echo(f"Error: {nothing}", err=True)
         ctx.exit(1)
-    click.echo(f"{sweep.tally}\nReport: {store.at('report/index.html')}")
+    click.echo(f"{sweep.tally}\nReport: {store.uri('report/index.html')}")
 
 
 @click.command()
@@ -86,7 +86,7 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
             click.echo(f"{each.where:<{width}}  {each.what}")
         cells = [cell for cell in sweep.manifest.grid.cells if cell.key not in sweep.damaged]
         wrong = len(found) - sum(not sweep.status(cell).is_final for cell in cells)
-        click.echo(f"{wrong} disagreement{'s' * (wrong != 1)} in {sweep.store.at()}; {sweep.tally}")
+        click.echo(f"{wrong} disagreement{'s' * (wrong != 1)} in {sweep.store.uri()}; {sweep.tally}")
         ctx.exit(1)
     click.echo(f"{sweep.tally}: every test loss, file and number agrees with weights and dataset.")
 

@@ -165,7 +165,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
     if outcome.stopped_because:
         click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
     if outcome.sweep.completed and not no_report:
-        click.echo(f"Report: {store.at('report/index.html')}")
+        click.echo(f"Report: {store.uri('report/index.html')}")
     if outcome.tracked_at:
         click.echo(f"W&B runs: {outcome.tracked_at}")
     if len(outcome.sweep.completed) < len(outcome.sweep.manifest.grid.cells):
@@ -275,7 +275,7 @@ def _report(sweep: Sweep) -> tuple[list[dict[str, object]], list[Path]]:
         for record in sweep.completed
     ]
     figures = [name for name in sweep.store.names("report") if name.endswith(".png")]
-    return rows, [sweep.store.local(name) for name in figures]
+    return rows, [sweep.store.download(name) for name in figures]
 
 
 def _find(store: Store) -> Sweep | None:

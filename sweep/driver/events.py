@@ -40,16 +40,16 @@ def _without_raising(method: Method) -> Method:
     """An exception in one of Tune's callbacks would end the sweep: what a display or a disk refuses is only told of."""
 
     @wraps(method)
-    def guarded(desk: "Desk", *arguments: Any, **named: Any) -> None:
+    def guarded(events: "TrialEvents", *arguments: Any, **named: Any) -> None:
         try:
-            method(desk, *arguments, **named)
+            method(events, *arguments, **named)
         except Exception as error:
-            desk.tell(error)
+            events.tell(error)
 
     return guarded
 
 
-class Desk:
+class TrialEvents:
     """Listens to the trials of a run.
 
     Args:
@@ -101,7 +101,7 @@ class Desk:
     @_without_raising
     def progressed(self, record: Record, images_per_s: float) -> None:
         """Epochs were finished; the record holds them all, and the end if it is one."""
-        self._judge(record)
+        self._decide(record)
         if record.failure is not Failure.STORAGE:
             self._track(record)
         self._progress.progressed(record, images_per_s)
@@ -115,12 +115,12 @@ class Desk:
         try:
             record = self._note_loss(Cell.from_key(key), reason, is_final=is_final)
             if record.status is not Status.RUNNING:
-                self._judge(record)
+                self._decide(record)
                 self._tracker.ended(record, self._sample(record))
         finally:
             self._progress.lost(key, reason, is_final=is_final)
 
-    def _judge(self, record: Record) -> None:
+    def _decide(self, record: Record) -> None:
         """Whether the sweep goes on after this, and whether the cell gets another round."""
         # It may be a neighbour that ends the host.
         is_of_host = record.failure is Failure.LOST and HOST_ENDED in (record.error or "")

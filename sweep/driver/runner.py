@@ -14,7 +14,7 @@ from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.driver.declaration import declare
-from sweep.driver.events import Desk, copy_to_tracker
+from sweep.driver.events import TrialEvents, copy_to_tracker
 from sweep.driver.progress import Progress
 from sweep.driver.request import Request
 from sweep.driver.signals import Signals
@@ -113,7 +113,7 @@ def run(
                 tracker.report(*make_report(sweep))
         finally:
             tracker.close()
-    return Outcome(sweep, store.at("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
+    return Outcome(sweep, store.uri("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
 def _place(request: Request) -> str:
@@ -225,7 +225,7 @@ class _Training:
         with self.make_progress(shown, resources.slots) as progress:
             # What the report takes to import, and to draw a first time, is there when the last trial has ended.
             prepare = partial(_import_aside, "sweep.report.page") if self.makes_report else lambda: None
-            desk = Desk(sweep, progress, self.tracker, self.warn, at_first_news=prepare)
+            events = TrialEvents(sweep, progress, self.tracker, self.warn, at_first_news=prepare)
             self.signals.be_patient()
             # Cells that failed for their neighbours have one more round, with the device to themselves.
             for round_resources in (resources, resources.alone):
@@ -234,18 +234,18 @@ class _Training:
                     _job_for(sweep, round_resources),
                     self.dataset,
                     round_resources,
-                    desk,
-                    lambda: self.signals.asked() or desk.is_stopped or self._is_late or not self.is_held(),
+                    events,
+                    lambda: self.signals.asked() or events.is_stopped or self._is_late or not self.is_held(),
                     max_retries=self.request.max_retries,
                     hosts=hosts,
                 )
                 self.signals.raise_if_asked()
                 if not self.is_held():
-                    return f"another run took {sweep.store.at()} over while the storage was out of this one's reach"
-                todo, desk.again_alone = desk.again_alone, []
-                if not todo or desk.is_stopped:
+                    return f"another run took {sweep.store.uri()} over while the storage was out of this one's reach"
+                todo, events.again_alone = events.again_alone, []
+                if not todo or events.is_stopped:
                     break
-        return desk.stop_because or ("--time-budget is over; the same command goes on" if self._is_late else None)
+        return events.stop_because or ("--time-budget is over; the same command goes on" if self._is_late else None)
 
     @property
     def _is_late(self) -> bool:
@@ -279,7 +279,7 @@ def _ray(request: Request, dataset: Dataset, count: int, meanwhile: Callable[[],
     sharing = request.trials_per_gpu or TRIALS_PER_GPU
     if request.address is None:
         assert request.cpus is not None and request.gpus is not None  # noqa: PT018  (this machine's are known)
-        resources = Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=sharing).for_trials(count)
+        resources = Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=sharing).capped_to(count)
         dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
         with session.local_cluster(resources, dataset_bytes, meanwhile):
             yield resources
@@ -317,10 +317,10 @@ def _held(store: Store) -> Iterator[Callable[[], bool]]:
             is_held = held.enter_context(store.lock())
         except Held as holder:
             raise UserError(
-                f"{holder} is already at the sweep in {store.at()}. Wait for it, or give another --name."
+                f"{holder} is already at the sweep in {store.uri()}. Wait for it, or give another --name."
             ) from None
         except OSError as error:
             raise UserError(
-                f"cannot write to {store.at()} ({error.strerror}). Give a --storage that can be written."
+                f"cannot write to {store.uri()} ({error.strerror}). Give a --storage that can be written."
             ) from error
         yield is_held

@@ -19,10 +19,10 @@ from dae.baselines import Denoiser
 from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.testset import psnr_db
-from sweep.evaluation import assessment
-from sweep.evaluation.assessment import SETTINGS, Denoised, Noise
+from sweep.evaluation import tasks
+from sweep.evaluation.tasks import SETTINGS, Denoised, Noise
 from sweep.records.grid import longest_first
-from sweep.records.quality import JUDGE, Baseline, Condition, References, load_quality, load_references
+from sweep.records.quality import READER, Baseline, Condition, References, load_quality, load_references
 from sweep.records.record import CellFiles, Record, read_verified
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged
@@ -55,7 +55,7 @@ def evaluate(
         workers: processes to use, of one thread each.
         warn: told of what could not be computed; that never raises.
         tell: told what begins and how long it took.
-        device: where the judge is trained; the rest is for CPUs.
+        device: where the reader is trained; the rest is for CPUs.
         executor: computes instead of processes of its own.
     """
     start = time.monotonic()
@@ -66,9 +66,9 @@ def evaluate(
     cells = _stale_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
         return
-    parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a judge"] * (references is None)
+    parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
-    ready = assessment.processes(dataset, workers) if executor is None else assessment.prepared(executor, dataset)
+    ready = tasks.processes(dataset, workers) if executor is None else tasks.prepared(executor, dataset)
     try:
         with ready as pool:
             _Evaluation(sweep, pool, len(dataset.test), references, warn, tell).run(missing, cells, device)
@@ -102,7 +102,7 @@ def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
         references = load_references(sweep)
         if references is None:
             return None
-        read_verified(sweep.store, JUDGE, {JUDGE: references.judge.sha256})
+        read_verified(sweep.store, READER, {READER: references.reader.sha256})
     except Damaged as error:
         warn(f"{error}: the references are computed anew")
         return None
@@ -129,8 +129,8 @@ def _stale_cells(sweep: Sweep, references: References | None, warn: Tell) -> lis
     qualities = load_quality(sweep)
     for reason in qualities.damaged.values():
         warn(f"{reason}: it is computed anew")
-    judge = None if references is None else references.judge.sha256
-    fresh = {key for key, quality in qualities.found.items() if quality.judge == judge}
+    reader = None if references is None else references.reader.sha256
+    fresh = {key for key, quality in qualities.found.items() if quality.reader == reader}
     return [record for record in sweep.completed if record.key not in fresh]
 
 
@@ -170,23 +170,23 @@ class _Evaluation:
         self._images, self._references = images, references
 
     def run(self, missing: dict[Noise, _Todo], cells: list[Record], device: str) -> None:
-        """Judge and fits side by side; then all that the judge is needed for."""
-        training = self._pool.submit(assessment.train_judge, device) if self._references is None else None
+        """Reader and fits side by side; then all that the reader is needed for."""
+        training = self._pool.submit(tasks.train_reader, device) if self._references is None else None
         fits = {noise: self._submit_fits(noise, todo) for noise, todo in missing.items()}
         if training is not None:
-            judge, self._references = training.result()
-            self._store.write(JUDGE, judge)
+            reader, self._references = training.result()
+            self._store.write(READER, reader)
             self._write_references()
-            self._tell(f"a judge that reads {self._references.judge.accuracy_clean:.1%} of the clean test digits")
-        judge = self._store.read(JUDGE)
+            self._tell(f"a reader that reads {self._references.reader.accuracy_clean:.1%} of the clean test digits")
+        reader = self._store.read(READER)
 
         def submit(noises: list[Noise]) -> "dict[Noise, Any]":
-            return {noise: self._submit_baselines(noise, fits[noise], judge) for noise in noises}
+            return {noise: self._submit_baselines(noise, fits[noise], reader) for noise in noises}
 
         # What takes longest first, so that no core is left alone with it; but nothing waits for a fit.
         fitted = [noise for noise, parts in fits.items() if all(fit.done() for fit in parts)]
         tried = submit(fitted)
-        written = [self._pool.submit(assessment.evaluate_cell, *task, judge) for task in self._cell_tasks(cells)]
+        written = [self._pool.submit(tasks.evaluate_cell, *task, reader) for task in self._cell_tasks(cells)]
         tried |= submit([noise for noise in fits if noise not in fitted])
         last = time.monotonic()
         for done, cell in enumerate(as_completed(written), start=1):
@@ -211,24 +211,24 @@ class _Evaluation:
             yield record.key, settings.model(record.cell), settings.training(record.cell), weights
 
     def _submit_fits(self, noise: Noise, todo: _Todo) -> list[Future[list[Denoiser]]]:
-        return [self._pool.submit(assessment.fit, noise, part.filters, part.latents) for part in todo.parts]
+        return [self._pool.submit(tasks.fit, noise, part.filters, part.latents) for part in todo.parts]
 
     def _submit_baselines(
-        self, noise: Noise, fits: list[Future[list[Denoiser]]], judge: bytes
+        self, noise: Noise, fits: list[Future[list[Denoiser]]], reader: bytes
     ) -> tuple[Future[npt.NDArray[np.uint8]], list[_Tried]] | None:
         try:
             denoisers = [denoiser for fit in fits for denoiser in fit.result()]
         except Exception as error:  # of any library; the other conditions go on
             self._warn(f"no baselines for {noise.kind} noise {noise.alpha}: {type(error).__name__}: {error}")
             return None
-        tried = {each.name: self._submit_baseline(each, noise, judge) for each in sorted(denoisers, key=_is_quick)}
-        reading = self._pool.submit(assessment.read_noisy, noise, judge)
+        tried = {each.name: self._submit_baseline(each, noise, reader) for each in sorted(denoisers, key=_is_quick)}
+        reading = self._pool.submit(tasks.read_noisy, noise, reader)
         return reading, [tried[each.name] for each in denoisers]
 
-    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, judge: bytes) -> _Tried:
+    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, reader: bytes) -> _Tried:
         step = self._images if _is_quick(denoiser) else PART_IMAGES  # that no core is left alone with a slow one
         parts = [slice(start, start + step) for start in range(0, self._images, step)]
-        return _Tried(denoiser, [self._pool.submit(assessment.denoise, denoiser, noise, judge, part) for part in parts])
+        return _Tried(denoiser, [self._pool.submit(tasks.denoise, denoiser, noise, reader, part) for part in parts])
 
     def _keep_condition(self, noise: Noise, reading: Future[npt.NDArray[np.uint8]], tried: list[_Tried]) -> None:
         assert self._references is not None

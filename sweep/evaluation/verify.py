@@ -18,7 +18,7 @@ from dae.testset import TestSet, psnr_db
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged
 from sweep.records.facets import facets
 from sweep.records.grid import Cell
-from sweep.records.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
+from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
 from sweep.records.record import CellFiles, Record, Status, read_verified
 from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Sweep
 from sweep.storage.sealing import Damaged
@@ -28,7 +28,7 @@ TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
 (TF32). What this very CPU type and torch made has to be bit-equal."""
 
-KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, JUDGE}
+KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, READER}
 KNOWN_FOLDERS = {"cells", "report", "wandb", LEASE_FOLDER, MARKER_FOLDER}
 
 
@@ -72,7 +72,7 @@ def _check_evaluation(sweep: Sweep) -> Iterator[Disagreement]:
     try:
         references = load_references(sweep)
         if references is not None:
-            read_verified(sweep.store, JUDGE, {JUDGE: references.judge.sha256})
+            read_verified(sweep.store, READER, {READER: references.reader.sha256})
     except Damaged as error:
         yield Disagreement(REFERENCES, str(error))
     for key, reason in load_quality(sweep).damaged.items():

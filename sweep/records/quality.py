@@ -21,7 +21,8 @@ SCHEMA = 1
 
 REFERENCES = "references.json"
 REFERENCE_ARRAYS = "references.npz"
-JUDGE = "judge.safetensors"
+READER = "judge.safetensors"
+"""Of the classifier that reads digits. In the files it is named as in their first version, ``judge``."""
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,7 @@ class Baseline:
         test_loss: mean squared error per pixel.
         test_psnr_db: its PSNR, None where the loss is 0.
         ssim: mean over the test images, as in `Quality`.
-        accuracy: share of its images that the judge reads rightly.
+        accuracy: share of its images that the reader reads rightly.
         loss: squared error per pixel of each test image, (n,) float32.
     """
 
@@ -58,7 +59,7 @@ class Condition:
     """One kind and strength of noise, and what is reached under it without a network.
 
     Attributes:
-        accuracy_noisy: share of the noisy test images that the judge reads rightly.
+        accuracy_noisy: share of the noisy test images that the reader reads rightly.
         read_noisy: its answers, (n,) uint8.
     """
 
@@ -74,7 +75,7 @@ class Condition:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeSummary:
+class ReaderSummary:
     """How the classifier that reads the digits was trained and does; ``sha256`` is of its weights' file."""
 
     accuracy_clean: float
@@ -90,16 +91,16 @@ class References:
 
     Attributes:
         dataset: fingerprint of the dataset.
-        train: number of training images that judge and linear denoisers were fitted to.
+        train: number of training images that reader and linear denoisers were fitted to.
         settings: what the numbers depend on besides: how SSIM is computed, how many images parameters were tuned on.
         labels: of the test images, (n,) uint8.
-        read_clean: the judge's answers on the clean test images, (n,) uint8.
+        read_clean: the reader's answers on the clean test images, (n,) uint8.
     """
 
     dataset: str
     train: int
     settings: Mapping[str, Any]
-    judge: JudgeSummary
+    reader: ReaderSummary
     conditions: tuple[Condition, ...]
     labels: Array
     read_clean: Array
@@ -120,10 +121,10 @@ class References:
                 | {"baselines": [_plain(each, without={"loss"}) for each in condition.baselines]}
             )
         packed = _pack(**arrays)
-        document = _plain(self, without={"labels", "read_clean", "judge", "conditions"}) | {
-            "judge": _plain(self.judge),
+        document = _plain(self, without={"labels", "read_clean", "reader", "conditions"}) | {
+            "judge": _plain(self.reader),
             "conditions": conditions,
-            "digests": {REFERENCE_ARRAYS: digest(packed), JUDGE: self.judge.sha256},
+            "digests": {REFERENCE_ARRAYS: digest(packed), READER: self.reader.sha256},
         }
         document["schema"] = SCHEMA
         return {REFERENCE_ARRAYS: packed, REFERENCES: dump_json(document)}
@@ -134,10 +135,10 @@ class Quality:
     """What is known of a completed cell beyond its test loss: ``quality.npz``.
 
     Attributes:
-        weights, judge: SHA-256 of the files that it was computed from.
+        weights, reader: SHA-256 of the files that it was computed from.
         ssim: structural similarity of each denoised test image with the clean one, (n,) float32: Wang et al. (2004)
             as scikit-image computes it, Gaussian window of sigma 1.5 (11x11), where the window lies within the image.
-        read: the judge's answers on the denoised test images, (n,) uint8.
+        read: the reader's answers on the denoised test images, (n,) uint8.
         shown_index: the test images with the lowest, the median and the highest loss, (3,).
         shown: these, clean, noisy and denoised, (3, 3, 28, 28) float32.
         robust_noise, robust_alpha: noise on which the model was tested besides, (k,) each.
@@ -145,7 +146,7 @@ class Quality:
     """
 
     weights: str
-    judge: str
+    reader: str
     ssim: Array
     read: Array
     shown_index: Array
@@ -155,12 +156,13 @@ class Quality:
     robust_loss: Array
 
     def accuracy(self, labels: Array) -> float:
-        """Share of the denoised test images that the judge reads rightly."""
+        """Share of the denoised test images that the reader reads rightly."""
         return float((self.read == labels).mean())
 
     def to_bytes(self) -> bytes:
         """The content of ``quality.npz``."""
-        return seal(_pack(schema=np.array(SCHEMA), **{each.name: getattr(self, each.name) for each in fields(self)}))
+        arrays = _plain(self, without={"reader"}) | {"judge": self.reader}
+        return seal(_pack(schema=np.array(SCHEMA), **arrays))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Quality":
@@ -173,7 +175,8 @@ class Quality:
         if (schema := arrays.pop("schema", None)) is None or int(schema) != SCHEMA:
             raise Damaged(f"it has schema {schema}, this version reads {SCHEMA}")
         try:
-            return cls(**arrays | {name: str(arrays[name]) for name in ("weights", "judge")})
+            arrays["reader"] = arrays.pop("judge")
+            return cls(**arrays | {name: str(arrays[name]) for name in ("weights", "reader")})
         except (KeyError, TypeError) as error:
             raise Damaged(f"it is not the quality of a cell: {error}") from error
 
@@ -214,7 +217,7 @@ def load_references(sweep: Sweep) -> References | None:
             dataset=document["dataset"],
             train=document["train"],
             settings=document["settings"],
-            judge=JudgeSummary(**document["judge"]),
+            reader=ReaderSummary(**document["judge"]),
             conditions=tuple(_conditions(document["conditions"], arrays)),
             labels=arrays["labels"],
             read_clean=arrays["read_clean"],

@@ -5,7 +5,7 @@ from itertools import pairwise
 from sweep.analysis.arrays import usable_records
 from sweep.analysis.effects import Cost, front
 from sweep.analysis.findings import Findings
-from sweep.analysis.reading import accuracy, rank_correlation, worst_read
+from sweep.analysis.quality import accuracy, rank_correlation, worst_read
 from sweep.analysis.results import flags_of
 from sweep.records.record import Status
 from sweep.report.images import shown_seeds, typical
@@ -101,11 +101,11 @@ def reader(findings: Findings) -> str:
     """Of what is read."""
     references, condition = findings.references, findings.condition
     assert references is not None
-    judge = references.judge
+    reader = references.reader
     shares = {result.name: found for result in findings.results if (found := accuracy(findings, result)) is not None}
     best, worst = max(shares, key=lambda name: shares[name].mean), min(shares, key=lambda name: shares[name].mean)
     text = (
-        f"A classifier trained on clean digits ({judge.parameters:,} parameters) reads {share(judge.accuracy_clean)} "
+        f"A classifier trained on clean digits ({reader.parameters:,} parameters) reads {share(reader.accuracy_clean)} "
         f"of the {len(references.labels):,} clean test digits"
         + (f", {share(condition.accuracy_noisy)} of the noisy ones" if condition else "")
         + f", and of those denoised {share(shares[worst].mean)} ({worst}) to {share(shares[best].mean)} ({best}). Bars "

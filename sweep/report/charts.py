@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sweep.analysis.effects import Cost, front
 from sweep.analysis.findings import Findings
-from sweep.analysis.reading import (
+from sweep.analysis.quality import (
     CLASSES,
     Share,
     accuracy,
@@ -158,7 +158,7 @@ def reader(findings: Findings) -> Figure:
         for axes, x in ((left, place), (right, result.mean)):
             axes.plot([x, x], [_misread(share.high), _misread(share.low)], color=colour, lw=1.3)
             axes.plot(x, _misread(share.mean), marker, color=colour, ms=5.5, zorder=3)
-    levels = {"clean images": 1 - references.judge.accuracy_clean}
+    levels = {"clean images": 1 - references.reader.accuracy_clean}
     if condition is not None:
         levels["noisy, as they are"] = 1 - condition.accuracy_noisy
         for each in condition.baselines:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sweep.analysis.findings import Findings
-from sweep.analysis.reading import robust_curves, worst_read
+from sweep.analysis.quality import robust_curves, worst_read
 from sweep.report import captions, charts, figures, images
 from sweep.report.drawing import Figure
 from sweep.report.prose import MIN_DEPTHS

@@ -68,8 +68,8 @@ def load(sweep: str, storage: str | None = None) -> LoadedSweep:
     try:
         return LoadedSweep.of(gather(store))
     except FileNotFoundError:
-        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{store.at(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
     except LookupError as error:
         raise UserError(f"{error}: dae-sweep run trains its cells.") from None

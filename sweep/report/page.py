@@ -205,9 +205,9 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         ("attempts", f"{attempts} for {counted(len(sweep.records), 'cell')} begun"),
     ]
     if references is not None:
-        judge = references.judge
+        reader = references.reader
         facts += [
-            ("reader", f"{judge.parameters:,} parameters, {counted(judge.epochs, 'epoch')}, SHA-256 {judge.sha256}"),
+            ("reader", f"{reader.parameters:,} parameters, {counted(reader.epochs, 'epoch')}, SHA-256 {reader.sha256}"),
             *((name.replace("_", " "), value) for name, value in references.settings.items()),
         ]
     return [(name, str(value)) for name, value in facts]

@@ -9,7 +9,7 @@ from dae.config import IMAGE_SIZE
 from sweep.analysis.claims import Contrast, Factor, Split
 from sweep.analysis.effects import DepthPoint, Measured, Profile
 from sweep.analysis.findings import Findings
-from sweep.analysis.reading import accuracy, robust_curves
+from sweep.analysis.quality import accuracy, robust_curves
 from sweep.analysis.results import Result, psnr
 from sweep.analysis.verdicts import Effect, Verdict
 from sweep.records.record import Status
@@ -138,7 +138,7 @@ def _baselines(findings: Findings) -> Iterator[list[Entry]]:
     for each in condition.baselines:
         tuned = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in each.parameters.items())
         yield _without_network(each.name, each.test_loss, each.ssim, each.accuracy, each.latent, tuned)
-    yield _without_network("the clean images", None, 1.0, references.judge.accuracy_clean)
+    yield _without_network("the clean images", None, 1.0, references.reader.accuracy_clean)
 
 
 def _plain(value: object) -> str:

@@ -81,11 +81,11 @@ class ObjectStore(Store):
         """Pyarrow's, one a process."""
         return _filesystem(self.scheme, self.options)
 
-    def at(self, name: str = "") -> str:
+    def uri(self, name: str = "") -> str:
         """Where the file is, as people are told."""
         return f"{self.scheme}://{self.path(name)}"
 
-    def local(self, name: str) -> Path:
+    def download(self, name: str) -> Path:
         """A copy of the file, gone when this process ends."""
         path = Path(_scratch().name) / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,7 +185,7 @@ class ObjectStore(Store):
 
     @contextmanager
     def _log(self, name: str) -> Iterator[TextIO]:
-        key = self.at(name)
+        key = self.uri(name)
         if key not in _logs:
             _logs.clear()  # a process works on one cell at a time
             _logs[key] = self.read_all([name]).get(name, b"").decode(errors="replace")
@@ -249,13 +249,13 @@ class ObjectStore(Store):
         give_up, pause = time.monotonic() + self.patience_s, 0.1
         while True:
             try:
-                return _whole(question)
+                return uninterruptible(question)
             except FileNotFoundError:
                 raise
             except OSError as error:
                 reason, is_final = _reason(error)
                 if is_final or time.monotonic() + pause > give_up:
-                    raise error_class(error.errno or 0, reason, self.at(name)) from error
+                    raise error_class(error.errno or 0, reason, self.uri(name)) from error
             time.sleep(pause * random.uniform(0.5, 1))  # nodes that lost it together do not come back together
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
@@ -270,7 +270,7 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
     bucket = store.root.parts[0]
     shown = f"{store.scheme}://{bucket}"
     try:
-        _whole(lambda: store.filesystem)  # may ask for the bucket's region
+        uninterruptible(lambda: store.filesystem)  # may ask for the bucket's region
         info = store.impatient()._ask(lambda: store.filesystem.get_file_info(bucket), "", Unreadable)
     except OSError as error:
         reason = error.strerror if isinstance(error, Unreadable) else _reason(error)[0]
@@ -340,7 +340,7 @@ def _filesystem(scheme: str, options: tuple[tuple[str, str], ...]) -> fs.FileSys
     )
 
 
-def _whole(question: Callable[[], Answer]) -> Answer:
+def uninterruptible(question: Callable[[], Answer]) -> Answer:
     """Ask in a thread of its own: a signal that ended a put half-way would have pyarrow put what it has so far."""
     outcome: dict[str, Any] = {}
 

@@ -57,7 +57,7 @@ class Store:
         """The sweep's name: its folder's."""
         return self.root.name
 
-    def at(self, name: str = "") -> str:
+    def uri(self, name: str = "") -> str:
         """Where the file is, as people are told; a file system's path or a URI."""
         return str(self.path(name))
 
@@ -65,7 +65,7 @@ class Store:
         """The file's place in its file system; only for a folder is that one which `open` knows."""
         return self.root / name
 
-    def local(self, name: str) -> Path:
+    def download(self, name: str) -> Path:
         """A file on this machine with the bytes of this one.
 
         Raises:

@@ -43,9 +43,11 @@ def sync(store: Store) -> Uploaded:
         UserError: there is no sweep, a run is at it, no key is configured, or the server does not answer.
     """
     if not store.names():
-        raise UserError(f"there is no sweep in {store.at()}; dae-sweep status --storage DIR lists some.")
+        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.")
     if store.locked():
-        raise UserError(f"a run is at the sweep in {store.at()} and still writes its W&B runs: sync when it has ended.")
+        raise UserError(
+            f"a run is at the sweep in {store.uri()} and still writes its W&B runs: sync when it has ended."
+        )
     with store.spool("wandb") as folder:
         return _sync(folder)
 

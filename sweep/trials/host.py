@@ -2,7 +2,7 @@
 
 Processes take turns on a GPU; trainings of one process fill what each of them leaves idle. A host is started before
 Ray, so that torch is imported and the GPU's kernels are compiled while Ray starts. To Ray and Tune nothing changes: a
-trial still is a process of its own that asks for its share of a GPU, only that its `Hands` are at the host.
+trial still is a process of its own that asks for its share of a GPU, only that its `Executor` are at the host.
 """
 
 import multiprocessing
@@ -42,7 +42,7 @@ class Address(NamedTuple):
     key: bytes
 
 
-class Hands(Protocol):
+class Executor(Protocol):
     """What does a trial's work."""
 
     def begin(self, key: str) -> None:
@@ -170,8 +170,8 @@ def _serve(address: Address, gpu: str) -> None:
 # ---- in a trial's process
 
 
-class AtHost:
-    """The hands of a trial that leaves its work to a host."""
+class HostExecutor:
+    """The executor of a trial that leaves its work to a host."""
 
     def __init__(self, address: Address, job: Job) -> None:
         self._address, self._job = address, job

@@ -59,7 +59,7 @@ def check(resources: Resources, store: Store, dataset: Dataset, *, wandb: str, a
     try:
         found = _ask_all(nodes, store, dataset, marker)
         for node in nodes:
-            problems += differences(node.name, found[node.id], own_versions(), store.at(), digest(dataset))
+            problems += differences(node.name, found[node.id], own_versions(), store.uri(), digest(dataset))
         problems += _unshared(nodes, found, store, marker)
     finally:
         for node in nodes:
@@ -129,7 +129,7 @@ def _unshared(nodes: Sequence[Node], found: Mapping[str, Found | str], store: St
     wrote = {node.id: node for node in nodes if isinstance(each := found[node.id], Found) and each.storage is None}
     seen = store.read_all(_marker(marker, node) for node in wrote)
     return [
-        f"node {node.name} writes to a storage of its own at {store.at()}: what it wrote is not seen from here. "
+        f"node {node.name} writes to a storage of its own at {store.uri()}: what it wrote is not seen from here. "
         "Give a --storage that all nodes share: a mounted folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER."
         for node in wrote.values()
         if _marker(marker, node.id) not in seen

@@ -78,7 +78,9 @@ def choose(
     epochs = sum(job.settings.at(each).epochs for each in cells)
     measured: dict[int, float] = {}
     measuring = (
-        _in_processes(job, cell, dataset, resources, check) if hosts is None else _at_host(hosts, job, cell, check)
+        _in_processes(job, cell, dataset, resources, check)
+        if hosts is None
+        else _host_executor(hosts, job, cell, check)
     )
     with measuring as measure:
         for step in STEPS:
@@ -123,7 +125,7 @@ Measure = Callable[[int], tuple[float, float]]
 
 
 @contextmanager
-def _at_host(hosts: Hosts, job: Job, cell: Cell, check: Callable[[], None]) -> Iterator[Measure]:
+def _host_executor(hosts: Hosts, job: Job, cell: Cell, check: Callable[[], None]) -> Iterator[Measure]:
     """In threads of the first host."""
     address = next(iter(hosts.addresses.values()))
 

@@ -52,7 +52,7 @@ class Resources:
         """Part of a GPU's memory for a trial without a host; its CUDA context takes some hundred MB beside it."""
         return 0.9 / self.trials_per_gpu
 
-    def for_trials(self, count: int) -> "Resources":
+    def capped_to(self, count: int) -> "Resources":
         """No more cores than so many trials take, as Ray starts a process for each before any is asked for."""
         return replace(self, cpus=min(self.cpus, math.ceil(min(self.slots, count) * self.trial["cpu"])))
 

@@ -24,7 +24,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from dae.data import Dataset
 from sweep.records.grid import Cell
 from sweep.records.record import DRAINED, Record, Status
-from sweep.trials.host import Address, AtHost, Hands, Hosts
+from sweep.trials.host import Address, Executor, HostExecutor, Hosts
 from sweep.trials.job import Job
 from sweep.trials.resources import Resources
 
@@ -73,19 +73,19 @@ class Listener(Protocol):
 class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
     """A Tune trial: the config names a cell, each step reports its record."""
 
-    def setup(self, config: dict[str, Any], *, hands: Callable[[], Hands]) -> None:
+    def setup(self, config: dict[str, Any], *, executor: Callable[[], Executor]) -> None:
         """Once a process."""
-        self._hands = hands()
+        self._executor = executor()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The same process takes on another cell."""
-        self._hands.begin(new_config["key"])
+        self._executor.begin(new_config["key"])
         return True
 
     def step(self) -> dict[str, Any]:
         """Some epochs more."""
-        record, images_per_s = self._hands.advance(REPORT_EVERY_S)
+        record, images_per_s = self._executor.advance(REPORT_EVERY_S)
         return {
             "record": record.to_bytes(),
             "images_per_s": images_per_s,
@@ -94,8 +94,8 @@ class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         }
 
 
-class _InThisProcess:
-    """The hands of a trial that does its work itself."""
+class LocalExecutor:
+    """The executor of a trial that does its work itself."""
 
     def __init__(self, job: Job, shared: list[Any]) -> None:
         from sweep.trials.trial import prepare
@@ -114,9 +114,9 @@ class _InThisProcess:
         return self._trial.advance(at_least_s), self._trial.images_per_s
 
 
-def _at_host(job: Job, hosts: Mapping[str, Address]) -> AtHost:
-    """Hands at the host of the GPU that Ray has given to this process."""
-    return AtHost(hosts[str(ray.get_gpu_ids()[0])], job)
+def _host_executor(job: Job, hosts: Mapping[str, Address]) -> HostExecutor:
+    """Executor at the host of the GPU that Ray has given to this process."""
+    return HostExecutor(hosts[str(ray.get_gpu_ids()[0])], job)
 
 
 class _Unpickled:
@@ -214,11 +214,11 @@ def run_trials(
         return should_stop()
 
     if hosts is None:
-        hands: Callable[[], Hands] = partial(_InThisProcess, job, [session.shared(dataset)])
+        executor: Callable[[], Executor] = partial(LocalExecutor, job, [session.shared(dataset)])
     else:
-        hands = partial(_at_host, job, hosts.addresses)
+        executor = partial(_host_executor, job, hosts.addresses)
     trainable = tune.with_resources(
-        tune.with_parameters(CellTrial, hands=hands),
+        tune.with_parameters(CellTrial, executor=executor),
         tune.PlacementGroupFactory([_upper(resources.trial)]),
     )
     with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.folder()) as folder:

@@ -11,7 +11,7 @@ from sweep.analysis.arrays import load_arrays
 from sweep.analysis.claims import Claim, Comparer, Contrast, Factor, Split
 from sweep.analysis.results import loss_notes, loss_table, psnr, results
 from sweep.analysis.statistics import holm, t_interval
-from sweep.analysis.verdicts import Effect, Verdict, judge
+from sweep.analysis.verdicts import Effect, Verdict, with_verdicts
 from sweep.records.grid import Cell, Grid
 from sweep.records.record import CellFiles, Record, Status
 from sweep.records.sweep import SAMPLES, gather
@@ -57,7 +57,7 @@ def test_verdicts_need_the_corrected_p_value_and_follow_the_sign() -> None:
         return Effect(difference, None, (0, 1), p=p)
 
     family = [effect(0.1, 0.004), effect(-0.1, 0.006), effect(0.1, 0.04), effect(0.1, 0.03), effect(0.1, None)]
-    assert [each.verdict for each in judge(family)] == [
+    assert [each.verdict for each in with_verdicts(family)] == [
         Verdict.SUPPORTED,
         Verdict.CONTRADICTED,
         Verdict.NOT_RESOLVED,

@@ -14,13 +14,13 @@ from sweep.analysis.statistics import (
     POWER,
     Estimate,
     Limit,
+    alpha_for_look,
+    alpha_spent,
     crossed,
     holm,
     needed,
     over_seeds,
     power,
-    share,
-    spent,
 )
 
 sizes = st.floats(0.01, 100)
@@ -113,15 +113,15 @@ def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
 
 @given(st.lists(st.integers(2, MOST_SEEDS), min_size=1, max_size=12, unique=True).map(sorted))
 def test_looks_never_spend_more_than_there_is(seeds: list[int]) -> None:
-    shares = [share(now, before) for before, now in zip([0, *seeds], seeds, strict=False)]
+    shares = [alpha_for_look(now, before) for before, now in zip([0, *seeds], seeds, strict=False)]
     assert all(each > 0 for each in shares)
-    assert sum(shares) <= spent(seeds[-1]) <= 1
+    assert sum(shares) <= alpha_spent(seeds[-1]) <= 1
 
 
 def test_planned_looks_spend_all_but_a_tenth_by_ten_seeds() -> None:
-    shares = [share(now, before) for before, now in zip((0, *LOOKS), LOOKS[:4], strict=False)]
+    shares = [alpha_for_look(now, before) for before, now in zip((0, *LOOKS), LOOKS[:4], strict=False)]
     assert shares == pytest.approx([0.081, 0.144, 0.216, 0.459])
-    assert share(7, 3) == share(7, 5), "a look left out keeps its share"
+    assert alpha_for_look(7, 3) == alpha_for_look(7, 5), "a look left out keeps its share"
 
 
 # ---- how many seeds it takes
@@ -147,7 +147,7 @@ def test_with_looks_the_seeds_needed_are_those_of_a_look() -> None:
     more = needed(estimate, 0.05, looked=True).more
     assert more is not None
     assert 3 + more in LOOKS
-    assert power(estimate, 3 + more, 0.05 * share(3 + more, 3)) >= POWER
+    assert power(estimate, 3 + more, 0.05 * alpha_for_look(3 + more, 3)) >= POWER
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def main() -> None:
     run._report = marked(run._report, "report begins", "report ends")
     Tracker.close = marked(Tracker.close, None, "tracking ends")  # type: ignore[method-assign]
     runner._Training.run = marked(runner._Training.run, "Ray begins", None)  # type: ignore[method-assign]
-    runner.Desk = marked(runner.Desk, "trials begin", None)  # type: ignore[assignment,misc]
+    runner.TrialEvents = marked(runner.TrialEvents, "trials begin", None)  # type: ignore[assignment,misc]
     atexit.register(lambda: out.write_text(json.dumps(marks)))
     cli.main()
 

@@ -209,7 +209,7 @@ def interrupted(in_process: InProcess, storage: Path) -> Store:
 
 def test_a_driver_that_cannot_write_or_show_anything_does_not_end_the_sweep(truth: Store, storage: Path) -> None:
     """An exception in one of Tune's callbacks would."""
-    from sweep.driver.events import Desk
+    from sweep.driver.events import TrialEvents
 
     store = Store(storage / "mnist-5k")
     shutil.copytree(truth.root, store.root)
@@ -221,15 +221,15 @@ def test_a_driver_that_cannot_write_or_show_anything_does_not_end_the_sweep(trut
     told: list[str] = []
     tracker = Tracker(sweep.manifest, store.root, mode="disabled", project="", warn=told.append)
     visible, invisible = (Progress(Console(file=file), GRID.cells, {}, SETTINGS, 1) for file in (io.StringIO(), screen))
-    desk = Desk(sweep, visible, tracker, told.append)
-    desk.lost(key, "SIGKILL", is_final=False)
-    desk.lost(key, "SIGKILL", is_final=True)
-    desk = Desk(sweep, invisible, tracker, told.append)
+    events = TrialEvents(sweep, visible, tracker, told.append)
+    events.lost(key, "SIGKILL", is_final=False)
+    events.lost(key, "SIGKILL", is_final=True)
+    events = TrialEvents(sweep, invisible, tracker, told.append)
     other = sweep.records[GRID.cells[1].key]
-    desk.progressed(other, 1.0)
-    desk.progressed(replace(other, status=Status.FAILED, failure=Failure.MEMORY, test_loss=None), 1.0)
+    events.progressed(other, 1.0)
+    events.progressed(replace(other, status=Status.FAILED, failure=Failure.MEMORY, test_loss=None), 1.0)
     assert sorted(line.split(":")[0].rsplit(" ", 1)[1] for line in told) == ["NotADirectoryError", "ValueError"]
-    assert desk.again_alone == [GRID.cells[1]], "what the display does not take is not lost"
+    assert events.again_alone == [GRID.cells[1]], "what the display does not take is not lost"
 
 
 # ---- cells that cannot be trained
@@ -593,7 +593,7 @@ from rich.console import Console
 from test_faults import GRID, LONGER
 from dae import data
 from sweep.trials import tuning
-from sweep.driver.events import Desk
+from sweep.driver.events import TrialEvents
 from sweep.driver.drill import compare
 from sweep.trials.job import Job
 from sweep.driver.progress import Progress
@@ -621,10 +621,10 @@ def lose_a_node():
 
 progress = Progress(Console(), sweep.manifest.grid.cells, {}, LONGER, 2, quiet=True)
 tracker = Tracker(sweep.manifest, store.root, mode="disabled", project="", warn=print)
-desk = Desk(sweep, progress, tracker, print)
+events = TrialEvents(sweep, progress, tracker, print)
 resources = session.Resources(cpus=2, gpus=0, trials_per_gpu=1)
 threading.Thread(target=lose_a_node, daemon=True).start()
-tuning.run_trials(list(GRID.cells), Job(store, LONGER, "cpu", 1.0, None), dataset, resources, desk,
+tuning.run_trials(list(GRID.cells), Job(store, LONGER, "cpu", 1.0, None), dataset, resources, events,
                   lambda: False, max_retries=3)
 ray.shutdown()
 cluster.shutdown()

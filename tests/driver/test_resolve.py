@@ -16,7 +16,7 @@ from synthetic import STUDY_LOSSES, make_sweep
 from sweep.analysis.arrays import load_arrays
 from sweep.analysis.claims import Comparer, Factor, Split
 from sweep.analysis.resolve import Step, comparisons, next_step, with_look
-from sweep.analysis.statistics import share
+from sweep.analysis.statistics import alpha_for_look
 from sweep.cli import main
 from sweep.driver.progress import Progress
 from sweep.driver.request import Request
@@ -123,11 +123,11 @@ def test_verdicts_hold_each_look_against_its_own_share(tmp_path: Path) -> None:
         assert effect.p is not None
         assert before.p is not None
         assert effect.p == fixed.effects[Split.TEST].p
-        by_look = [effect.p / share(5, 3)]
+        by_look = [effect.p / alpha_for_look(5, 3)]
         if effect.holds == before.holds:
-            by_look.append(before.p / share(3, 0))
+            by_look.append(before.p / alpha_for_look(3, 0))
         assert effect.valid_p == pytest.approx(min(1.0, *by_look))
-        assert effect.share == share(5, 3)
+        assert effect.share == alpha_for_look(5, 3)
 
 
 def test_half_a_round_is_no_look(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_half_a_round_is_no_look(tmp_path: Path) -> None:
     more = gather(make_sweep(tmp_path / "more", grid, losses=CLOSE, statuses=running))
     more = replace(more, manifest=replace(more.manifest, looks=sweep.manifest.looks))
     pairs = [each.effects[Split.TEST] for each in Comparer(more, load_arrays(more)).claim(Factor.LATENT).judged()]
-    assert {effect.share for effect in pairs} == {share(3, 0)}
+    assert {effect.share for effect in pairs} == {alpha_for_look(3, 0)}
     said: list[str] = []
     assert after_look(more, Resolving(max_seeds=10), 1, said.append) == ()
     assert said == []

@@ -19,7 +19,7 @@ from dae.data import Dataset
 from dae.errors import UserError
 from dae.training import Training
 from sweep.driver.declaration import declare
-from sweep.driver.events import Desk
+from sweep.driver.events import TrialEvents
 from sweep.driver.progress import Progress
 from sweep.driver.request import Request
 from sweep.driver.runner import Outcome, run
@@ -397,7 +397,7 @@ def test_the_report_and_its_table_go_to_wandb_once_something_is_completed(
     assert [len(sweep.completed) for sweep in seen] == [4]
 
 
-# ---- the desk
+# ---- the events
 
 
 class Listener:
@@ -410,15 +410,15 @@ class Listener:
         return lambda *values, **named: self.told.append((name, *values, *named.values()))
 
 
-def desk(store: Store) -> tuple[Desk, Listener]:
+def events(store: Store) -> tuple[TrialEvents, Listener]:
     tracker = Listener()
-    return Desk(gather(store), Listener(), tracker, pytest.fail), tracker  # type: ignore[arg-type]
+    return TrialEvents(gather(store), Listener(), tracker, pytest.fail), tracker  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("reason", "again"), [(f"ConnectionError: {HOST_ENDED} (EOFError)", True), ("killed", False)])
 def test_a_cell_given_up_with_its_host_has_another_round(sweep_copy: Store, reason: str, again: bool) -> None:
     sweep_copy.delete(CellFiles(CELL.key).record)
-    at_desk, _ = desk(sweep_copy)
+    at_desk, _ = events(sweep_copy)
     at_desk.lost(CELL.key, reason, is_final=True)
     assert at_desk.again_alone == [CELL] * again
 
@@ -437,7 +437,7 @@ def test_tune_is_left_nothing_to_keep_of_what_a_trial_reported() -> None:
 def test_a_process_lost_for_good_ends_its_cell_as_failed(sweep_copy: Store, digits: Dataset) -> None:
     running = replace(Record.new(CELL, SMALL, {"name": "mnist-5k", "fingerprint": digits.fingerprint}), generation=2)
     sweep_copy.write(FILES.record, running.to_bytes())
-    one, tracker = desk(sweep_copy)
+    one, tracker = events(sweep_copy)
     one.lost(CELL.key, "SIGKILL", is_final=False)
     (attempt,) = read_record(sweep_copy, CELL).attempts
     assert (attempt.token, attempt.reason) == ("", "lost: SIGKILL"), "it died before it could write its name"
@@ -453,7 +453,7 @@ def test_a_process_lost_for_good_ends_its_cell_as_failed(sweep_copy: Store, digi
 
 def test_a_process_lost_before_its_first_word_ends_its_cell_as_failed(sweep_copy: Store) -> None:
     sweep_copy.delete(FILES.record)
-    one, _ = desk(sweep_copy)
+    one, _ = events(sweep_copy)
     one.lost(CELL.key, "no such file", is_final=True)
     record = read_record(sweep_copy, CELL)
     assert (record.status, record.config) == (Status.FAILED, SMALL.config(CELL))
@@ -461,13 +461,13 @@ def test_a_process_lost_before_its_first_word_ends_its_cell_as_failed(sweep_copy
 
 def test_a_process_lost_after_its_last_word_changes_nothing(sweep_copy: Store) -> None:
     before = snapshot(sweep_copy.root)
-    one, _ = desk(sweep_copy)
+    one, _ = events(sweep_copy)
     one.lost(CELL.key, "SIGKILL", is_final=True)
     assert snapshot(sweep_copy.root) == before
 
 
 def test_wandb_is_told_of_a_cell_once_and_of_its_end_with_a_picture(sweep_copy: Store) -> None:
-    one, tracker = desk(sweep_copy)
+    one, tracker = events(sweep_copy)
     record = read_record(sweep_copy, CELL)
     begun = replace(record, status=Status.RUNNING, history=record.history[:1], test_loss=None)
     for news in (begun, replace(begun, history=record.history[:2]), record):

@@ -17,17 +17,17 @@ from conftest import InProcess
 from threadpoolctl import threadpool_info
 
 from dae import baselines
-from dae import judge as judges
+from dae import reader as readers
 from dae.data import Dataset
 from dae.testset import TestSet
 from dae.training import Images
 from sweep.cli import main
 from sweep.driver.declaration import declare
 from sweep.driver.request import Request
-from sweep.evaluation import assessment, evaluation
+from sweep.evaluation import evaluation, tasks
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Cell, Grid, Settings
-from sweep.records.quality import JUDGE, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
+from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
 from sweep.records.record import CellFiles
 from sweep.records.sweep import Sweep, gather
 from sweep.storage.store import Store
@@ -62,7 +62,7 @@ class Here(Executor):
 def small() -> Iterator[None]:
     """Everything on few images, in this process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges, "STEPS", 4)
+        patch.setattr(readers, "STEPS", 4)
         patch.setattr(baselines, "SLOW_TUNING_IMAGES", 2)
         patch.setattr(baselines, "FITTING_IMAGES", 64)
         patch.setattr(baselines, "RIDGES", (1e-3,))
@@ -142,7 +142,7 @@ def test_everything_is_there_and_agrees_with_the_records(evaluated: Store, tiny:
         assert baseline is not None
         assert baseline.test_loss == pytest.approx(sweep.manifest.baselines[declared], rel=1e-6)
         assert baseline.loss.mean(dtype=float) == pytest.approx(baseline.test_loss, rel=1e-6)
-    assert references.judge.accuracy_clean == (references.read_clean == tiny.test_labels).mean()
+    assert references.reader.accuracy_clean == (references.read_clean == tiny.test_labels).mean()
     assert condition.accuracy_noisy == (condition.read_noisy == tiny.test_labels).mean()
     for record in sweep.completed:
         quality = qualities.found[record.key]
@@ -164,7 +164,7 @@ def test_everything_is_there_and_agrees_with_the_records(evaluated: Store, tiny:
 def test_records_and_test_results_are_not_touched(evaluated: Store, trained: Store) -> None:
     before, after = contents(trained), contents(evaluated)
     assert {name: after[name] for name in before} == before
-    assert set(after) - set(before) == {REFERENCES, REFERENCE_ARRAYS, JUDGE} | {
+    assert set(after) - set(before) == {REFERENCES, REFERENCE_ARRAYS, READER} | {
         CellFiles(record.key).quality for record in gather(evaluated).completed
     }
 
@@ -175,7 +175,7 @@ def test_again_computes_nothing(store: Store, tiny: Dataset) -> None:
     assert contents(store) == before
 
 
-EVERYTHING = {"train_judge", "fit", "read_noisy", "denoise", "evaluate_cell"}
+EVERYTHING = {"train_reader", "fit", "read_noisy", "denoise", "evaluate_cell"}
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,8 @@ EVERYTHING = {"train_judge", "fit", "read_noisy", "denoise", "evaluate_cell"}
         (CellFiles(KEY).quality, "changed", {"evaluate_cell"}),
         (REFERENCES, "truncated", EVERYTHING),
         (REFERENCE_ARRAYS, "changed", EVERYTHING),
-        (JUDGE, "lost", EVERYTHING),
-        (JUDGE, "changed", EVERYTHING),
+        (READER, "lost", EVERYTHING),
+        (READER, "changed", EVERYTHING),
     ],
 )
 def test_what_is_lost_or_damaged_is_made_anew(
@@ -202,7 +202,7 @@ def test_what_is_lost_or_damaged_is_made_anew(
         store.write(name, content[:-20] if harm == "truncated" else changed)
     done, warnings = evaluate(store, tiny)
     assert set(done) == computed
-    assert (harm == "lost" and name != JUDGE) or any(name in each for each in warnings)
+    assert (harm == "lost" and name != READER) or any(name in each for each in warnings)
     assert contents(store) == before, "the same bits"
 
 
@@ -233,14 +233,14 @@ def test_a_new_latent_costs_its_linear_baselines_only(store: Store, tiny: Datase
     assert sorted(names) == sorted([each.name for each in one.baselines] for one in references.conditions)
 
 
-@pytest.mark.parametrize("fail", ["train_judge", "fit", "denoise", "read_noisy", "evaluate_cell"])
+@pytest.mark.parametrize("fail", ["train_reader", "fit", "denoise", "read_noisy", "evaluate_cell"])
 def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp_path: Path, fail: str) -> None:
     store = copy(trained, tmp_path)
     _, warnings = evaluate(store, tiny, fail=fail)
     assert any("made to fail" in each for each in warnings)
     sweep = gather(store)
     assert len(sweep.completed) == 3
-    assert bool(load_quality(sweep).found) is (fail not in {"train_judge", "evaluate_cell"})
+    assert bool(load_quality(sweep).found) is (fail not in {"train_reader", "evaluate_cell"})
     assert verify(sweep, tiny) == [], "what is there is whole"
     assert not evaluate(store, tiny)[1]
     assert len(load_quality(gather(store)).found) == 3, "the next evaluation takes it up"
@@ -271,7 +271,7 @@ def test_processes_that_die_cost_the_evaluation_and_no_more(
     """Every process of the pool ends as it starts; more images than a pipe holds are on their way to it."""
     large = replace(tiny, test=np.tile(tiny.test, (10, 1, 1)), test_labels=np.tile(tiny.test_labels, 10))
     store, warnings = copy(trained, tmp_path), []
-    monkeypatch.setattr(assessment, "_prepare_process", os._exit)
+    monkeypatch.setattr(tasks, "_prepare_process", os._exit)
     evaluation.evaluate(gather(store), large, workers=2, warn=warnings.append, tell=lambda _line: None)
     assert "BrokenProcessPool" in warnings[-1]
     assert contents(store) == contents(trained)
@@ -280,7 +280,7 @@ def test_processes_that_die_cost_the_evaluation_and_no_more(
 
 def test_each_process_has_one_thread(tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
-    with assessment.processes(tiny, 1) as executor:
+    with tasks.processes(tiny, 1) as executor:
         pools = executor.submit(threadpool_info).result()
     assert {pool["user_api"] for pool in pools} >= {"blas", "openmp"}
     assert {pool["num_threads"] for pool in pools} == {1}
@@ -314,7 +314,7 @@ def test_a_run_evaluates_older_sweeps_in_processes_of_its_own(
     words += ["--epochs", "3", "--wandb", "disabled", "--storage", str(sweep_copy.root.parent), "--cpus", "2"]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
-    assert "evaluating 4 cells, baselines, a judge on 2 CPU cores" in result.output
+    assert "evaluating 4 cells, baselines, a reader on 2 CPU cores" in result.output
     assert not in_process.rounds
     sweep = gather(sweep_copy)
     references = load_references(sweep)

@@ -13,7 +13,7 @@ from synthetic import STUDY_GRID, STUDY_LOSSES, add_evaluation, make_sweep
 
 from sweep.analysis.claims import Factor, Split
 from sweep.analysis.findings import Findings
-from sweep.analysis.reading import confusion, rank_correlation, wilson, worst_read
+from sweep.analysis.quality import confusion, rank_correlation, wilson, worst_read
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.matching import arm
 from sweep.records.record import CellFiles, Status

@@ -96,7 +96,7 @@ def test_what_was_written_last_is_read(store: Store) -> None:
         store.write("a/b/file", data)
         assert store.exists("a/b/file")
         assert store.read("a/b/file") == data
-        assert store.local("a/b/file").read_bytes() == data
+        assert store.download("a/b/file").read_bytes() == data
     store.delete("a/b/file")
     store.delete("a/b/file")
     assert not store.exists("a/b/file")
@@ -128,8 +128,8 @@ def test_the_whole_storage_lists_its_sweeps(storage: str) -> None:
     whole = open_storage(storage)
     assert whole.folders() == ["one", "two"]
     shown = storage.partition("?")[0]
-    assert whole.at() == shown
-    assert open_store(storage, "one").at("sweep.json") == f"{shown}/one/sweep.json"
+    assert whole.uri() == shown
+    assert open_store(storage, "one").uri("sweep.json") == f"{shown}/one/sweep.json"
 
 
 def test_lines_are_added_to_a_log(store: Store) -> None:
@@ -260,7 +260,7 @@ def test_a_killed_writer_leaves_a_whole_object(bucket: ObjectStore) -> None:
     old = b"old" * 3_000_000
     for delay_s in (0.02, 0.1, 0.3):
         bucket.write("file", old)
-        writer = child(WRITER, bucket.at().removesuffix("/mnist"))
+        writer = child(WRITER, bucket.uri().removesuffix("/mnist"))
         time.sleep(delay_s)
         kill(writer)
         assert bucket.read("file") in (old, b"new" * 3_000_000)
@@ -298,7 +298,7 @@ except KeyError:
 def test_a_signal_amid_a_put_does_not_put_half(bucket: ObjectStore) -> None:
     # Left to itself, pyarrow closes a stream that an exception leaves behind, and with it puts what is in it so far.
     bucket.write("file", b"old")
-    writer = child(INTERRUPTED, bucket.at().removesuffix("/mnist"))
+    writer = child(INTERRUPTED, bucket.uri().removesuffix("/mnist"))
     assert "interrupted" in writer.communicate(timeout=20)[0]
     assert writer.returncode == 0
     assert bucket.read("file") in (b"old", b"new")

@@ -36,8 +36,8 @@ READING_BATCH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JudgeResult:
-    """How the training of a judge went.
+class TrainedReader:
+    """How the training of a reader went.
 
     Attributes:
         epochs: passes over the training images.
@@ -48,7 +48,7 @@ class JudgeResult:
     accuracy_validation: float
 
 
-class Judge(nn.Module):
+class Reader(nn.Module):
     """Three convolutions and a linear layer: images (n, 1, 28, 28) to logits (n, 10).
 
     The image is folded into four channels of half its size, which makes the first convolution cheap on a CPU.
@@ -76,8 +76,8 @@ class Judge(nn.Module):
         return logits
 
 
-def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Judge, JudgeResult]:
-    """A judge for a dataset, trained on its clean training images; the same bits for the same seed on one CPU type.
+def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Reader, TrainedReader]:
+    """A reader for a dataset, trained on its clean training images; the same bits for the same seed on one CPU type.
 
     Adam, its learning rate under a one-cycle schedule (Smith and Topin 2018, arXiv:1708.07120).
 
@@ -91,27 +91,27 @@ def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Judg
         return _train(dataset, device)
 
 
-def _train(dataset: Dataset, device: str) -> tuple[Judge, JudgeResult]:
+def _train(dataset: Dataset, device: str) -> tuple[Reader, TrainedReader]:
     images = torch.from_numpy(dataset.unit(dataset.train)).to(device)
     padded = F.pad(images, (MAX_SHIFT,) * 4)
     labels = torch.from_numpy(dataset.train_labels.astype(np.int64)).to(device)
     batch_size = min(BATCH_SIZE, len(images))
     steps = len(images) // batch_size
     epochs = min(MAX_EPOCHS, math.ceil(STEPS / steps))
-    judge = _initialised(Judge()).to(device)
-    flat = flatten(judge)
+    reader = _initialised(Reader()).to(device)
+    flat = flatten(reader)
     adam, rates = Adam(flat, PEAK_LR), _one_cycle(epochs * steps)
     assert flat.grad is not None
-    judge.train()
+    reader.train()
     for _ in range(epochs):
         for batch in torch.randperm(len(images))[: steps * batch_size].view(-1, batch_size).to(device):
             flat.grad.zero_()
-            loss = F.cross_entropy(judge(_shifted(padded, batch)), labels[batch])
+            loss = F.cross_entropy(reader(_shifted(padded, batch)), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
             adam.lr = next(rates)
             adam.step()
-    accuracy = float((read(judge, dataset.unit(dataset.validation)) == dataset.validation_labels).mean())
-    return judge, JudgeResult(epochs=epochs, accuracy_validation=accuracy)
+    accuracy = float((read(reader, dataset.unit(dataset.validation)) == dataset.validation_labels).mean())
+    return reader, TrainedReader(epochs=epochs, accuracy_validation=accuracy)
 
 
 def _one_cycle(steps: int) -> Iterator[float]:
@@ -123,20 +123,20 @@ def _one_cycle(steps: int) -> Iterator[float]:
 
 
 @torch.inference_mode()
-def read(judge: Judge, images: Array) -> npt.NDArray[np.uint8]:
-    """The digit that each image shows, as the judge reads it.
+def read(reader: Reader, images: Array) -> npt.NDArray[np.uint8]:
+    """The digit that each image shows, as the reader reads it.
 
     Args:
-        judge: trained; is in evaluation mode afterwards.
+        reader: trained; is in evaluation mode afterwards.
         images: shape (n, 28, 28), values in [0, 1].
 
     Returns:
         Classes, shape (n,).
     """
-    judge.eval()
-    device = next(judge.parameters()).device
+    reader.eval()
+    device = next(reader.parameters()).device
     batches = torch.split(torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1), READING_BATCH)
-    answers = [judge(batch.to(device)).argmax(dim=1).cpu() for batch in batches]
+    answers = [reader(batch.to(device)).argmax(dim=1).cpu() for batch in batches]
     return torch.cat(answers).numpy().astype(np.uint8)
 
 
@@ -147,10 +147,10 @@ def _shifted(padded: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
     return windows[batch, dy, dx].unsqueeze(1)
 
 
-def _initialised(judge: Judge) -> Judge:
-    for layer in judge.modules():
+def _initialised(reader: Reader) -> Reader:
+    for layer in reader.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-    return judge
+    return reader

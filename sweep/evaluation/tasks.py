@@ -19,7 +19,7 @@ from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.similarity import SSIM, ssim
 from dae.testset import TestSet
-from sweep.records.quality import JudgeSummary, Quality, References
+from sweep.records.quality import Quality, ReaderSummary, References
 from sweep.records.record import CellFiles
 from sweep.storage.sealing import digest
 from sweep.trials.processes import belong_to_driver
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
     "slow_tuning_images": baselines.SLOW_TUNING_IMAGES,
     "fitting_images": baselines.FITTING_IMAGES,
 }
-"""What baselines depend on beside the data: with others the references are made anew. A judge stays what it was."""
+"""What baselines depend on beside the data: with others the references are made anew. A reader stays what it was."""
 
 
 class Noise(NamedTuple):
@@ -106,27 +106,27 @@ def _images() -> Any:
     return Images(_dataset[0], 0.0, "cpu")
 
 
-def train_judge(device: str) -> tuple[bytes, References]:
-    """The judge's weights, and references that hold nothing but the judge."""
+def train_reader(device: str) -> tuple[bytes, References]:
+    """The reader's weights, and references that hold nothing but the reader."""
     import safetensors.torch
 
-    from dae import judge as judges
+    from dae import reader as readers
 
     dataset = _dataset[0]
     try:
-        judge, result = judges.train(dataset, device=device)
+        reader, result = readers.train(dataset, device=device)
     except RuntimeError:  # a GPU that others have filled
-        judge, result = judges.train(dataset)
-    judge = judge.cpu()
-    weights = {name: value.contiguous() for name, value in judge.state_dict().items()}
+        reader, result = readers.train(dataset)
+    reader = reader.cpu()
+    weights = {name: value.contiguous() for name, value in reader.state_dict().items()}
     content: bytes = safetensors.torch.save(weights)
-    read = judges.read(judge, dataset.unit(dataset.test))
+    read = readers.read(reader, dataset.unit(dataset.test))
     labels = dataset.test_labels
     return content, References(
         dataset=dataset.fingerprint,
         train=len(dataset.train),
         settings=SETTINGS,
-        judge=JudgeSummary(
+        reader=ReaderSummary(
             accuracy_clean=float((read == labels).mean()),
             accuracy_validation=result.accuracy_validation,
             epochs=result.epochs,
@@ -139,14 +139,14 @@ def train_judge(device: str) -> tuple[bytes, References]:
     )
 
 
-def _read(images: npt.NDArray[np.float32], judge: bytes) -> npt.NDArray[np.uint8]:
+def _read(images: npt.NDArray[np.float32], weights: bytes) -> npt.NDArray[np.uint8]:
     import safetensors.torch
 
-    from dae import judge as judges
+    from dae import reader as readers
 
-    reader = judges.Judge()
-    reader.load_state_dict(safetensors.torch.load(judge))
-    return judges.read(reader, images)
+    reader = readers.Reader()
+    reader.load_state_dict(safetensors.torch.load(weights))
+    return readers.read(reader, images)
 
 
 def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
@@ -156,16 +156,16 @@ def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
     return found + (baselines.linear(dataset, *noise, latents) if latents else [])
 
 
-def read_noisy(noise: Noise, judge: bytes) -> npt.NDArray[np.uint8]:
-    """The digits that the judge reads in the noisy test images."""
-    return _read(_test_set(noise).noisy, judge)
+def read_noisy(noise: Noise, reader: bytes) -> npt.NDArray[np.uint8]:
+    """The digits that the reader reads in the noisy test images."""
+    return _read(_test_set(noise).noisy, reader)
 
 
-def denoise(denoiser: Denoiser, noise: Noise, judge: bytes, part: slice) -> Denoised:
+def denoise(denoiser: Denoiser, noise: Noise, reader: bytes, part: slice) -> Denoised:
     """A baseline on a part of the test images."""
     test_set = _test_set(noise)
     denoised, clean = denoiser(test_set.noisy[part]), test_set.clean[part]
-    return Denoised(_losses(denoised, clean), ssim(denoised, clean), _read(denoised, judge))
+    return Denoised(_losses(denoised, clean), ssim(denoised, clean), _read(denoised, reader))
 
 
 def _test_set(noise: Noise) -> TestSet:
@@ -180,7 +180,7 @@ def _losses(denoised: npt.NDArray[np.float32], clean: npt.NDArray[np.float32]) -
 
 
 def evaluate_cell(
-    key: str, model: ModelConfig, training: TrainConfig, weights: bytes, judge: bytes
+    key: str, model: ModelConfig, training: TrainConfig, weights: bytes, reader: bytes
 ) -> tuple[str, bytes]:
     """A cell's quality file, by name."""
     import safetensors.torch
@@ -209,9 +209,9 @@ def evaluate_cell(
             losses[strength] = _losses(denoised_by_cell(under.noisy), under.clean)
     quality = Quality(
         weights=digest(weights),
-        judge=digest(judge),
+        reader=digest(reader),
         ssim=ssim(denoised, test_set.clean),
-        read=_read(denoised, judge),
+        read=_read(denoised, reader),
         shown_index=shown,
         shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
         robust_noise=np.array([training.noise] * len(strengths)),
