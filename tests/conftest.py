@@ -1,5 +1,6 @@
 """What several test files share: settings of hypothesis, tiny data, and a real sweep made without Ray."""
 
+import io
 import os
 import shutil
 import signal
@@ -24,7 +25,9 @@ from sweep.trials import machine
 if TYPE_CHECKING:
     from tracked import Server
 
+    from sweep.driver.progress import Progress
     from sweep.driver.request import Request
+    from sweep.records.sweep import Sweep
 
 pytest_plugins = ["leftovers"]
 
@@ -183,6 +186,23 @@ def sweep_copy(undisturbed: Store, tmp_path: Path) -> Store:
 
 
 @dataclass
+class Silent:
+    """A `Display` that shows nothing; a warning nobody expects fails the test."""
+
+    warn: Callable[[str], None] = pytest.fail
+    tell: Callable[[str], None] = lambda _message: None
+
+    def progress(self, sweep: "Sweep", slots: int) -> "Progress":
+        """A real one, into nowhere."""
+        from rich.console import Console
+
+        from sweep.driver.progress import Progress
+
+        manifest = sweep.manifest
+        return Progress(Console(file=io.StringIO()), manifest.grid.cells, sweep.records, manifest.settings, slots)
+
+
+@dataclass
 class InProcess:
     """Stands in for Ray Tune: real trials, one after the other in this process.
 
@@ -226,11 +246,11 @@ class InProcess:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, own_signals: None, one_thread: None) -> InProcess:
     """Runs of this test use no Ray."""
-    from sweep.driver import runner
+    from sweep.driver import training
     from sweep.trials import session, tuning
 
     fake = InProcess()
-    monkeypatch.setattr(runner, "watching", nullcontext)  # nothing is started that could be left
+    monkeypatch.setattr(training, "watching", nullcontext)  # nothing is started that could be left
     monkeypatch.setattr(session, "local_cluster", lambda *_: nullcontext())
     monkeypatch.setattr(tuning, "run_trials", fake.run_trials)
     return fake

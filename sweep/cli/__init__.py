@@ -3,7 +3,7 @@
 import click
 
 from sweep import __version__
-from sweep.cli import jobs, read, run
+from sweep.cli import jobs, plan, read, run
 from sweep.cli.errors import Commands
 from sweep.trials import machine
 
@@ -19,7 +19,7 @@ def main() -> None:
 
 for command in (
     run.run,
-    run.plan,
+    plan.plan,
     read.status,
     read.report,
     read.verify,

@@ -13,10 +13,9 @@ import click
 from dae.errors import UserError
 from sweep.cli.errors import Commands, debug_option
 from sweep.cli.options import options
-from sweep.cli.parsing import settings_of, sweep_name
+from sweep.cli.parsing import check_limits, grid_of, resolving_of, settings_of, sweep_name
 from sweep.cli.run import run
 from sweep.driver.signals import Interrupted, Signals
-from sweep.records.grid import Grid
 from sweep.storage.opening import open_store
 
 if TYPE_CHECKING:
@@ -128,11 +127,14 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
         UserError: the options contradict each other or the cluster.
         click.UsageError: `run` does not know them.
     """
-    given = run.make_context("run", list(words)).params
+    context = run.make_context("run", list(words))
+    given = context.params
     if given.get("address"):
         raise UserError("--address goes before --, to submit: it says where the cluster is.")
-    settings_of(given)
-    Grid.product(given["depths"], given["latents"], given["seeds"])
+    with context.scope():
+        grid = grid_of(given, settings_of(given))
+    check_limits(given)
+    resolving_of(given, grid, start=0.0)
     storage, name = given["storage"], sweep_name(given["name"], given["dataset"])
     folder = storage.removeprefix("file://")
     if "://" in folder:

@@ -9,6 +9,7 @@ import click
 from dae.config import GAUSSIAN, NOISES
 from dae.errors import UserError
 from sweep.records.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Value, axis_value
+from sweep.trials.resources import TRIALS_PER_GPU
 
 if TYPE_CHECKING:
     pass
@@ -80,6 +81,22 @@ class Duration(click.ParamType[float]):
         return float(3600 * hours + 60 * minutes + seconds)
 
 
+AUTO = "auto"
+
+
+class Sharing(click.ParamType[int | str]):
+    """A number, or that it is to be measured."""
+
+    name = "K|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or `AUTO`."""
+        try:
+            return AUTO if value == AUTO else int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of trials nor auto.", param, ctx)
+
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -108,11 +125,14 @@ which_sweep = options(
 )
 
 
-which_data = click.option(
+which_dataset = click.option(
     "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
 )
 
 
+which_folder = click.option(
+    "--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are."
+)
 which_axis = click.option(
     "--axis",
     "axes",
@@ -160,12 +180,54 @@ which_settings = options(
 DEFAULT_SEEDS = 10
 
 
+which_machines = options(
+    click.option(
+        "--address", metavar="ADDRESS", help="Use the Ray cluster at auto or ip:port, from one of its machines."
+    ),
+    click.option("--allow-autoscaling", is_flag=True, help="The cluster grows: do not check what it has now."),
+    click.option("--gpus", type=int, help="GPUs the sweep may use in all.  [default: all there are]"),
+    click.option(
+        "--trials-per-gpu",
+        type=Sharing(),
+        default=str(TRIALS_PER_GPU),
+        show_default=True,
+        help="Trials that share a GPU, each asks for 1/k of it; auto: measure how many get most done.",
+    ),
+    click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all there are]"),
+)
+which_tracking = options(
+    click.option(
+        "--wandb",
+        "wandb_mode",
+        type=click.Choice(["auto", "online", "offline", "disabled"]),
+        default="auto",
+        show_default=True,
+        help="auto: online where a key is configured, else offline.",
+    ),
+    click.option("--project", default="dae-sweep", show_default=True, help="W&B project."),
+)
+which_retries = click.option(
+    "--max-retries",
+    type=int,
+    default=3,
+    show_default=True,
+    help="How often a cell goes on after its process or node died.",
+)
 which_rounds = options(
     click.option("--resolve", is_flag=True, help="Add seeds while the order of architectures is undecided."),
     click.option(
         "--max-seeds", type=int, help=f"With --resolve: most seeds of an architecture.  [default: {DEFAULT_SEEDS}]"
     ),
     click.option("--time-budget", type=Duration(), help="With --resolve: when to end at the latest, e.g. 30m, 2h."),
+)
+which_end = options(
+    click.option("--no-report", is_flag=True, help="Train only."),
+    click.option(
+        "--no-evaluation",
+        is_flag=True,
+        envvar="DAE_SWEEP_NO_EVALUATION",
+        help="No baselines, readability, similarity and robustness: the report has test losses only.",
+    ),
 )
 which_existing = options(
     which_sweep, click.option("--dataset", default="mnist", help="The sweep of this dataset, where no --name is given.")

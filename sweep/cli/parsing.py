@@ -1,6 +1,7 @@
 """From the options of a command to what it is asked for: settings, grid, budget, the sweep it reads."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,8 +16,9 @@ from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 
 if TYPE_CHECKING:
+    from sweep.driver.request import Request
     from sweep.driver.rounds import Resolving
-from sweep.cli.options import DEFAULT_SEEDS
+from sweep.cli.options import AUTO, DEFAULT_SEEDS
 
 
 def settings_of(given: dict[str, Any]) -> Settings:
@@ -113,3 +115,74 @@ def resolving_of(given: dict[str, Any], grid: Grid, start: float) -> "Resolving 
 
 LEAST_SEEDS = 3
 """Two seeds leave a t interval one degree of freedom: it says next to nothing."""
+
+
+def request_of(given: dict[str, Any], start: float) -> "Request":
+    """What `run` is asked for. ``start`` is when the command began, by `time.monotonic`.
+
+    Raises:
+        UserError: an option is out of range, options contradict each other, or this machine or storage lacks what
+            they ask for.
+    """
+    settings = settings_of(given)
+    grid = grid_of(given, settings)
+    store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
+    check_limits(given)
+    cpus, gpus = given["cpus"], given["gpus"]
+    if given["address"] is None:  # a cluster's are known once it was joined
+        cpus, gpus = _of_this_machine(cpus, gpus)
+    from sweep.driver.request import Request
+
+    return Request(
+        store=store,
+        grid=grid,
+        settings=settings,
+        data_dir=Path(given["data_dir"]),
+        cpus=cpus,
+        gpus=gpus,
+        trials_per_gpu=None if given["trials_per_gpu"] == AUTO else given["trials_per_gpu"],
+        wandb_mode=given["wandb_mode"],
+        project=given["project"],
+        max_retries=given["max_retries"],
+        address=given["address"],
+        allow_autoscaling=given["allow_autoscaling"],
+        resolving=resolving_of(given, grid, start),
+        evaluation=not (given["no_report"] or given["no_evaluation"]),
+        report=not given["no_report"],
+    )
+
+
+def check_limits(given: Mapping[str, Any]) -> None:
+    """Refuse numbers of machines and retries that no machine could have.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    address = given["address"]
+    if address is not None and "://" in address:
+        raise UserError(
+            f"--address {address}: a Ray client address would move the driver, and with it W&B and the progress shown "
+            "here, into the cluster. Run this on a machine of the cluster with --address auto or ip:port, or hand the "
+            "sweep in from anywhere with dae-sweep submit."
+        )
+    for option, least in (("cpus", 1), ("gpus", 0), ("trials-per-gpu", 1), ("max-retries", 0)):
+        value = given[option.replace("-", "_")]
+        if value not in (None, AUTO) and value < least:
+            raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
+
+
+def _of_this_machine(cpus: int | None, gpus: int | None) -> tuple[int, int]:
+    """The cores and GPUs asked for, by default all that there are.
+
+    Raises:
+        UserError: there are fewer GPUs.
+    """
+    from sweep.trials import machine
+
+    cores = machine.cpu_count()
+    if gpus is None:
+        gpus = machine.gpu_count()
+    machine.check_gpus(gpus)
+    if cpus is not None and cpus > cores:
+        click.echo(f"Warning: --cpus {cpus}: this machine has {cores}; trials take turns on them.", err=True)
+    return cores if cpus is None else cpus, gpus

@@ -1,4 +1,4 @@
-"""What a sweep declares before anything is trained: its manifest, and the sample digits it will show."""
+"""What a sweep declares before anything is trained: its manifest, its sample digits, and the cells left to train."""
 
 import io
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from dae.data import Dataset
 from dae.errors import UserError
 from dae.testset import TestSet
 from sweep.driver.request import Request
-from sweep.records.grid import Cell, Grid
-from sweep.records.record import Record, read_record, read_verified
+from sweep.records.grid import Cell, Grid, longest_first
+from sweep.records.record import CellFiles, Record, check_checkpoint, check_files, read_record, read_verified
 from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
 from sweep.storage.sealing import Damaged, digest, seal, unseal
 from sweep.storage.store import Store
@@ -55,6 +55,28 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
     return gather(store)
+
+
+def cells_to_train(sweep: Sweep, warn: Callable[[str], None]) -> list[Cell]:
+    """Cells to train or to continue, longest first; a completed one whose files are damaged is among them."""
+    todo = []
+    for cell in sweep.manifest.grid.cells:
+        if cell.key in sweep.damaged:
+            warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
+            sweep.store.delete(CellFiles(cell.key).record)
+        elif sweep.status(cell).is_final:
+            try:
+                check_files(sweep.store, sweep.records[cell.key])
+                continue
+            except Damaged as error:
+                warn(f"{error}; {cell.key} is trained again")
+        if cell.key in sweep.records or cell.key in sweep.damaged:
+            try:
+                check_checkpoint(sweep.store, cell)
+            except Damaged as error:
+                warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
+        todo.append(cell)
+    return longest_first(todo, sweep.manifest.settings)
 
 
 def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.text import Text
 from dae.architecture import mac_count
 from sweep.records.grid import Cell, Settings
 from sweep.records.record import Record, Status
+from sweep.records.sweep import Sweep
 
 LIVE_ROWS = 24
 """Rows of the live table; of larger sweeps it shows the cells that are at work, and counts the others."""
@@ -31,6 +32,19 @@ STYLE = {
     Status.INTERRUPTED: "yellow",
     Status.MISSING: "dim",
 }
+
+
+class Display(Protocol):
+    """Who is told how a run goes."""
+
+    def progress(self, sweep: Sweep, slots: int) -> "Progress":
+        """What shows a round of trials, for a sweep and the number of trials that run at the same time."""
+
+    def tell(self, message: str) -> None:
+        """Something begins or has ended."""
+
+    def warn(self, message: str) -> None:
+        """Something goes on although it should not have been."""
 
 
 @dataclass(slots=True)

@@ -18,6 +18,9 @@ class Request:
         gpus: likewise.
         trials_per_gpu: how many share a GPU; None to measure what is best.
         address: of a Ray cluster that runs; None for a Ray of this command's own.
+        resolving: how far seeds are added while verdicts are undecided; None for the seeds of the grid alone.
+        evaluation: whether to compute what the report shows beside the test losses.
+        report: whether to write it.
     """
 
     store: Store
@@ -34,7 +37,7 @@ class Request:
     allow_autoscaling: bool = False
     resolving: Resolving | None = None
     evaluation: bool = False
-    """Whether to compute what the report shows beside the test losses."""
+    report: bool = False
 
     @property
     def slots(self) -> int:

@@ -10,8 +10,7 @@ from typing import Any
 
 from dae import data
 from sweep import cli
-from sweep.cli import run
-from sweep.driver import runner
+from sweep.driver import runner, training
 from sweep.tracking.tracker import Tracker
 
 marks: dict[str, float] = {}
@@ -39,10 +38,10 @@ def marked(function: Callable[..., Any], begins: str | None, ends: str | None) -
 def main() -> None:
     out = Path(sys.argv.pop(1))
     data.load = marked(data.load, "data begins", "data ends")
-    run._report = marked(run._report, "report begins", "report ends")
+    runner._report = marked(runner._report, "report begins", "report ends")
     Tracker.close = marked(Tracker.close, None, "tracking ends")  # type: ignore[method-assign]
-    runner._Training.run = marked(runner._Training.run, "Ray begins", None)  # type: ignore[method-assign]
-    runner.TrialEvents = marked(runner.TrialEvents, "trials begin", None)  # type: ignore[assignment,misc]
+    training.Training._train = marked(training.Training._train, "Ray begins", None)  # type: ignore[method-assign]
+    training.TrialEvents = marked(training.TrialEvents, "trials begin", None)  # type: ignore[assignment,misc]
     atexit.register(lambda: out.write_text(json.dumps(marks)))
     cli.main()
 

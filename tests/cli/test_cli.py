@@ -154,7 +154,7 @@ RUN_ONLY = [
 def test_a_bad_value_is_refused_and_nothing_is_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], phrases: list[str]
 ) -> None:
-    monkeypatch.setattr(runner._Training, "run", lambda *_: pytest.fail("it went on to train"))
+    monkeypatch.setattr(runner.Training, "run", lambda *_: pytest.fail("it went on to train"))
     (folder / "file").write_text("no folder")
     refused(ask(*words), *phrases)
     assert contents(folder) == ["file"]

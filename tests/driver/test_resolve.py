@@ -1,6 +1,5 @@
 """``dae-sweep run --resolve``: which seeds it adds, when it stops, and what the verdicts make of repeated looks."""
 
-import io
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,8 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import SMALL, InProcess
-from rich.console import Console
+from conftest import SMALL, InProcess, Silent
 from synthetic import STUDY_LOSSES, make_sweep
 
 from sweep.analysis.arrays import load_arrays
@@ -18,7 +16,6 @@ from sweep.analysis.claims import Comparer, Factor, Split
 from sweep.analysis.resolve import Step, comparisons, next_step, with_look
 from sweep.analysis.statistics import alpha_for_look
 from sweep.cli import main
-from sweep.driver.progress import Progress
 from sweep.driver.request import Request
 from sweep.driver.rounds import Resolving, after_look
 from sweep.driver.runner import run
@@ -168,16 +165,7 @@ def go(store: Store, signals: Signals | None = None, **changes: Any) -> list[str
         project="dae",
     )
     said: list[str] = []
-    run(
-        replace(request, **changes),
-        signals or Signals(),
-        make_progress=lambda sweep, slots: Progress(
-            Console(file=io.StringIO()), sweep.manifest.grid.cells, sweep.records, SMALL, slots
-        ),
-        warn=pytest.fail,
-        tell=said.append,
-        make_report=None,
-    )
+    run(replace(request, **changes), signals or Signals(), Silent(tell=said.append))
     return said
 
 

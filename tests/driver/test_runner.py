@@ -1,9 +1,10 @@
 """From a request to a finished sweep; trials run in this process, everything else is real."""
 
 import io
+import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_GRID, InProcess, request_for
-from rich.console import Console
+from conftest import SMALL, SMALL_GRID, InProcess, Silent, request_for
+from tracked import Run, files
 
 from dae import data
 from dae.data import Dataset
@@ -20,13 +21,12 @@ from dae.errors import UserError
 from dae.training import Training
 from sweep.driver.declaration import declare
 from sweep.driver.events import TrialEvents
-from sweep.driver.progress import Progress
 from sweep.driver.request import Request
 from sweep.driver.runner import Outcome, run
 from sweep.driver.signals import Interrupted, Signals
 from sweep.records.grid import Cell, Grid
 from sweep.records.record import CellFiles, Failure, Record, Status, read_record, read_verified
-from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, Sweep, gather
+from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, gather
 from sweep.storage.store import Store
 from sweep.trials.host import HOST_ENDED
 
@@ -48,16 +48,7 @@ class Warnings(list[str]):
 
 def go(store: Store, signals: Signals | None = None, **changes: Any) -> tuple[Outcome, Warnings]:
     warnings = Warnings()
-    outcome = run(
-        ask(store, **changes),
-        signals or Signals(),
-        make_progress=lambda sweep, slots: Progress(
-            Console(file=io.StringIO()), sweep.manifest.grid.cells, sweep.records, SMALL, slots
-        ),
-        warn=warnings,
-        make_report=None,
-    )
-    return outcome, warnings
+    return run(ask(store, **changes), signals or Signals(), Silent(warn=warnings)), warnings
 
 
 def snapshot(folder: Path, *, without: str = "") -> dict[str, tuple[int, bytes]]:
@@ -387,14 +378,12 @@ def test_what_killed_writers_left_aside_is_swept_up(in_process: InProcess, sweep
 def test_the_report_and_its_table_go_to_wandb_once_something_is_completed(
     in_process: InProcess, sweep_copy: Store
 ) -> None:
-    seen: list[Sweep] = []
-
-    def make_report(sweep: Sweep) -> tuple[list[Mapping[str, object]], list[Path]]:
-        seen.append(sweep)
-        return [], []
-
-    run(ask(sweep_copy), Signals(), make_progress=pytest.fail, warn=pytest.fail, make_report=make_report)  # type: ignore[arg-type]
-    assert [len(sweep.completed) for sweep in seen] == [4]
+    go(sweep_copy, report=True, wandb_mode="offline")
+    assert sweep_copy.exists("report/index.html")
+    (run,) = [run for run in map(Run, files(sweep_copy.root)) if run.start["job_type"] == "report"]
+    table = json.loads((run.file.parent / "files" / run.summary["comparison.path"]).read_text())
+    assert [row[0] for row in table["data"]] == [cell.key for cell in SMALL_GRID.cells]
+    assert "figures/test_loss.path" in run.summary
 
 
 # ---- the events

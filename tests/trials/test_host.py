@@ -35,10 +35,10 @@ OPTIONS = [
 DRIVER = """
 import sys
 from sweep import cli
-from sweep.driver import runner
+from sweep.driver import training
 from sweep.trials import machine
-job = runner._job
-runner._job = lambda sweep, device, share: job(sweep, "cpu", share)
+job = training._job
+training._job = lambda sweep, device, share: job(sweep, "cpu", share)
 machine.gpu_count = lambda: 2
 sys.argv[0] = "dae-sweep"
 cli.main()

@@ -1,0 +1,84 @@
+"""The command that says what there would be to train: `plan`."""
+
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from dae.architecture import mac_count, parameter_count, receptive_field
+from sweep.cli.errors import debug_option
+from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
+from sweep.cli.parsing import grid_of, settings_of, sweep_name
+from sweep.records.grid import Cell, Grid, suffix, value_text
+from sweep.records.matching import WIDTH
+from sweep.records.record import Status
+from sweep.records.sweep import Sweep, check_sweep, gather
+from sweep.storage.opening import open_store
+from sweep.storage.sealing import Damaged
+from sweep.storage.store import Store
+
+
+@click.command()
+@which_sweep
+@which_dataset
+@which_grid
+@which_settings
+@debug_option
+def plan(**given: Any) -> None:
+    """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
+    settings = settings_of(given)
+    grid = grid_of(given, settings)
+    store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("name", no_wrap=True)
+    for heading in ("latent space", "compression", "layers", "parameters", "MACs/image", "sees"):
+        table.add_column(heading, justify="right")
+    for name, cell in _models(grid).items():
+        model = settings.model(cell)
+        table.add_row(
+            name,
+            f"({model.latent_channels}, {cell.latent}, {cell.latent})",
+            f"{model.compression:.2%}",
+            f"{cell.depth} + {cell.depth}",
+            f"{parameter_count(model):,}",
+            f"{mac_count(model):,}",
+            f"{receptive_field(model)} px",
+        )
+    Console().print(table)
+    for axis, values in grid.axes.items():
+        if given["match_parameters"] and axis == WIDTH:
+            shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
+            click.echo(
+                f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
+            )
+        else:
+            own = f", beside the sweep's {value_text(getattr(settings, axis))}" if grid.keeps_own(axis) else ""
+            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
+    found = _find(store)
+    if found is not None:
+        check_sweep(found.records.values(), settings, found.manifest)
+    status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
+    completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
+    to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
+    click.echo(
+        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {completed} completed, "
+        + (f"{ended} diverged, " if ended else "")
+        + f"{to_continue} to continue, {len(status) - completed - ended - to_continue} to train"
+    )
+
+
+def _models(grid: Grid) -> dict[str, Cell]:
+    """One cell of each model of the grid, by name; of the axes width alone makes another model."""
+    named = ((cell, tuple(each for each in cell.axes if each[0] == "width")) for cell in grid.architectures)
+    return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
+
+
+def _find(store: Store) -> Sweep | None:
+    try:
+        return gather(store, thorough=True)
+    except (FileNotFoundError, NotADirectoryError, Damaged):
+        return None

@@ -1,0 +1,76 @@
+"""What `dae-sweep run` prints."""
+
+import time
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from sweep.analysis.results import loss_notes, loss_table
+from sweep.driver.progress import Progress, duration
+from sweep.driver.runner import Outcome
+from sweep.records.facets import facets
+from sweep.records.grid import axes_text
+from sweep.records.sweep import Sweep
+
+
+class Terminal:
+    """The `Display` of a run in a terminal, or in a file.
+
+    Args:
+        quiet: print the result, warnings and errors only.
+        start: when the command began, by `time.monotonic`.
+    """
+
+    def __init__(self, *, quiet: bool, start: float) -> None:
+        self._console, self._is_quiet, self._start = Console(), quiet, start
+
+    def progress(self, sweep: Sweep, slots: int) -> Progress:
+        """A live table, or a line an epoch where there is no terminal."""
+        manifest = sweep.manifest
+        return Progress(
+            self._console, manifest.grid.cells, sweep.records, manifest.settings, slots,
+            quiet=self._is_quiet, start=self._start,
+        )  # fmt: skip
+
+    def tell(self, message: str) -> None:
+        """Print a line, unless only the result is wanted."""
+        if not self._is_quiet:
+            click.echo(message)
+
+    def warn(self, message: str) -> None:
+        """Print a line on standard error."""
+        click.echo(f"Warning: {message.rstrip('.')}.", err=True)
+
+    def show(self, outcome: Outcome, *, has_report: bool) -> None:
+        """The results of a run, and where everything is."""
+        sweep = outcome.sweep
+        self._show_losses(sweep)
+        unsuccessful = [record for record in sweep.records.values() if record.error]
+        self._print(f"{sweep.tally} in {duration(time.monotonic() - self._start)}{':' * bool(unsuccessful)}")
+        for record in unsuccessful:
+            self._print(f"  {record.key}  {record.status}: {record.error}")
+        if outcome.stopped_because:
+            click.echo(f"Stopped early: {outcome.stopped_because}.", err=True)
+        if has_report and sweep.completed:
+            click.echo(f"Report: {sweep.store.uri('report/index.html')}")
+        if outcome.tracked_at:
+            click.echo(f"W&B runs: {outcome.tracked_at}")
+
+    def _show_losses(self, sweep: Sweep) -> None:
+        """The test losses, a row a depth and a column a latent size; a table for each point on the axes."""
+        for point, facet in facets(sweep):
+            heading, *rows = loss_table(facet)
+            title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
+            self._console.print(title, style="italic", highlight=False, soft_wrap=True)
+            table = Table(box=None, pad_edge=False, header_style="dim")
+            for name in heading:
+                table.add_column(name, justify="right")
+            for row in rows:
+                table.add_row(*row)
+            self._console.print(table)
+            for note in loss_notes(facet):
+                self._console.print(f"* {note}", highlight=False, markup=False)
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
