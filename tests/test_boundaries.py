@@ -1,10 +1,13 @@
 """Who may know whom: what a module loads, seen in a process of its own."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +24,44 @@ def loaded_by(*modules: str, code: str = "") -> set[str]:
         [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+def test_imports_go_one_way() -> None:
+    graph = house.graph()
+    assert house.violations(graph) == []
+    assert house.circle(graph) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("sweep/records/grid.py", "import sweep.analysis.claims", "analysis stands before records"),
+        ("sweep/storage/store.py", "def f():\n    from sweep.cli import run", "cli stands before storage"),
+        ("sweep/trials/job.py", "from sweep.tracking import sync", "stand side by side"),
+        ("sweep/report/page.py", "import torch.nn", "which only dae, evaluation, trials may know"),
+        ("dae/noise.py", "from sweep import records", "records stands before dae"),
+        ("sweep/records/grid.py", "from sweep.records import matching", "circle"),
+    ],
+)
+def test_an_import_that_goes_another_way_is_seen(tmp_path: Path, file: str, line: str, complaint: str) -> None:
+    for package in ("dae", "sweep"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / file).open("a") as source:
+        source.write(f"\n{line}\n")
+    command = [sys.executable, "-m", "tests.house", "--root", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    if complaint == "circle":
+        assert re.search(r"circles: .*grid.* -> .*matching|circles: .*matching.* -> .*grid", done.stdout)
+    else:
+        assert complaint in done.stdout
+
+
+def test_the_page_on_architecture_shows_the_imports_there_are() -> None:
+    page = house.PAGE.read_text(encoding="utf-8")
+    assert page == house.with_drawing(page, house.drawing(house.graph())), "run python -m tests.house --write"
+    for name in re.findall(r"`((?:cli|driver|evaluation|report|trials|tracking|analysis|records|storage)/\w+\.py)", page):
+        assert (ROOT / "sweep" / name).is_file(), name
 
 
 def test_the_science_knows_no_orchestrator() -> None:
