@@ -39,7 +39,7 @@ def settle_process() -> None:
     """Set the process up for trainings on one core each. The numbers stay the same, they come sooner."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
-    # The C library executor large blocks back to the system at once. Each step would ask for them again, page by page.
+    # The C library hands large blocks back to the system at once. Each step would ask for them again, page by page.
     with suppress(OSError, AttributeError):  # another C library than glibc
         set_option = ctypes.CDLL(None).mallopt
         set_option(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes

@@ -150,7 +150,9 @@ def main() -> None:
         PAGE.write_text(with_drawing(PAGE.read_text(encoding="utf-8"), drawn), encoding="utf-8")
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths.items()}
     longest = max(lengths, key=lambda name: lengths[name])
-    size, function, module = max((size, name, module) for module, path in paths.items() for size, name in functions(path))
+    size, function, module = max(
+        (size, name, module) for module, path in paths.items() for size, name in functions(path)
+    )
     inner = sum(len(targets & modules_graph.keys()) for targets in modules_graph.values())
     wrong, ring = violations(modules_graph), circle(modules_graph)
     print(drawn)

@@ -1,1 +1,1 @@
-"""A cell in the executor of Ray."""
+"""A cell in the hands of Ray."""

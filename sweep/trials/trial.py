@@ -57,7 +57,7 @@ class Superseded(Exception):
 
 
 class Trial:
-    """A cell in the executor of one process, or of one of its threads.
+    """A cell in the hands of one process, or of one of its threads.
 
     Args:
         job: what all trials share.

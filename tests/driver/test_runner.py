@@ -407,9 +407,9 @@ def events(store: Store) -> tuple[TrialEvents, Listener]:
 @pytest.mark.parametrize(("reason", "again"), [(f"ConnectionError: {HOST_ENDED} (EOFError)", True), ("killed", False)])
 def test_a_cell_given_up_with_its_host_has_another_round(sweep_copy: Store, reason: str, again: bool) -> None:
     sweep_copy.delete(CellFiles(CELL.key).record)
-    at_desk, _ = events(sweep_copy)
-    at_desk.lost(CELL.key, reason, is_final=True)
-    assert at_desk.again_alone == [CELL] * again
+    listening, _ = events(sweep_copy)
+    listening.lost(CELL.key, reason, is_final=True)
+    assert listening.again_alone == [CELL] * again
 
 
 def test_tune_is_left_nothing_to_keep_of_what_a_trial_reported() -> None:

@@ -14,6 +14,7 @@ from synthetic import STUDY_GRID, STUDY_LOSSES, add_evaluation, make_sweep
 from sweep.analysis.claims import Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.quality import confusion, rank_correlation, wilson, worst_read
+from sweep.analysis.tidy import cell_rows
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.matching import arm
 from sweep.records.record import CellFiles, Status
@@ -353,7 +354,7 @@ def test_the_reader_is_counted_right(tmp_path: Path) -> None:
     assert table[3, 8] == 20
     assert table[3, 3] == 0
     assert np.trace(table) == 180
-    found = {row["key"]: row["accuracy"] for row in findings.cells.to_dict("records")}
+    found = {row["key"]: row["accuracy"] for row in cell_rows(findings)}
     assert found == {"DAE_1_13-s0": 1.0, "DAE_1_5-s0": 0.9}
 
 

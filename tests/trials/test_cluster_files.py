@@ -265,7 +265,11 @@ def test_no_nightly_build_and_no_secret(name: str) -> None:
 def test_all_of_the_package_goes_along(name: str) -> None:
     mounted = set(load(name)["file_mounts"].values())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = {*project["tool"]["setuptools"]["packages"], project["project"]["readme"], "LICENSE"}
+    needed = {
+        *(name for name in project["tool"]["setuptools"]["packages"]["find"]["include"] if "." not in name),
+        project["project"]["readme"],
+        "LICENSE",
+    }
     assert needed | {"pyproject.toml", "constraints.txt"} <= mounted
     assert all((ROOT / each).exists() for each in mounted if not each.startswith("~"))
 
