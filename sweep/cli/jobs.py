@@ -70,12 +70,12 @@ def jobs(ctx: click.Context, /, **place: Any) -> None:
     if ctx.invoked_subcommand is not None:
         return
     with _connected(ctx) as (cluster, _way):
-        found = cluster.jobs()
-    if not found:
+        submitted = cluster.jobs()
+    if not submitted:
         click.echo(f"no sweep was submitted to {cluster.address}")
         return
-    width = max(len(job.id) for job in found)
-    for job in found:
+    width = max(len(job.id) for job in submitted)
+    for job in submitted:
         began = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.started_at)) if job.started_at else ""
         click.echo(f"{job.id:<{width}}  {job.state:<9}  {began:<16}  {_lasted(job):>8}  {job.options}".rstrip())
 

@@ -32,14 +32,14 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         for part in filter(None, (part.strip() for part in value.split(","))):
             first, dots, last = part.partition("..")
             try:
-                found = range(int(first), int(last if dots else first) + 1)
+                values = range(int(first), int(last if dots else first) + 1)
             except ValueError:
                 self.fail(f"{part!r} is not a whole number; a list looks like 1,3,5 or 1..9.", param, ctx)
-            if not found:
+            if not values:
                 self.fail(f"{part!r} runs backwards; a range looks like 1..9.", param, ctx)
-            if len(numbers) + len(found) > MAX_VALUES:
+            if len(numbers) + len(values) > MAX_VALUES:
                 self.fail(f"{value!r} is more than {MAX_VALUES:,} values.", param, ctx)
-            numbers += found
+            numbers += values
         return tuple(numbers)
 
 

@@ -64,12 +64,12 @@ def grid_of(given: Mapping[str, Any], settings: Settings) -> Grid:
         axes[name] = values
     grid = Grid.product(given["depths"], given["latents"], given["seeds"], axes)
     for name, values in axes.items():
-        option, own = f"--{name.replace('_', '-')}", getattr(settings, name)
+        option, default = f"--{name.replace('_', '-')}", getattr(settings, name)
         source = click.get_current_context().get_parameter_source(name)
-        if source is ParameterSource.COMMANDLINE and own not in values:
+        if source is ParameterSource.COMMANDLINE and default not in values:
             raise UserError(
-                f"{option} {value_text(own)} is not among {_joined(name, values)}, but it is what cells without this "
-                f"axis have. Add it, {_joined(name, (own, *values))}, or leave {option} out."
+                f"{option} {value_text(default)} is not among {_joined(name, values)}, but it is what cells without this "
+                f"axis have. Add it, {_joined(name, (default, *values))}, or leave {option} out."
             )
     for cell in grid.architectures:
         settings.at(cell)

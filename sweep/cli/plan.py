@@ -56,24 +56,24 @@ def plan(**given: Any) -> None:
                 f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
             )
         else:
-            own = f", beside the sweep's {value_text(getattr(settings, axis))}" if grid.keeps_own(axis) else ""
-            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{own}")
-    found = _find(store)
-    if found is not None:
-        check_sweep(found.records.values(), settings, found.manifest)
-    status = [Status.MISSING if found is None else found.status(cell) for cell in grid.cells]
-    completed, ended = status.count(Status.COMPLETED), status.count(Status.DIVERGED)
-    to_continue = sum(each in {Status.RUNNING, Status.INTERRUPTED} for each in status)
+            default = f", beside the sweep's {value_text(getattr(settings, axis))}" if grid.keeps_own(axis) else ""
+            click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{default}")
+    sweep = _find(store)
+    if sweep is not None:
+        check_sweep(sweep.records.values(), settings, sweep.manifest)
+    statuses = [Status.MISSING if sweep is None else sweep.status(cell) for cell in grid.cells]
+    completed, ended = statuses.count(Status.COMPLETED), statuses.count(Status.DIVERGED)
+    to_continue = sum(status in {Status.RUNNING, Status.INTERRUPTED} for status in statuses)
     click.echo(
         f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {completed} completed, "
         + (f"{ended} diverged, " if ended else "")
-        + f"{to_continue} to continue, {len(status) - completed - ended - to_continue} to train"
+        + f"{to_continue} to continue, {len(statuses) - completed - ended - to_continue} to train"
     )
 
 
 def _models(grid: Grid) -> dict[str, Cell]:
     """One cell of each model of the grid, by name; of the axes width alone makes another model."""
-    named = ((cell, tuple(each for each in cell.axes if each[0] == "width")) for cell in grid.architectures)
+    named = ((cell, tuple(axis for axis in cell.axes if axis[0] == WIDTH)) for cell in grid.architectures)
     return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
 
 

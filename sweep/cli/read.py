@@ -79,13 +79,15 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
 
     settings = sweep.manifest.settings
     images = data.load(settings.dataset, Path(data_dir), settings.train_fraction)
-    found = checks.verify(sweep, images, tell=lambda key: click.echo(f"{key}  test loss computed anew", err=True))
-    if found:
-        width = max(len(each.where) for each in found)
-        for each in found:
-            click.echo(f"{each.where:<{width}}  {each.what}")
+    disagreements = checks.verify(
+        sweep, images, tell=lambda key: click.echo(f"{key}  test loss computed anew", err=True)
+    )
+    if disagreements:
+        width = max(len(disagreement.where) for disagreement in disagreements)
+        for disagreement in disagreements:
+            click.echo(f"{disagreement.where:<{width}}  {disagreement.what}")
         cells = [cell for cell in sweep.manifest.grid.cells if cell.key not in sweep.damaged]
-        wrong = len(found) - sum(not sweep.status(cell).is_final for cell in cells)
+        wrong = len(disagreements) - sum(not sweep.status(cell).is_final for cell in cells)
         click.echo(f"{wrong} disagreement{'s' * (wrong != 1)} in {sweep.store.uri()}; {sweep.tally}")
         ctx.exit(1)
     click.echo(f"{sweep.tally}: every test loss, file and number agrees with weights and dataset.")

@@ -26,32 +26,32 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     """
     store, settings = request.store, request.settings
     try:
-        found = gather(store)
+        existing = gather(store)
     except FileNotFoundError:
-        found = None
+        existing = None
     except Damaged as error:
         warn(f"{MANIFEST} is damaged ({error}): it is written anew from this command and the records")
-        found = None
+        existing = None
     grid = request.grid.union(_recorded(store))
-    if found is None:
+    if existing is None:
         manifest = Manifest.new(
             name=store.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
         )
         records = gather_records(store, grid)
     else:
-        manifest = replace(found.manifest, grid=grid.union(found.manifest.grid))
-        records = dict(found.records)
+        manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid))
+        records = dict(existing.records)
     if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
         # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
         manifest = replace(
             manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
         )
-    check_sweep(list(records.values()), settings, None if found is None else found.manifest)
+    check_sweep(list(records.values()), settings, None if existing is None else existing.manifest)
     for record in records.values():
         _check_same(record, dataset)
     manifest = _with_samples(manifest, store, dataset)
-    if found is None or manifest != found.manifest:
+    if existing is None or manifest != existing.manifest:
         store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
     return gather(store)
@@ -127,9 +127,9 @@ def gather_records(store: Store, grid: Grid) -> dict[str, Record]:
 
 
 def _check_same(record: Record, dataset: Dataset) -> None:
-    if (found := record.dataset["fingerprint"]) != dataset.fingerprint:
+    if (trained_on := record.dataset["fingerprint"]) != dataset.fingerprint:
         raise UserError(
-            f"{record.key} was trained on other data ({found[:12]}) than is at hand ({dataset.fingerprint[:12]}). "
+            f"{record.key} was trained on other data ({trained_on[:12]}) than is at hand ({dataset.fingerprint[:12]}). "
             "Give another --name, or the --data-dir it was trained on."
         )
 

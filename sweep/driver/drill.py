@@ -52,7 +52,7 @@ class Driver:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])} | (environment or {}),
+                env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])} | (environment or {}),
             )
         self._seen: dict[tuple[int, int], Process] = {}
         self.spared: set[tuple[int, int]] = set()
@@ -61,9 +61,9 @@ class Driver:
     @property
     def below(self) -> list[Process]:
         """The processes that it and its children have started and that live; nearest first."""
-        now = descendants(self.process.pid)
-        self._seen |= {(each.pid, each.started): each for each in now}
-        return now
+        processes = descendants(self.process.pid)
+        self._seen |= {(process.pid, process.started): process for process in processes}
+        return processes
 
     @property
     def trials(self) -> list[Process]:
@@ -109,7 +109,7 @@ class Driver:
         """End what is left of it, however it ended; returns that."""
         if self.process.poll() is None:
             return self.kill()
-        left = wait_gone((each for name, each in self._seen.items() if name not in self.spared), GRACE_S)
+        left = wait_gone((process for name, process in self._seen.items() if name not in self.spared), GRACE_S)
         for process in left:
             process.send(signal.SIGKILL)
         return left
@@ -146,12 +146,14 @@ class Comparison:
 def compare(undisturbed: Store, disturbed: Store) -> list[Comparison]:
     """Every cell of the first sweep with the same one of the second."""
     ours, theirs = records(undisturbed), records(disturbed)
-    found = []
+    comparisons = []
     for key, record in ours.items():
         other = theirs.get(key)
         differs = ["it is missing"] if other is None else list(_differences(undisturbed, disturbed, record, other))
-        found.append(Comparison(key, record.test_loss, None if other is None else other.test_loss, tuple(differs)))
-    return found
+        comparisons.append(
+            Comparison(key, record.test_loss, None if other is None else other.test_loss, tuple(differs))
+        )
+    return comparisons
 
 
 def _differences(undisturbed: Store, disturbed: Store, ours: Record, theirs: Record) -> list[str]:
@@ -209,16 +211,16 @@ def drill(folder: Path, tell: Tell) -> tuple[list[Fault], list[Comparison]]:
 
 
 def _kill_trial(driver: Driver) -> Fault:
-    found: list[Process] = []
+    trials: list[Process] = []
 
     def is_at_work() -> bool:
-        found[:] = driver.trials
-        return bool(found) and epochs(driver.store) >= 1
+        trials[:] = driver.trials
+        return bool(trials) and epochs(driver.store) >= 1
 
     if not driver.wait_until(is_at_work, "the first epoch"):
         raise DrillFailed(f"the run ended before a trial could be killed:\n{driver.last_words}")
     at = epochs(driver.store)
-    found[0].send(signal.SIGKILL)
+    trials[0].send(signal.SIGKILL)
     return Fault("a trial", f"epoch {at} of 20", 0)
 
 
