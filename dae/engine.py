@@ -66,6 +66,11 @@ class Engine:
         self.train_images = train.view(len(train), -1)
         self.flat = flatten(self.model)
         self.adam = Adam(self.flat, config.lr)
+        self._average = self.flat.detach().clone() if config.averaging else None
+
+    def set_lr(self, lr: float) -> None:
+        """Take steps of this size from now on."""
+        self.adam.lr = lr
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
         """One pass over the images in ``order``; the mean loss over the batches.
@@ -87,7 +92,29 @@ class Engine:
         loss = F.mse_loss(self.forward(noisy), clean)
         loss.backward()  # type: ignore[no-untyped-call]  # torch's
         self.adam.step()
+        self._update_average()
         total += loss.detach()
+
+    def _update_average(self) -> None:
+        """Draw the average towards the weights; over fewer steps at first, so that it forgets where it began."""
+        if self._average is not None:
+            step = self.adam.moments["step"]
+            kept = ((1 + step) / (10 + step)).clamp_max(self.config.averaging)
+            self._average.lerp_(self.flat.detach(), 1 - kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Meanwhile the model's parameters are the average over the last steps, where one is kept."""
+        if self._average is None:
+            yield
+            return
+        with torch.no_grad():
+            latest = self.flat.detach().clone()
+            self.flat.copy_(self._average)  # in place: the module's parameters are views, CUDA graphs hold the address
+            try:
+                yield
+            finally:
+                self.flat.copy_(latest)
 
     def unit(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 pixels of n images as float32 in [0, 1], shape (n, 1, 28, 28)."""
@@ -103,22 +130,25 @@ class Engine:
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
         """The model's answers, shape (n, 1, 28, 28), on the device of ``noisy``."""
         batches = torch.split(noisy, EVALUATION_BATCH[self.device.type])
-        return torch.cat([self.forward(batch.to(self.device)).to(noisy.device) for batch in batches])
+        with self.averaged():
+            return torch.cat([self.forward(batch.to(self.device)).to(noisy.device) for batch in batches])
 
     @torch.inference_mode()
     def latent_activity(self, noisy: torch.Tensor) -> torch.Tensor:
         """Share of the elements of each latent channel that are not 0, shape (latent_channels,), on the CPU."""
-        latent: torch.Tensor = self.model.encoder(noisy.to(self.device))
+        with self.averaged():
+            latent: torch.Tensor = self.model.encoder(noisy.to(self.device))
         return (latent > 0).float().mean(dim=(0, 2, 3)).cpu()
 
     @torch.inference_mode()
     def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
         """Mean loss on uint8 ``images`` (n, 28, 28), corrupted afresh from ``noise``."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
-            clean = self.unit(batch)
-            noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
-            total += F.mse_loss(self.forward(noisy), clean, reduction="sum")
+        with self.averaged():
+            for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
+                clean = self.unit(batch)
+                noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
+                total += F.mse_loss(self.forward(noisy), clean, reduction="sum")
         return float(total) / images.numel()
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -132,7 +162,8 @@ class Engine:
             tensor.copy_(state[name])  # in place: CUDA graphs hold the addresses of these tensors
 
     def _state(self) -> dict[str, torch.Tensor]:
-        return {"flat": self.flat, **self.adam.moments}
+        average = {} if self._average is None else {"average": self._average}
+        return {"flat": self.flat, **self.adam.moments, **average}
 
 
 class CpuEngine(Engine):
@@ -192,6 +223,12 @@ class CudaEngine(Engine):
         with torch.cuda.stream(self._stream):
             yield
         self._stream.synchronize()
+
+    def set_lr(self, lr: float) -> None:
+        """As on any device; a captured graph holds the step size it was captured with."""
+        if lr != self.adam.lr:
+            self._graphs.clear()
+        super().set_lr(lr)
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
         """As on any device; the graphs are captured at the first call."""
@@ -268,6 +305,7 @@ class CudaEngine(Engine):
             betas=BETAS,
             eps=EPS,
         )
+        self._update_average()
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """As on any device."""

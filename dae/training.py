@@ -18,10 +18,12 @@ import numpy.typing as npt
 import torch
 
 from dae import engine
-from dae.config import GAUSSIAN, ModelConfig, TrainConfig
+from dae.config import GAUSSIAN, LSUV, ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.errors import UserError
-from dae.model import DenoisingAutoencoder, initialise
+from dae.initialisation import IMAGES, draw, to_unit_variance
+from dae.model import DenoisingAutoencoder
+from dae.noise import corrupt
 from dae.testset import Array, Draws, TestSet
 
 
@@ -32,6 +34,8 @@ class Stream(IntEnum):
     ORDER = 1
     TRAIN_NOISE = 2
     VALIDATION_NOISE = 3
+    INITIALISATION = 4
+    """Which images the initialisation looks at, and their noise."""
 
 
 LATENT_PROBE = 1000
@@ -127,7 +131,9 @@ class Training:
         self.history: list[EpochResult] = []
         model = DenoisingAutoencoder(model_config)
         mean_pixel = float(images.test_set.mean_image.mean())
-        initialise(model, self._generator(Stream.WEIGHTS, 0, "cpu"), mean_pixel, config.latent_bias)
+        draw(model, self._generator(Stream.WEIGHTS, 0, "cpu"), mean_pixel, config.latent_bias)
+        if config.initialisation == LSUV:
+            to_unit_variance(model, self._noisy_examples(), mean_pixel)
         self._engine = engine.build(model, config, images.train, images.dataset.low, images.dataset.high)
 
     @property
@@ -145,6 +151,7 @@ class Training:
         epoch, device = len(self.history) + 1, self.images.train.device.type
         order = torch.randperm(len(self.images.train), generator=self._generator(Stream.ORDER, epoch, "cpu"))
         whole = len(order) // self.config.batch_size * self.config.batch_size
+        self._engine.set_lr(self.config.lr_at(epoch))
         train_noise = self._generator(Stream.TRAIN_NOISE, epoch, device)
         train_loss = self._engine.train_epoch(order[:whole].to(device), train_noise)
         val_noise = self._generator(Stream.VALIDATION_NOISE, epoch, device)
@@ -170,8 +177,9 @@ class Training:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The plain module's parameters by name, contiguous, on the CPU."""
-        parameters = self._engine.model.state_dict().items()
-        return {name: value.detach().cpu().contiguous().clone() for name, value in parameters}
+        with self._engine.averaged():
+            parameters = self._engine.model.state_dict().items()
+            return {name: value.detach().cpu().contiguous().clone() for name, value in parameters}
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs: tensors and plain numbers only."""
@@ -181,6 +189,13 @@ class Training:
         """Go on after the last epoch of ``state``."""
         self._engine.restore(state["engine"])
         self.history = [EpochResult(**epoch) for epoch in state["history"]]
+
+    def _noisy_examples(self) -> torch.Tensor:
+        """Training images as the model will see them, shape (n, 1, 28, 28), on the CPU."""
+        generator, dataset = self._generator(Stream.INITIALISATION, 0, "cpu"), self.images.dataset
+        chosen = torch.randperm(len(dataset.train), generator=generator)[:IMAGES].numpy()
+        clean = torch.from_numpy(dataset.unit(dataset.train[chosen])).unsqueeze(1)
+        return corrupt(clean, self.config.alpha, generator, self.config.noise)
 
     def _generator(self, stream: Stream, epoch: int, device: str) -> torch.Generator:
         words = np.random.SeedSequence([self.config.seed, stream, epoch]).generate_state(2, np.uint32)

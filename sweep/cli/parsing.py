@@ -1,32 +1,55 @@
 """From the options of a command to what it is asked for: settings, grid, budget, the sweep it reads."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset, default_batch_size
+from dae.config import check_dataset, default_training
 from dae.errors import UserError
 from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
-from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
+from sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from sweep.driver.request import Request
     from sweep.driver.rounds import Resolving
 from sweep.cli.options import AUTO, DEFAULT_SEEDS
 
+GRID_OPTIONS = ("depths", "latents", "seeds", "axes", "match_parameters")
 
-def settings_of(given: dict[str, Any]) -> Settings:
-    """The settings among a command's options."""
+
+def is_given(option: str) -> bool:
+    """Whether the command line, or the environment, says something of an option of the command that runs."""
+    source = click.get_current_context().get_parameter_source(option)
+    return source in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+
+
+def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> Settings:
+    """The settings among a command's options; what it does not say, the sweep's manifest says, else the defaults.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+    if manifest is not None:
+        return replace(manifest.settings, **{name: given[name] for name in Settings.__slots__ if is_given(name)})
     check_dataset(given["dataset"])
-    if given["batch_size"] is None:
-        given["batch_size"] = default_batch_size(given["dataset"])
-    return Settings(**{name: given[name] for name in Settings.__dataclass_fields__})
+    values = {name: given[name] for name in Settings.__slots__ if given[name] is not None}
+    return Settings(**{**default_training(given["dataset"]), **values})
+
+
+def manifest_of(store: Store) -> Manifest | None:
+    """The manifest of the sweep that was begun there; None where there is none, or none that can be read."""
+    try:
+        return Manifest.from_bytes(store.read(MANIFEST))
+    except (FileNotFoundError, NotADirectoryError, Damaged):
+        return None
 
 
 def sweep_name(name: str | None, dataset: str) -> str:
@@ -49,12 +72,16 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
         raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
 
 
-def grid_of(given: Mapping[str, Any], settings: Settings) -> Grid:
+def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | None = None) -> Grid:
     """The grid among a command's options, its cells named as in a sweep with these settings.
+
+    A command that names no grid means all that the sweep has declared, or the study's grid.
 
     Raises:
         UserError: a list is empty or repeats a value, a value is out of range, or options contradict each other.
     """
+    if manifest is not None and not any(map(is_given, GRID_OPTIONS)):
+        return manifest.grid
     axes: dict[str, tuple[Value, ...]] = {}
     for name, values in given["axes"]:
         if name in axes:
@@ -65,11 +92,10 @@ def grid_of(given: Mapping[str, Any], settings: Settings) -> Grid:
     grid = Grid.product(given["depths"], given["latents"], given["seeds"], axes)
     for name, values in axes.items():
         option, default = f"--{name.replace('_', '-')}", getattr(settings, name)
-        source = click.get_current_context().get_parameter_source(name)
-        if source is ParameterSource.COMMANDLINE and default not in values:
+        if is_given(name) and default not in values:
             raise UserError(
-                f"{option} {value_text(default)} is not among {_joined(name, values)}, but it is what cells without this "
-                f"axis have. Add it, {_joined(name, (default, *values))}, or leave {option} out."
+                f"{option} {value_text(default)} is not among {_joined(name, values)}, but it is what cells without "
+                f"this axis have. Add it, {_joined(name, (default, *values))}, or leave {option} out."
             )
     for cell in grid.architectures:
         settings.at(cell)
@@ -124,9 +150,10 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
         UserError: an option is out of range, options contradict each other, or this machine or storage lacks what
             they ask for.
     """
-    settings = settings_of(given)
-    grid = grid_of(given, settings)
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
+    manifest = manifest_of(store)
+    settings = settings_of(given, manifest)
+    grid = grid_of(given, settings, manifest)
     check_limits(given)
     cpus, gpus = given["cpus"], given["gpus"]
     if given["address"] is None:  # a cluster's are known once it was joined

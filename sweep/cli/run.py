@@ -20,6 +20,7 @@ from sweep.cli.options import (
 )
 from sweep.cli.parsing import request_of
 from sweep.driver.signals import Signals
+from sweep.records.record import Status
 
 
 @click.command()
@@ -52,5 +53,6 @@ def run(ctx: click.Context, /, quiet: bool, **given: Any) -> None:
     terminal = Terminal(quiet=quiet, start=start)
     outcome = runner.run(request, signals, terminal)
     terminal.show(outcome, has_report=request.report)
-    if len(outcome.sweep.completed) < len(outcome.sweep.manifest.grid.cells):
+    asked = request.grid if request.resolving is None else outcome.sweep.manifest.grid
+    if any(outcome.sweep.status(cell) is not Status.COMPLETED for cell in asked.cells):
         ctx.exit(1)

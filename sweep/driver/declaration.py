@@ -57,10 +57,10 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     return gather(store)
 
 
-def cells_to_train(sweep: Sweep, warn: Callable[[str], None]) -> list[Cell]:
-    """Cells to train or to continue, longest first; a completed one whose files are damaged is among them."""
+def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> list[Cell]:
+    """Cells of ``grid`` to train or to continue, longest first; also completed ones whose files are damaged."""
     todo = []
-    for cell in sweep.manifest.grid.cells:
+    for cell in grid.cells:
         if cell.key in sweep.damaged:
             warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
             sweep.store.delete(CellFiles(cell.key).record)

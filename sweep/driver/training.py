@@ -50,8 +50,9 @@ class Training:
             UserError: Ray does not start, or the cluster cannot run this sweep.
             Interrupted: a signal came; every finished epoch is on disk.
         """
-        todo = cells_to_train(sweep, self.display.warn)
+        todo = cells_to_train(sweep, self.request.grid, self.display.warn)
         copy_to_tracker(sweep, self.tracker, todo)
+        self._tell_left_out(sweep)
         if not todo:
             if self.request.resolving is None:  # which says itself how it goes on
                 self.display.tell(f"{sweep.manifest.name}: every cell is trained already")
@@ -61,6 +62,19 @@ class Training:
         count, total = len(todo), len(sweep.manifest.grid.cells)
         self.display.tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(self.request)}")
         return self._train(sweep, todo)
+
+    def _tell_left_out(self, sweep: Sweep) -> None:
+        """Name the declared cells that are not completed and that this command does not ask for."""
+        asked = set(self.request.grid.cells)
+        left_out = [
+            cell.key for cell in sweep.manifest.grid.cells if cell not in asked and not sweep.status(cell).is_final
+        ]
+        if left_out:
+            shown = ", ".join(left_out[:4]) + (f" and {len(left_out) - 4} more" if len(left_out) > 4 else "")
+            self.display.tell(
+                f"{sweep.manifest.name}: this command leaves out {shown}, declared before; "
+                "without --depths, --latents, --seeds and --axis it trains all"
+            )
 
     def _train(self, sweep: Sweep, todo: list[Cell]) -> str | None:
         """Start Ray and train round after round; why it ended early, or None."""

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from dae.architecture import mac_count
-from dae.config import GAUSSIAN, NOISES, ModelConfig, TrainConfig
+from dae.config import GAUSSIAN, LSUV, NOISES, ModelConfig, TrainConfig
 from dae.errors import UserError
 
 STUDY_DEPTHS = (1, 3, 5)
@@ -154,6 +154,9 @@ class Settings:
     width: int = 16
     latent_channels: int = 4
     latent_bias: float = 0.0
+    initialisation: str = LSUV
+    warmup: int = 0
+    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -198,6 +201,9 @@ class Settings:
             noise=own.noise,
             seed=cell.seed,
             latent_bias=own.latent_bias,
+            initialisation=own.initialisation,
+            warmup=own.warmup,
+            averaging=own.averaging,
         )
 
     def config(self, cell: Cell) -> dict[str, Any]:

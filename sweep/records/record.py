@@ -7,13 +7,19 @@ from enum import StrEnum
 from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
-from dae.config import GAUSSIAN
+from dae.config import GAUSSIAN, HE
 from sweep.records.grid import Cell, Settings, Value
 from sweep.storage.sealing import Damaged, digest, dump_json, load_json, unseal
 from sweep.storage.store import Store
 
 SCHEMA = 1
-LATER_SETTINGS: dict[str, Any] = {"latent_bias": 0.0, "noise": GAUSSIAN}
+LATER_SETTINGS: dict[str, Any] = {
+    "latent_bias": 0.0,
+    "noise": GAUSSIAN,
+    "initialisation": HE,
+    "warmup": 0,
+    "averaging": 0.0,
+}
 """Settings that came after the first records, and the values that those were made with."""
 LOST = "lost: "
 """How the reason of an attempt begins whose process or node died."""

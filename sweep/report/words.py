@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import fields
 
-from dae.config import default_batch_size
+from dae.config import default_training
 from sweep.analysis.claims import Contrast
 from sweep.analysis.statistics import Limit, Needed
 from sweep.analysis.verdicts import Effect
@@ -115,7 +115,7 @@ def pair_name(pair: Contrast) -> str:
 def command(manifest: Manifest, options: str = "") -> str:
     """The command that goes on with this sweep, with these options and what they leave of its grid."""
     grid, own = manifest.grid, manifest.settings
-    usual = Settings(dataset=own.dataset, batch_size=default_batch_size(own.dataset))
+    usual = Settings(dataset=own.dataset, **default_training(own.dataset))
     named = [] if manifest.name == own.dataset else [f"--name {manifest.name}"]
     settings = [
         f"--{each.name.replace('_', '-')} {getattr(own, each.name)}"

@@ -268,11 +268,12 @@ def cell_rates(architecture: tuple[int, int], device: str, batches: int = 20) ->
     import torch
 
     from dae import engine
-    from dae.model import DenoisingAutoencoder, initialise
+    from dae.initialisation import draw
+    from dae.model import DenoisingAutoencoder
 
     engine.settle_process()
     config, model = TrainConfig(), DenoisingAutoencoder(ModelConfig(depth=architecture[0], latent=architecture[1]))
-    initialise(model, torch.Generator().manual_seed(0), 0.13, latent_bias=0.0)
+    draw(model, torch.Generator().manual_seed(0), 0.13, latent_bias=0.0)
     # A GPU is given enough to do at a time that asking for its answer costs nothing.
     count = config.batch_size * (100 if device == "cuda" else 1)
     images = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,8 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 from dae.config import ModelConfig
-from dae.model import DenoisingAutoencoder, initialise
+from dae.initialisation import draw
+from dae.model import DenoisingAutoencoder
 
 MEAN_PIXEL = 0.1307
 
@@ -44,7 +45,7 @@ def train(
         Subset(train_set, order[12000 : 12000 + round(48000 * fraction)]), batch_size=128, shuffle=True, drop_last=True
     )
     model = DenoisingAutoencoder(ModelConfig(**config))
-    initialise(model, torch.Generator().manual_seed(seed), MEAN_PIXEL, latent_bias=0.0)
+    draw(model, torch.Generator().manual_seed(seed), MEAN_PIXEL, latent_bias=0.0)
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     criterion = nn.MSELoss()

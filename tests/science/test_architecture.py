@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dae.architecture import Layer, encoder_layers, mac_count, parameter_count, receptive_field
-from dae.config import DATASETS, ModelConfig, TrainConfig, check_dataset, default_batch_size
+from dae.config import DATASETS, ModelConfig, TrainConfig, check_dataset, default_training
 from dae.errors import UserError
 from dae.model import DenoisingAutoencoder
 
@@ -263,10 +263,11 @@ def test_the_ends_of_the_ranges_are_allowed() -> None:
 def test_the_defaults_are_the_studys() -> None:
     assert dataclasses.asdict(TrainConfig()) == {
         "epochs": 15, "batch_size": 128, "lr": 1e-3, "alpha": 0.5, "noise": "gaussian", "seed": 0, "latent_bias": 0.0,
+        "initialisation": "lsuv", "warmup": 0, "averaging": 0.0,
     }  # fmt: skip
     model = ModelConfig(depth=3, latent=8)
     assert (model.width, model.latent_channels) == (16, 4)
-    assert {name: default_batch_size(name) for name in DATASETS} == {
+    assert {name: default_training(name)["batch_size"] for name in DATASETS} == {
         "mnist": 128,
         "fashion-mnist": 128,
         "kmnist": 128,

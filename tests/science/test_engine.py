@@ -13,7 +13,8 @@ from dae import engine
 from dae.adam import Adam
 from dae.config import ModelConfig, TrainConfig
 from dae.engine import CpuEngine, CudaEngine, Engine
-from dae.model import DenoisingAutoencoder, initialise
+from dae.initialisation import draw
+from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +32,7 @@ def generator(seed: int = 0, device: str = "cpu") -> torch.Generator:
 
 def plain_model(config: ModelConfig, seed: int = 0) -> DenoisingAutoencoder:
     model = DenoisingAutoencoder(config)
-    initialise(model, generator(seed), mean_pixel=0.2, latent_bias=0.0)
+    draw(model, generator(seed), mean_pixel=0.2, latent_bias=0.0)
     with torch.no_grad():  # so that a lost bias would show
         for name, parameter in model.named_parameters():
             if name.endswith("bias"):

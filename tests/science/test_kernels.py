@@ -16,7 +16,8 @@ from torch import nn
 
 from dae.adam import flatten
 from dae.config import ModelConfig
-from dae.model import DenoisingAutoencoder, initialise
+from dae.initialisation import draw
+from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
 
 pytest.importorskip("triton", reason="Triton is there for GPUs alone")
@@ -89,7 +90,7 @@ class Trainee:
     def __init__(self, kernels, config: ModelConfig) -> None:
         seeded = torch.Generator().manual_seed(7)
         self.model = DenoisingAutoencoder(config)
-        initialise(self.model, seeded, 0.13, latent_bias=0.0)
+        draw(self.model, seeded, 0.13, latent_bias=0.0)
         for parameter in self.model.parameters():  # biases that matter
             parameter.data += 0.05 * torch.randn(parameter.shape, generator=seeded)
         self.plain = DenoisingAutoencoder(config).to(DEVICE, torch.float64)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from dae.config import ModelConfig
-from dae.model import DenoisingAutoencoder, initialise
+from dae.initialisation import draw
+from dae.model import DenoisingAutoencoder
 
 CORNERS = [ModelConfig(depth=depth, latent=latent) for depth in (1, 2, 5, 9) for latent in (1, 5, 13, 14, 28)]
 WIDE = [
@@ -26,7 +27,7 @@ def initialised(
     config: ModelConfig, seed: int = 0, mean_pixel: float = 0.13, latent_bias: float = 0.0
 ) -> DenoisingAutoencoder:
     model = DenoisingAutoencoder(config)
-    initialise(model, torch.Generator().manual_seed(seed), mean_pixel, latent_bias)
+    draw(model, torch.Generator().manual_seed(seed), mean_pixel, latent_bias)
     return model
 
 
