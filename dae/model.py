@@ -1,4 +1,4 @@
-"""The denoising autoencoder as a plain module: convolutions down, transposed convolutions up."""
+"""The denoising autoencoder as a plain module, and its initial weights."""
 
 import math
 
@@ -12,8 +12,8 @@ from dae.config import ModelConfig
 class DenoisingAutoencoder(nn.Module):
     """A symmetric convolutional autoencoder (study, sections 1.3 and 3.2).
 
-    Images of shape (batch, 1, 28, 28) become latents of shape (batch, latent_channels, latent, latent) and images
-    again. A ReLU follows every layer but the last, which a sigmoid follows.
+    The encoder maps images (batch, 1, 28, 28) to latents (batch, latent_channels, latent, latent), the decoder maps
+    these to images. A ReLU follows every layer but the last, which a sigmoid follows.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -45,19 +45,19 @@ class DenoisingAutoencoder(nn.Module):
 def initialise(model: DenoisingAutoencoder, generator: torch.Generator, mean_pixel: float, latent_bias: float) -> None:
     """Draw the weights so that every depth trains.
 
-    PyTorch's defaults leave deep cells stuck at the all-black image. He et al. (2015, arXiv:1502.01852) ask for a
-    variance of 2 over the number of inputs that reach an output: C_in k^2 for a convolution, but only C_in k^2 / s^2
-    for a transposed one of stride s, which torch's own fan-in does not know.
+    With PyTorch's defaults deep models do not get past the all-black image. The variance of He et al. (2015,
+    arXiv:1502.01852) is 2 over the number of inputs that reach an output: C_in k^2 for a convolution, but only
+    C_in k^2 / s^2 for a transposed one of stride s, where torch takes another number.
 
-    Biases begin at zero but for the output's, with which an untrained model answers about the mean pixel, and the
-    latent's, which are given: its few ReLUs may close for good in the first steps, and how many do is left to the
-    seed. Begun at 0.5 they mostly stay open (measured: tests/benchmarks/README.md).
+    Biases are zero but for two layers. With the output's the untrained model answers about the mean pixel. The
+    latent's are ``latent_bias``: a ReLU of the few latent channels may become 0 for every image in the first steps and
+    stay so, for some seeds and not for others. With 0.5 most do not (measured: tests/benchmarks/README.md).
 
     Args:
         model: on the CPU; its parameters are overwritten.
         generator: on the CPU.
         mean_pixel: mean of the training images in (0, 1).
-        latent_bias: in units of the latent's activations, whose standard deviation is about 1 at the start.
+        latent_bias: in units of the latent's activations, whose standard deviation is about 1 at first.
     """
     last = None
     for layer in model.modules():
