@@ -1,22 +1,16 @@
 """The noisy test set that all models are tested on, and its losses without any model. NumPy only."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from dae.config import GAUSSIAN
 from dae.data import Dataset
-from dae.noise import Array, corrupt_test, draw_test
-
-
-class Draws:
-    """The random numbers of a dataset's noisy test sets; keeps those of the kind of noise asked for last."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.of = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.name))
+from dae.noise import Array, corrupt_test
 
 
 @dataclass(frozen=True)
@@ -24,7 +18,8 @@ class TestSet:
     """A dataset's test images under one kind and strength of noise. Shape (n, 28, 28), values in [0, 1].
 
     Attributes:
-        draws: shared by test sets of one dataset, to draw once for all strengths of a noise; None draws anew.
+        draw: gives the random numbers of a kind of noise, see `dae.noise.draw_test`; so that test sets of a dataset
+            can share them. None draws them again.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -32,7 +27,7 @@ class TestSet:
     dataset: Dataset
     alpha: float
     noise: str = GAUSSIAN
-    draws: Draws | None = None
+    draw: Callable[[str], Array] | None = None
 
     @cached_property
     def clean(self) -> Array:
@@ -42,7 +37,7 @@ class TestSet:
     @cached_property
     def noisy(self) -> Array:
         """The images under the dataset's fixed draw of noise."""
-        draw = None if self.draws is None else self.draws.of(self.noise)
+        draw = None if self.draw is None else self.draw(self.noise)
         return corrupt_test(self.clean, self.alpha, self.dataset.name, self.noise, draw)
 
     @cached_property

@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,8 @@ from dae.config import GAUSSIAN, ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.model import DenoisingAutoencoder, initialise
-from dae.noise import Array
-from dae.testset import Draws, TestSet, image_losses
+from dae.noise import Array, draw_test
+from dae.testset import TestSet, image_losses
 
 
 class Stream(IntEnum):
@@ -97,8 +97,8 @@ class Images:
 
     def __init__(self, dataset: Dataset, alpha: float, device: str, noise: str = GAUSSIAN) -> None:
         self.dataset = dataset
-        draws = Draws(dataset)
-        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise, draws))
+        draw = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.name))  # the same for every alpha
+        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise, draw))
         self.test_set = self._test_set(alpha, noise)
         self.train = _to_device(dataset.train, device)
         self.validation = _to_device(dataset.validation, device)
