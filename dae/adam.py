@@ -1,8 +1,7 @@
 """Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1) on one flat tensor.
 
-The numbers are those of ``torch.optim.Adam`` with ``fused=True``, bit for bit. But the first optimiser of
-``torch.optim`` that a process makes imports torch's compiler: two seconds of work in every process that trains, for
-nothing.
+The numbers are those of ``torch.optim.Adam`` with ``fused=True``, bit for bit. The first optimiser of ``torch.optim``
+in a process imports torch's compiler, which takes two seconds and is not needed here.
 """
 
 import torch
@@ -12,7 +11,10 @@ BETAS, EPS = (0.9, 0.999), 1e-8
 
 
 def flatten(model: nn.Module) -> nn.Parameter:
-    """Make all parameters of a model, and their gradients, views of one tensor; weights channels last."""
+    """Make all parameters of a model, and their gradients, views of one tensor, which is returned.
+
+    Weights of convolutions are channels last in it: (out or latent channels, height, width, in or image channels).
+    """
     parameters = list(model.parameters())
     flat = nn.Parameter(torch.empty(sum(p.numel() for p in parameters), device=parameters[0].device))
     flat.grad = torch.zeros_like(flat)
@@ -35,12 +37,12 @@ class Adam:
     """The optimiser of one parameter.
 
     Args:
-        parameter: changed by each step; its gradient exists already.
-        lr: the step size.
+        parameter: changed by every step; has a gradient.
+        lr: the learning rate.
 
     Attributes:
-        moments: ``step`` (number of steps taken), ``exp_avg`` and ``exp_avg_sq``, on the parameter's device. The names
-            are those of ``torch.optim``'s state.
+        moments: ``step`` (number of steps taken), ``exp_avg`` and ``exp_avg_sq``, on the parameter's device; named as
+            in the state of ``torch.optim.Adam``.
     """
 
     def __init__(self, parameter: nn.Parameter, lr: float) -> None:
@@ -53,7 +55,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move the parameter by its gradient."""
+        """Take one step with the parameter's gradient."""
         step, average, squares = self.moments.values()
         assert self.parameter.grad is not None
         step += 1

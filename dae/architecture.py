@@ -1,9 +1,9 @@
-"""From a ModelConfig to its layers, and everything that can be counted on them without torch.
+"""The layers of a `ModelConfig`, and what can be counted on them without torch.
 
-One rule gives every resizing layer, so that any depth and any latent size is a valid model. From n to
-m <= n pixels: stride s = n // m, and the smallest padding p whose kernel k = n - s(m - 1) + 2p is at least
-``k_min``. The lower bound on k keeps latent size apart from receptive field: without it a 13x13 latent
-would see less of the image than an 8x8 one.
+One rule gives every resizing layer, so that any depth and any latent size is a valid model. From n to m <= n pixels:
+stride s = n // m, and the smallest padding p whose kernel k = n - s(m - 1) + 2p is at least ``k_min``. The lower bound
+on k keeps latent size apart from receptive field: without it a 13x13 latent would see less of the image than an 8x8
+one.
 """
 
 from dataclasses import dataclass

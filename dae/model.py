@@ -10,8 +10,8 @@ from dae.config import ModelConfig
 class DenoisingAutoencoder(nn.Module):
     """A symmetric convolutional autoencoder (study, sections 1.3 and 3.2).
 
-    Images of shape (batch, 1, 28, 28) become latents of shape (batch, latent_channels, latent, latent) and images
-    again. A ReLU follows every layer but the last, which a sigmoid follows.
+    The encoder maps images (batch, 1, 28, 28) to latents (batch, latent_channels, latent, latent), the decoder maps
+    these to images. A ReLU follows every layer but the last, which a sigmoid follows.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -4,9 +4,9 @@ What ``alpha`` means:
 
 - ``gaussian``: standard deviation of additive noise: clip(x + alpha * n, 0, 1), n ~ N(0, 1) (study, section 2.2).
 - ``salt-and-pepper``: share of the pixels that are replaced, by 0 or 1 with equal chance; at most 1.
-- ``blur``: width of a Gaussian blur, as a standard deviation of `BLUR_PIXELS` pixels a unit; nothing is random in it.
+- ``blur``: width of a Gaussian blur: its standard deviation is `BLUR_PIXELS` * alpha pixels; nothing is random in it.
 
-With ``alpha`` 0 each leaves the images as they are.
+With ``alpha`` 0 every kind leaves the images unchanged.
 """
 
 import hashlib
@@ -18,33 +18,25 @@ import numpy.typing as npt
 
 from dae.config import BLUR, GAUSSIAN, IMAGE_SIZE, SALT_AND_PEPPER
 
-if TYPE_CHECKING:  # the noisy test set is also made where torch is not wanted
+if TYPE_CHECKING:  # imported where it is needed: the noisy test set is made without torch
     import torch
 
 Array = npt.NDArray[np.float32]
 
 BLUR_PIXELS = 4
-"""Standard deviation of the blur at ``alpha`` 1: at the default 0.5 it is 2 pixels, about the width of a stroke."""
+"""Standard deviation of the blur at ``alpha`` 1. At the default 0.5 it is 2 pixels, about the width of a stroke."""
 
 
-def corrupt(
-    clean: "torch.Tensor",
-    alpha: float,
-    generator: "torch.Generator",
-    kind: str = GAUSSIAN,
-    *,
-    out: "torch.Tensor | None" = None,
-) -> "torch.Tensor":
-    """``clean`` under a fresh draw of noise.
+def corrupt(clean: "torch.Tensor", alpha: float, generator: "torch.Generator", kind: str = GAUSSIAN) -> "torch.Tensor":
+    """``clean`` under a fresh draw of noise, of the same shape.
 
     Args:
-        clean: images in [0, 1], shape (..., 28, 28), float32; left as they are.
+        clean: images in [0, 1], shape (..., 28, 28), float32; not changed.
         alpha: strength of the noise.
         generator: on the device of ``clean``; advanced by one draw an element, not at all by blur.
         kind: one of `dae.config.NOISES`.
-        out: where to put the result, of the shape of ``clean``.
     """
-    noisy = clean.new_empty(clean.shape) if out is None else out
+    noisy = clean.new_empty(clean.shape)
     if kind == BLUR:
         blur = _blur_operator(alpha, clean.device)
         return noisy.copy_(blur @ clean @ blur.mT).clamp_(0, 1)
@@ -57,14 +49,14 @@ def corrupt(
 
 
 def corrupt_test(clean: Array, alpha: float, dataset: str, kind: str = GAUSSIAN, draw: Array | None = None) -> Array:
-    """The one noisy test set of a dataset and kind of noise, shape and dtype of ``clean``.
+    """The images under the fixed draw of noise of a dataset, of the shape and dtype of ``clean``.
 
     Args:
         clean: images in [0, 1], shape (n, 28, 28).
         alpha: strength of the noise.
-        dataset: name of the dataset, or of what is drawn for.
+        dataset: name of the dataset or of a part of it; another name gives another draw.
         kind: one of `dae.config.NOISES`.
-        draw: what `draw_test` gives for them, where it is at hand: noise levels differ in nothing but alpha.
+        draw: the result of `draw_test` for these images, where it is already made: it is the same for every alpha.
     """
     if kind == BLUR:
         return _blur(clean, alpha)
@@ -91,16 +83,16 @@ def draw_test(shape: tuple[int, ...], dataset: str, kind: str) -> Array:
 
 
 def _blur(images: Array, alpha: float) -> Array:
-    """Gaussian blur along the last two axes; images go on beyond their edges as in a mirror."""
+    """Gaussian blur along the last two axes; images are mirrored at their edges."""
     from scipy.ndimage import gaussian_filter
 
     blurred: Array = gaussian_filter(images, BLUR_PIXELS * alpha, mode="reflect", axes=(-2, -1))
     return blurred.clip(0, 1)
 
 
-@cache  # a CUDA graph keeps its address, and could not copy it to the device while being captured
+@cache  # a CUDA graph keeps its address, and cannot copy it to the device while it is captured
 def _blur_operator(alpha: float, device: "torch.device") -> "torch.Tensor":
-    """The blur of one axis as a matrix, shape (28, 28): what the filter makes of the unit vectors."""
+    """The blur of one axis as a matrix, shape (28, 28): the filter applied to the unit vectors."""
     import torch
     from scipy.ndimage import gaussian_filter
 

@@ -1,6 +1,6 @@
 """A reader of digits: a small classifier trained on clean images, to tell whether a denoised digit can be read.
 
-The study's section 5.4 proposes it. It never sees noise, a denoised image or a test image while it learns.
+The study proposes it in section 5.4. It is trained without noise, denoised images or test images.
 """
 
 import math
@@ -16,23 +16,24 @@ from torch import nn
 from dae.adam import Adam, flatten
 from dae.config import IMAGE_SIZE
 from dae.data import Dataset
-from dae.testset import Array
+from dae.noise import Array
 
 CHANNELS = (24, 48, 64)
 DROPOUT = 0.2
 BATCH_SIZE = 128
 PEAK_LR = 8e-3
 RISE = 0.2
-"""Share of the steps after which the learning rate is at its peak."""
+"""Share of the steps in which the learning rate rises to its peak."""
 
 MAX_SHIFT = 2
-"""Training digits are moved by up to so many pixels each way, which few training images ask for."""
+"""Training digits are moved by up to so many pixels in x and y, since there may be few of them."""
 
 STEPS = 1000
-"""Of training, rounded up to whole epochs: 3 epochs of MNIST's 48,000 images, more of fewer."""
+"""Training steps, rounded up to whole epochs: 3 epochs of MNIST's 48,000 images, more of a smaller dataset."""
 
 MAX_EPOCHS = 16
 READING_BATCH = 500
+"""Images read at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +42,7 @@ class TrainedReader:
 
     Attributes:
         epochs: passes over the training images.
-        accuracy_validation: share of the clean validation images that it reads rightly.
+        accuracy_validation: share of the clean validation images that it reads correctly.
     """
 
     epochs: int
@@ -51,7 +52,7 @@ class TrainedReader:
 class Reader(nn.Module):
     """Three convolutions and a linear layer: images (n, 1, 28, 28) to logits (n, 10).
 
-    The image is folded into four channels of half its size, which makes the first convolution cheap on a CPU.
+    The image is rearranged to four channels of half its size, so that the first convolution is cheap on a CPU.
     """
 
     def __init__(self) -> None:
@@ -77,13 +78,13 @@ class Reader(nn.Module):
 
 
 def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Reader, TrainedReader]:
-    """A reader for a dataset, trained on its clean training images; the same bits for the same seed on one CPU type.
+    """A reader trained on the clean training images of a dataset; the same bits for the same seed and CPU type.
 
-    Adam, its learning rate under a one-cycle schedule (Smith and Topin 2018, arXiv:1708.07120).
+    By Adam with a one-cycle learning rate (Smith and Topin 2018, arXiv:1708.07120).
 
     Args:
-        dataset: its training images and labels are learnt from.
-        seed: root of weights, order and shifts.
+        dataset: gives training images and labels, and validation images for the accuracy.
+        seed: of weights, order, shifts and dropout.
         device: where to train.
     """
     with torch.random.fork_rng(devices=[]):
@@ -115,23 +116,23 @@ def _train(dataset: Dataset, device: str) -> tuple[Reader, TrainedReader]:
 
 
 def _one_cycle(steps: int) -> Iterator[float]:
-    """Learning rates from nothing to their peak and back, along half waves of a cosine."""
+    """The learning rate of every step: up to `PEAK_LR` and down again, both along half a cosine."""
     for step in range(steps):
         progress = (step + 0.5) / steps
-        way = progress / RISE if progress < RISE else (1 - progress) / (1 - RISE)
-        yield PEAK_LR * (1 - math.cos(math.pi * way)) / 2
+        height = progress / RISE if progress < RISE else (1 - progress) / (1 - RISE)
+        yield PEAK_LR * (1 - math.cos(math.pi * height)) / 2
 
 
 @torch.inference_mode()
 def read(reader: Reader, images: Array) -> npt.NDArray[np.uint8]:
-    """The digit that each image shows, as the reader reads it.
+    """The digits that the reader reads in images.
 
     Args:
         reader: trained; is in evaluation mode afterwards.
         images: shape (n, 28, 28), values in [0, 1].
 
     Returns:
-        Classes, shape (n,).
+        Classes 0 to 9, shape (n,).
     """
     reader.eval()
     device = next(reader.parameters()).device
@@ -141,7 +142,7 @@ def read(reader: Reader, images: Array) -> npt.NDArray[np.uint8]:
 
 
 def _shifted(padded: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """The images of a batch, each cut out of its padded one at a place of its own: (batch, 1, 28, 28)."""
+    """The images of a batch, cut out of the padded images at random offsets; shape (batch, 1, 28, 28)."""
     dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, len(batch))).to(batch.device)
     windows = padded.unfold(1, IMAGE_SIZE, 1).unfold(2, IMAGE_SIZE, 1)
     return windows[batch, dy, dx].unsqueeze(1)

@@ -3,10 +3,10 @@
 import numpy as np
 
 from dae.config import IMAGE_SIZE
-from dae.testset import Array
+from dae.noise import Array
 
 SSIM = "Wang et al. (2004): Gaussian window of sigma 1.5 (11x11), K1 0.01, K2 0.03, population covariance, range 1"
-"""What `ssim` computes, for those who read its numbers. Only windows that lie within the image count."""
+"""What `ssim` computes, as the report states it. Only windows that lie within the image count."""
 
 _REACH = 5
 """Pixels from the middle of the window to its edge."""
@@ -14,10 +14,10 @@ _CHUNK = 200
 
 
 def ssim(images: Array, clean: Array) -> Array:
-    """The mean structural similarity of each image with its clean one.
+    """The mean structural similarity of every image with its clean one.
 
-    scikit-image's `structural_similarity` with the parameters of its authors. It takes one image at a time, so many
-    are laid under one another: a window that lies within one of them sees nothing of its neighbours.
+    scikit-image's `structural_similarity` with the parameters of Wang et al. It takes one image at a time, so a chunk
+    of images is stacked into one tall image; windows that lie within one of them do not see its neighbours.
 
     Args:
         images: shape (n, 28, 28), values in [0, 1].
@@ -28,10 +28,10 @@ def ssim(images: Array, clean: Array) -> Array:
     """
     from skimage.metrics import structural_similarity
 
-    found = []
+    similarities = []
     for start in range(0, len(images), _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        _, similarity = structural_similarity(
+        _, by_pixel = structural_similarity(
             images[chunk].reshape(-1, IMAGE_SIZE).astype(np.float64),
             clean[chunk].reshape(-1, IMAGE_SIZE).astype(np.float64),
             gaussian_weights=True,
@@ -41,5 +41,5 @@ def ssim(images: Array, clean: Array) -> Array:
             full=True,
         )
         inner = slice(_REACH, IMAGE_SIZE - _REACH)
-        found.append(similarity.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)[:, inner, inner].mean(axis=(1, 2)))
-    return np.concatenate(found).astype(np.float32)
+        similarities.append(by_pixel.reshape(-1, IMAGE_SIZE, IMAGE_SIZE)[:, inner, inner].mean(axis=(1, 2)))
+    return np.concatenate(similarities).astype(np.float32)

@@ -1,24 +1,16 @@
-"""The noisy test set all models are judged on, and what it looks like without any model. NumPy only."""
+"""The noisy test set that all models are tested on, and its losses without any model. NumPy only."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from dae.config import GAUSSIAN
 from dae.data import Dataset
-from dae.noise import corrupt_test, draw_test
-
-Array = npt.NDArray[np.float32]
-
-
-class Draws:
-    """The random numbers of a dataset's noisy test sets, those of the kind of noise used last kept."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.of = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.name))
+from dae.noise import Array, corrupt_test
 
 
 @dataclass(frozen=True)
@@ -26,7 +18,8 @@ class TestSet:
     """A dataset's test images under one kind and strength of noise. Shape (n, 28, 28), values in [0, 1].
 
     Attributes:
-        draws: where the random numbers are kept for other strengths of the same noise; None keeps none.
+        draw: gives the random numbers of a kind of noise, see `dae.noise.draw_test`; so that test sets of a dataset
+            can share them. None draws them again.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -34,17 +27,17 @@ class TestSet:
     dataset: Dataset
     alpha: float
     noise: str = GAUSSIAN
-    draws: Draws | None = None
+    draw: Callable[[str], Array] | None = None
 
     @cached_property
     def clean(self) -> Array:
-        """The images as they are."""
+        """The images without noise."""
         return self.dataset.unit(self.dataset.test)
 
     @cached_property
     def noisy(self) -> Array:
-        """The images under the dataset's one fixed draw of noise."""
-        draw = None if self.draws is None else self.draws.of(self.noise)
+        """The images under the dataset's fixed draw of noise."""
+        draw = None if self.draw is None else self.draw(self.noise)
         return corrupt_test(self.clean, self.alpha, self.dataset.name, self.noise, draw)
 
     @cached_property
@@ -58,7 +51,7 @@ class TestSet:
         return np.array([np.flatnonzero(self.dataset.test_labels == label)[0] for label in range(10)])
 
     def class_means(self, images: Array) -> Array:
-        """Mean by class of ``images``, one for each test image; shape (10, 28, 28)."""
+        """The mean by class of ``images`` (n, 28, 28), one for each test image; shape (10, 28, 28)."""
         labels = self.dataset.test_labels
         return np.stack([images[labels == label].mean(axis=0) for label in range(10)])
 
@@ -78,6 +71,12 @@ class TestSet:
 def mean_square(difference: Array) -> float:
     """Mean of the squares, accumulated in double precision."""
     return float(np.square(difference).mean(dtype=np.float64))
+
+
+def image_losses(denoised: Array, clean: Array) -> Array:
+    """Mean squared error per pixel of every image, shape (n,), for images (n, 28, 28); ``clean`` may be one image."""
+    losses: Array = np.square(denoised - clean).mean(axis=(1, 2))
+    return losses
 
 
 def psnr_db(loss: float) -> float:

@@ -1,8 +1,8 @@
-"""Algorithm 1 of the study: train and validate each epoch, test once, resumable at every epoch boundary.
+"""Algorithm 1 of the study: train and validate in every epoch, test once, resumable at every epoch boundary.
 
-Every random number comes from a stream of its own, derived from (seed, stream, epoch). So a training that was
-interrupted and resumed at an epoch boundary takes the same steps as one that never was: bit for bit on a CPU of one
-type with one version of torch.
+Each use of random numbers has its own stream for every epoch, derived from (seed, stream, epoch). So a training that
+was interrupted and resumed at an epoch boundary gives the same numbers as one that was not: to the bit on a CPU of the
+same type with the same version of torch.
 """
 
 import copy
@@ -10,7 +10,7 @@ import math
 import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -23,12 +23,12 @@ from dae.data import Dataset
 from dae.errors import UserError
 from dae.initialisation import IMAGES, draw, to_unit_variance
 from dae.model import DenoisingAutoencoder
-from dae.noise import corrupt
-from dae.testset import Array, Draws, TestSet
+from dae.noise import Array, corrupt, draw_test
+from dae.testset import TestSet, image_losses
 
 
 class Stream(IntEnum):
-    """What a random number is for."""
+    """What random numbers are used for."""
 
     WEIGHTS = 0
     ORDER = 1
@@ -39,11 +39,11 @@ class Stream(IntEnum):
 
 
 LATENT_PROBE = 1000
-"""Test images that tell whether a latent channel is alive."""
+"""Number of test images on which latent channels are checked for being always 0."""
 
 
 class Diverged(Exception):
-    """A loss is not finite; training on is pointless."""
+    """A loss is not finite; more training cannot change that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +58,7 @@ class EpochResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestResult:
-    """How a model did on the noisy test set.
+    """What a model makes of the noisy test set.
 
     Attributes:
         loss: squared error per pixel of each test image, shape (n,).
@@ -66,7 +66,7 @@ class TestResult:
         class_means: mean reconstruction of each class, shape (10, 28, 28).
         to_mean: mean squared difference of each reconstruction from the mean training image, shape (n,).
         latent_activity: share of the elements of each latent channel that are not 0, shape (latent_channels,). The
-            ReLU of a channel may die early in training; the model has to do without it from then on.
+            ReLU of a channel may become 0 for every image early in training, and stays so.
     """
 
     loss: Array
@@ -77,7 +77,7 @@ class TestResult:
 
     @property
     def dead_latent_channels(self) -> int:
-        """Latent channels that are 0 whatever the image."""
+        """Number of latent channels that are 0 for every image."""
         return int((self.latent_activity == 0).sum())
 
     @property
@@ -87,34 +87,39 @@ class TestResult:
 
 
 CONDITIONS_KEPT = 2
-"""Noisy test sets that a process keeps, the last ones used: one of full MNIST takes some 60 MB."""
+"""Number of noisy test sets that a process keeps, the last ones used. One of full MNIST takes some 60 MB."""
 
 
 class Images:
-    """A dataset made ready for one device and one condition of noise; shared by all trainings of a process."""
+    """A dataset on one device, with its test set under one noise; shared by all trainings of a process.
+
+    Attributes:
+        test_set: under the noise, on the CPU.
+        train, validation: images (n, 28, 28), uint8, on the device.
+    """
 
     def __init__(self, dataset: Dataset, alpha: float, device: str, noise: str = GAUSSIAN) -> None:
         self.dataset = dataset
-        draws = Draws(dataset)
-        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise, draws))
+        draw = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.name))  # the same for every alpha
+        self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise, draw))
         self.test_set = self._test_set(alpha, noise)
         self.train = _to_device(dataset.train, device)
         self.validation = _to_device(dataset.validation, device)
 
     def under(self, alpha: float, noise: str) -> "Images":
-        """The same images under other noise; what is on the device is shared, test sets are made once."""
+        """The same images under another noise; what is on the device is shared."""
         other = copy.copy(self)
         other.test_set = self._test_set(alpha, noise)
         return other
 
 
 class Training:
-    """One model on its way through Algorithm 1.
+    """The training of one model by Algorithm 1.
 
     Args:
         model_config: the architecture.
         config: the settings.
-        images: data and device.
+        images: the dataset, on the device to train on.
 
     Raises:
         UserError: the training split does not fill one batch.
@@ -168,25 +173,25 @@ class Training:
         noisy = torch.from_numpy(test_set.noisy).unsqueeze(1)
         denoised = self._engine.denoise(noisy).squeeze(1).numpy()
         return TestResult(
-            loss=np.square(denoised - test_set.clean).mean(axis=(1, 2)),
+            loss=image_losses(denoised, test_set.clean),
             samples=denoised[test_set.samples],
             class_means=test_set.class_means(denoised),
-            to_mean=np.square(denoised - test_set.mean_image).mean(axis=(1, 2)),
+            to_mean=image_losses(denoised, test_set.mean_image),
             latent_activity=self._engine.latent_activity(noisy[:LATENT_PROBE]).numpy(),
         )
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The plain module's parameters by name, contiguous, on the CPU."""
+        """The parameters of `DenoisingAutoencoder` by name, contiguous, on the CPU."""
         with self._engine.averaged():
             parameters = self._engine.model.state_dict().items()
             return {name: value.detach().cpu().contiguous().clone() for name, value in parameters}
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs: tensors and plain numbers only."""
+        """What `restore` needs, tensors and plain numbers only, on the CPU."""
         return {"engine": self._engine.state(), "history": [asdict(epoch) for epoch in self.history]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on after the last epoch of ``state``."""
+        """Continue after the last epoch of ``state``."""
         self._engine.restore(state["engine"])
         self.history = [EpochResult(**epoch) for epoch in state["history"]]
 
@@ -204,22 +209,22 @@ class Training:
 
 
 def is_collapsed(history: list[EpochResult], mean_image_loss: float) -> bool:
-    """Whether the model ended no better than the mean training image would be."""
+    """Whether the last validation loss is no lower than that of always answering the mean training image."""
     return bool(history) and history[-1].val_loss >= mean_image_loss
 
 
-def is_unconverged(history: list[EpochResult], threshold: float = 0.01) -> bool:
-    """Whether the validation loss still fell by over ``threshold`` an epoch, on average over the last three.
+def is_unconverged(history: list[EpochResult]) -> bool:
+    """Whether the validation loss still fell by over 1 % an epoch, on average over the last three epochs.
 
-    A training of one epoch has not shown that it converged, so it has not.
+    A training of one epoch counts as unconverged.
     """
     span = min(3, len(history) - 1)
     if span < 1:
         return True
     fall: float = 1 - (history[-1].val_loss / history[-1 - span].val_loss) ** (1 / span)
-    return fall > threshold
+    return fall > 0.01
 
 
 def _to_device(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
-    # Arrays from Ray's object store are read-only, which torch warns about: nothing here writes to them.
+    # Torch warns about read-only arrays, such as those from Ray's object store.
     return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)

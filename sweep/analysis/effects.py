@@ -206,12 +206,6 @@ class Profile:
         return min(self.points, key=lambda point: point.result.mean or 0.0).depth
 
     @property
-    def pays_to(self) -> int | None:
-        """The deeper end of the last step that is shown to lower the loss; None where none is."""
-        paying = [step.deeper for step in self.steps if step.loss and step.loss.verdict is Verdict.SUPPORTED]
-        return paying[-1] if paying else None
-
-    @property
     def overfits_from(self) -> int | None:
         """The shallowest depth that is shown to overfit; None where none is."""
         return next((point.depth for point in self.points if point.overfits), None)

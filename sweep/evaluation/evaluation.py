@@ -1,22 +1,21 @@
-"""What the report needs beyond test losses: baselines, a reader of digits, image quality, robustness.
+"""The evaluation of a sweep: computes its references and the quality of its cells after training.
 
-Computed after training from weights and dataset, for old sweeps as for new ones; records and test results are never
-touched. Only what is missing, damaged or stale is made. `sweep.records.quality` says what is in the files.
+It needs weights and dataset alone, so that old sweeps can be evaluated too, and changes no record or test result. Only
+what is missing, damaged or stale is computed. `sweep.records.quality` describes the results.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dae import baselines
 from dae.baselines import Denoiser
-from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.testset import psnr_db
 from sweep.evaluation import tasks
@@ -28,13 +27,13 @@ from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged
 
 PART_IMAGES = 1000
-"""Of the test images, for one task of a filter that takes a millisecond or more an image."""
+"""Test images of one task of a filter that takes a millisecond or more for an image."""
 
 TELL_EVERY_S = 10
-"""How often to say how far it has come."""
+"""How often to report the progress."""
 
 Tell = Callable[[str], None]
-T = TypeVar("T")
+Result = TypeVar("Result")
 
 
 def evaluate(
@@ -47,23 +46,23 @@ def evaluate(
     device: str = "cpu",
     executor: Executor | None = None,
 ) -> None:
-    """Make what is missing of a sweep's references and of its completed cells' quality.
+    """Compute and write what is missing of a sweep's references and of the quality of its completed cells.
+
+    Failures are reported to ``warn``, not raised.
 
     Args:
-        sweep: as it was gathered; its lock is held.
-        dataset: loaded as its settings say.
-        workers: processes to use, of one thread each.
-        warn: told of what could not be computed; that never raises.
-        tell: told what begins and how long it took.
-        device: where the reader is trained; the rest is for CPUs.
-        executor: computes instead of processes of its own.
+        sweep: as `sweep.records.sweep.gather` read it; its lock is held.
+        dataset: loaded with the sweep's settings.
+        workers: number of processes, of one thread each.
+        warn: called with what could not be computed and why.
+        tell: called with the progress.
+        device: where the reader is trained; the rest is computed on CPUs.
+        executor: computes in place of new processes.
     """
     start = time.monotonic()
     references = _usable_references(sweep, warn)
-    wanted = _conditions(sweep)
-    missing = {noise: _missing(references, noise, latents) for noise, latents in wanted.items()}
-    missing = {noise: todo for noise, todo in missing.items() if todo.any}
-    cells = _stale_cells(sweep, references, warn)
+    missing = _missing_baselines(sweep, references)
+    cells = _unevaluated_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
         return
     parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
@@ -72,29 +71,20 @@ def evaluate(
     try:
         with ready as pool:
             _Evaluation(sweep, pool, len(dataset.test), references, warn, tell).run(missing, cells, device)
-    except Exception as error:  # whatever it is, the report comes without
+    except Exception as error:  # of any kind: the report is made without the rest
         warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
         return
     tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
 
 
-# ---- what is to be done
+# ---- what is missing
 
 
-class _Todo(NamedTuple):
-    """Baselines of one condition that are not there: all filters, or none; linear ones of these latent elements."""
+class _Missing(NamedTuple):
+    """Baselines of one condition to compute: the filters or not, and linear ones with these numbers of elements."""
 
     filters: bool
     latents: tuple[int, ...]
-
-    @property
-    def any(self) -> bool:
-        return self.filters or bool(self.latents)
-
-    @property
-    def parts(self) -> "list[_Todo]":
-        """The same in pieces that take about as long."""
-        return [part for part in (_Todo(self.filters, ()), _Todo(False, self.latents)) if part.any]
 
 
 def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
@@ -109,23 +99,24 @@ def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
     return references if dict(references.settings) == SETTINGS else None
 
 
-def _conditions(sweep: Sweep) -> dict[Noise, set[int]]:
-    """The noise that completed cells were trained and tested under, and their numbers of latent elements."""
-    found: dict[Noise, set[int]] = {}
+def _missing_baselines(sweep: Sweep, references: References | None) -> dict[Noise, _Missing]:
+    """What is missing under every noise of the completed cells; nothing of conditions that are complete."""
+    latents: dict[Noise, set[int]] = {}
     for record in sweep.completed:
         settings = sweep.manifest.settings.at(record.cell)
         elements = settings.latent_channels * record.latent**2
-        found.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
-    return found
+        latents.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
+    missing = {}
+    for noise, wanted in latents.items():
+        condition = None if references is None else references.condition(*noise)
+        known = set() if condition is None else {baseline.latent for baseline in condition.baselines}
+        if condition is None or wanted - known:
+            missing[noise] = _Missing(condition is None, tuple(sorted(wanted - known, reverse=True)))
+    return missing
 
 
-def _missing(references: References | None, noise: Noise, latents: set[int]) -> _Todo:
-    condition = None if references is None else references.condition(*noise)
-    known = set() if condition is None else {each.latent for each in condition.baselines}
-    return _Todo(condition is None, tuple(sorted(latents - known, reverse=True)))
-
-
-def _stale_cells(sweep: Sweep, references: References | None, warn: Tell) -> list[Record]:
+def _unevaluated_cells(sweep: Sweep, references: References | None, warn: Tell) -> list[Record]:
+    """Completed cells without a quality that this reader took part in."""
     qualities = load_quality(sweep)
     for reason in qualities.damaged.values():
         warn(f"{reason}: it is computed anew")
@@ -134,17 +125,17 @@ def _stale_cells(sweep: Sweep, references: References | None, warn: Tell) -> lis
     return [record for record in sweep.completed if record.key not in fresh]
 
 
-# ---- doing it
+# ---- computing and writing it
 
 
-class _Tried(NamedTuple):
-    """A baseline, and what is measured of the test images part by part."""
+class _PendingBaseline(NamedTuple):
+    """A baseline whose results on the test images are being computed in parts."""
 
     denoiser: Denoiser
     parts: list[Future[Denoised]]
 
     def result(self, labels: npt.NDArray[np.uint8]) -> Baseline:
-        """All parts together, once they are there."""
+        """The baseline, once all parts are computed."""
         loss, similarity, read = map(np.concatenate, zip(*(part.result() for part in self.parts), strict=True))
         test_loss = float(loss.mean(dtype=np.float64))
         return Baseline(
@@ -160,8 +151,15 @@ class _Tried(NamedTuple):
         )
 
 
+class _PendingCondition(NamedTuple):
+    """The baselines of a condition, and the digits read in its noisy test images, while they are being computed."""
+
+    baselines: list[_PendingBaseline]
+    read_noisy: Future[npt.NDArray[np.uint8]]
+
+
 class _Evaluation:
-    """One evaluation on its way; writes each result as soon as it is there."""
+    """A running evaluation; writes every result as soon as it is computed."""
 
     def __init__(
         self, sweep: Sweep, pool: Executor, images: int, references: References | None, warn: Tell, tell: Tell
@@ -169,89 +167,107 @@ class _Evaluation:
         self._sweep, self._store, self._pool, self._warn, self._tell = sweep, sweep.store, pool, warn, tell
         self._images, self._references = images, references
 
-    def run(self, missing: dict[Noise, _Todo], cells: list[Record], device: str) -> None:
-        """Reader and fits side by side; then all that the reader is needed for."""
+    def run(self, missing: dict[Noise, _Missing], cells: list[Record], device: str) -> None:
+        """Train the reader and fit baselines side by side; then compute all that needs the reader."""
         training = self._pool.submit(tasks.train_reader, device) if self._references is None else None
-        fits = {noise: self._submit_fits(noise, todo) for noise, todo in missing.items()}
+        fits = {noise: self._submit_fits(noise, wanted) for noise, wanted in missing.items()}
         if training is not None:
-            reader, self._references = training.result()
-            self._store.write(READER, reader)
-            self._write_references()
-            self._tell(f"a reader that reads {self._references.reader.accuracy_clean:.1%} of the clean test digits")
+            self._write_reader(*training.result())
         reader = self._store.read(READER)
+        # The longest tasks come first, so that no core works on one alone at the end; but cells do not wait for fits.
+        fitted = [noise for noise in fits if all(fit.done() for fit in fits[noise])]
+        unfitted = [noise for noise in fits if noise not in fitted]
+        conditions = {noise: self._submit_condition(noise, fits[noise], reader) for noise in fitted}
+        qualities = self._submit_cells(cells, reader)
+        conditions |= {noise: self._submit_condition(noise, fits[noise], reader) for noise in unfitted}
+        self._write_qualities(qualities)
+        for noise, condition in conditions.items():
+            if condition is not None:
+                self._write_condition(noise, condition)
 
-        def submit(noises: list[Noise]) -> "dict[Noise, Any]":
-            return {noise: self._submit_baselines(noise, fits[noise], reader) for noise in noises}
+    # ---- tasks
 
-        # What takes longest first, so that no core is left alone with it; but nothing waits for a fit.
-        fitted = [noise for noise, parts in fits.items() if all(fit.done() for fit in parts)]
-        tried = submit(fitted)
-        written = [self._pool.submit(tasks.evaluate_cell, *task, reader) for task in self._cell_tasks(cells)]
-        tried |= submit([noise for noise in fits if noise not in fitted])
-        last = time.monotonic()
-        for done, cell in enumerate(as_completed(written), start=1):
-            if (file := self._or_warning(cell.result, "a cell")) is not None:
-                self._store.write(*file)
-            if time.monotonic() - last > TELL_EVERY_S:
-                last = time.monotonic()
-                self._tell(f"{done} of {len(written)} cells evaluated")
-        for noise, parts in tried.items():
-            if parts is not None:
-                self._keep_condition(noise, *parts)
+    def _submit_fits(self, noise: Noise, missing: _Missing) -> list[Future[list[Denoiser]]]:
+        """Filters and linear maps in two tasks, which take about as long."""
+        parts = [(True, ())] * missing.filters + [(False, missing.latents)] * bool(missing.latents)
+        return [self._pool.submit(tasks.fit, noise, *part) for part in parts]
 
-    def _cell_tasks(self, cells: list[Record]) -> Iterator[tuple[str, ModelConfig, TrainConfig, bytes]]:
-        settings = self._sweep.manifest.settings
-        records = {record.cell: record for record in cells}
-        for record in map(records.__getitem__, longest_first(records, settings)):
-            try:
-                weights = read_verified(self._store, CellFiles(record.key).weights, record.digests)
-            except Damaged as error:
-                self._warn(f"{record.key} is not evaluated: {error}")
-                continue
-            yield record.key, settings.model(record.cell), settings.training(record.cell), weights
-
-    def _submit_fits(self, noise: Noise, todo: _Todo) -> list[Future[list[Denoiser]]]:
-        return [self._pool.submit(tasks.fit, noise, part.filters, part.latents) for part in todo.parts]
-
-    def _submit_baselines(
+    def _submit_condition(
         self, noise: Noise, fits: list[Future[list[Denoiser]]], reader: bytes
-    ) -> tuple[Future[npt.NDArray[np.uint8]], list[_Tried]] | None:
+    ) -> _PendingCondition | None:
         try:
             denoisers = [denoiser for fit in fits for denoiser in fit.result()]
         except Exception as error:  # of any library; the other conditions go on
             self._warn(f"no baselines for {noise.kind} noise {noise.alpha}: {type(error).__name__}: {error}")
             return None
-        tried = {each.name: self._submit_baseline(each, noise, reader) for each in sorted(denoisers, key=_is_quick)}
-        reading = self._pool.submit(tasks.read_noisy, noise, reader)
-        return reading, [tried[each.name] for each in denoisers]
+        slow_first = sorted(denoisers, key=_is_quick)
+        pending = {denoiser.name: self._submit_baseline(denoiser, noise, reader) for denoiser in slow_first}
+        read_noisy = self._pool.submit(tasks.read_noisy, noise, reader)
+        return _PendingCondition([pending[denoiser.name] for denoiser in denoisers], read_noisy)
 
-    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, reader: bytes) -> _Tried:
-        step = self._images if _is_quick(denoiser) else PART_IMAGES  # that no core is left alone with a slow one
+    def _submit_baseline(self, denoiser: Denoiser, noise: Noise, reader: bytes) -> _PendingBaseline:
+        step = self._images if _is_quick(denoiser) else PART_IMAGES  # so that all cores work on a slow one
         parts = [slice(start, start + step) for start in range(0, self._images, step)]
-        return _Tried(denoiser, [self._pool.submit(tasks.denoise, denoiser, noise, reader, part) for part in parts])
+        return _PendingBaseline(
+            denoiser, [self._pool.submit(tasks.denoise, denoiser, noise, reader, part) for part in parts]
+        )
 
-    def _keep_condition(self, noise: Noise, reading: Future[npt.NDArray[np.uint8]], tried: list[_Tried]) -> None:
+    def _submit_cells(self, cells: list[Record], reader: bytes) -> list[Future[tuple[str, bytes]]]:
+        settings = self._sweep.manifest.settings
+        records = {record.cell: record for record in cells}
+        futures = []
+        for cell in longest_first(records, settings):
+            try:
+                weights = read_verified(self._store, CellFiles(cell.key).weights, records[cell].digests)
+            except Damaged as error:
+                self._warn(f"{cell.key} is not evaluated: {error}")
+                continue
+            task = (cell.key, settings.model(cell), settings.training(cell), weights, reader)
+            futures.append(self._pool.submit(tasks.evaluate_cell, *task))
+        return futures
+
+    # ---- results
+
+    def _write_reader(self, weights: bytes, references: References) -> None:
+        self._references = references
+        self._store.write(READER, weights)
+        self._write_references()
+        self._tell(f"a reader that reads {references.reader.accuracy_clean:.1%} of the clean test digits")
+
+    def _write_qualities(self, qualities: list[Future[tuple[str, bytes]]]) -> None:
+        last = time.monotonic()
+        for done, quality in enumerate(as_completed(qualities), start=1):
+            if (file := self._result_or_warning(quality.result, "a cell")) is not None:
+                self._store.write(*file)
+            if time.monotonic() - last > TELL_EVERY_S:
+                last = time.monotonic()
+                self._tell(f"{done} of {len(qualities)} cells evaluated")
+
+    def _write_condition(self, noise: Noise, pending: _PendingCondition) -> None:
+        """Add the condition to the references, if all of it could be computed, and write them."""
         assert self._references is not None
         labels, known = self._references.labels, self._references.condition(*noise)
-        results = [self._or_warning(partial(each.result, labels), "a baseline") for each in tried]
-        found = [each for each in results if each is not None]
-        read = self._or_warning(reading.result, "the noisy test set")
-        if read is None or len(found) < len(tried):
-            return  # half a condition would pass for a whole one
+        results = [
+            self._result_or_warning(partial(baseline.result, labels), "a baseline") for baseline in pending.baselines
+        ]
+        computed = [baseline for baseline in results if baseline is not None]
+        read = self._result_or_warning(pending.read_noisy.result, "the noisy test set")
+        if read is None or len(computed) < len(results):
+            return  # a condition in the references counts as complete
         condition = Condition(
             noise=noise.kind,
             alpha=noise.alpha,
             accuracy_noisy=float((read == labels).mean()),
-            baselines=tuple(sorted((*(known.baselines if known else ()), *found), key=_place)),
+            baselines=tuple(sorted((*(known.baselines if known else ()), *computed), key=_table_order)),
             read_noisy=read,
         )
-        others = [each for each in self._references.conditions if each is not known]
+        others = [other for other in self._references.conditions if other is not known]
         self._references = replace(self._references, conditions=(*others, condition))
         self._write_references()
 
-    def _or_warning(self, compute: Callable[[], T], what: str) -> T | None:
+    def _result_or_warning(self, result: Callable[[], Result], what: str) -> Result | None:
         try:
-            return compute()
+            return result()
         except Exception as error:  # of any library; the others go on
             self._warn(f"{what} could not be evaluated: {type(error).__name__}: {error}")
             return None
@@ -266,6 +282,6 @@ def _is_quick(denoiser: Denoiser) -> bool:
     return not denoiser.name.startswith(tuple(baselines.MODERN))
 
 
-def _place(baseline: Baseline) -> tuple[bool, bool, int]:
-    """The order of tables: filters as they came, PCA and regression by falling rank."""
+def _table_order(baseline: Baseline) -> tuple[bool, bool, int]:
+    """Filters in the order of their computation, then PCA and regression by falling rank."""
     return baseline.family == "linear", baseline.name.startswith("reduced"), -(baseline.latent or 0)

@@ -1,4 +1,4 @@
-"""The processes of an evaluation, and what their tasks compute. They have the dataset; the sweep they never touch."""
+"""The tasks of an evaluation, and the processes that compute them. They have the dataset and do not use the sweep."""
 
 import multiprocessing
 import pickle
@@ -18,14 +18,14 @@ from dae.baselines import Denoiser
 from dae.config import ModelConfig, TrainConfig
 from dae.data import Dataset
 from dae.similarity import SSIM, ssim
-from dae.testset import TestSet
+from dae.testset import TestSet, image_losses
 from sweep.records.quality import Quality, ReaderSummary, References
 from sweep.records.record import CellFiles
 from sweep.storage.sealing import digest
 from sweep.trials.processes import belong_to_driver
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-"""Of the noise that models are tested under beside their own."""
+"""Strengths of the noise under which the robustness of models is tested, beside the one of their training."""
 
 SETTINGS: dict[str, Any] = {
     "ssim": SSIM,
@@ -33,18 +33,19 @@ SETTINGS: dict[str, Any] = {
     "slow_tuning_images": baselines.SLOW_TUNING_IMAGES,
     "fitting_images": baselines.FITTING_IMAGES,
 }
-"""What baselines depend on beside the data: with others the references are made anew. A reader stays what it was."""
+"""What the results of baselines depend on beside the data: references with other settings are computed again.
+The reader does not depend on them."""
 
 
 class Noise(NamedTuple):
-    """Kind and strength."""
+    """Kind and strength of noise, as in `dae.noise`."""
 
     kind: str
     alpha: float
 
 
 class Denoised(NamedTuple):
-    """What is measured of denoised test images, each an array of one number an image: loss, similarity, digit read."""
+    """Loss and SSIM of denoised test images and the digits read in them, all of shape (n,)."""
 
     loss: npt.NDArray[np.float32]
     ssim: npt.NDArray[np.float32]
@@ -53,9 +54,9 @@ class Denoised(NamedTuple):
 
 @contextmanager
 def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
-    """So many processes of one thread each, which have the dataset; they end with this one."""
-    # Spawned: threads of Ray and W&B would not survive a fork. The dataset goes by a file: more than a pipe holds, sent
-    # to a process that dies as it starts, would be sent without end.
+    """Processes of one thread that have the dataset; they end with the context or this process."""
+    # Spawned, since a fork does not copy the threads of Ray and W&B. The dataset goes through a file, since it is more
+    # than a pipe holds, and writing it to a process that dies at its start would block forever.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
         file = Path(folder) / "dataset"
@@ -65,7 +66,7 @@ def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
             yield pool
         except BaseException:
             for process in multiprocessing.active_children():
-                process.terminate()  # nothing of theirs is on disk
+                process.terminate()  # they write no files
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -73,18 +74,18 @@ def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
 
 @contextmanager
 def prepared(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
-    """An executor whose tasks are done in this process, once it has the dataset."""
+    """An executor that runs tasks in this process, which is given the dataset."""
     _prepare(dataset)
     yield executor
 
 
 _dataset: list[Dataset] = []
-"""That of this process."""
+"""The one dataset of this process."""
 
 
 def _prepare_process(dataset: Path) -> None:
     belong_to_driver()
-    import scipy.linalg  # noqa: F401  (its BLAS has to be there to be limited)
+    import scipy.linalg  # noqa: F401  (limits apply only to a BLAS that is loaded)
     from threadpoolctl import threadpool_limits
 
     from dae.engine import settle_process
@@ -107,7 +108,7 @@ def _images() -> Any:
 
 
 def train_reader(device: str) -> tuple[bytes, References]:
-    """The reader's weights, and references that hold nothing but the reader."""
+    """The content of the reader's file, and references without any condition."""
     import safetensors.torch
 
     from dae import reader as readers
@@ -115,7 +116,7 @@ def train_reader(device: str) -> tuple[bytes, References]:
     dataset = _dataset[0]
     try:
         reader, result = readers.train(dataset, device=device)
-    except RuntimeError:  # a GPU that others have filled
+    except RuntimeError:  # the GPU's memory is full
         reader, result = readers.train(dataset)
     reader = reader.cpu()
     weights = {name: value.contiguous() for name, value in reader.state_dict().items()}
@@ -150,22 +151,22 @@ def _read(images: npt.NDArray[np.float32], weights: bytes) -> npt.NDArray[np.uin
 
 
 def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
-    """The baselines of one condition: the filters, tuned, and linear maps through these numbers of latent elements."""
+    """Denoisers fitted for one condition: the filters, and linear maps through these numbers of latent elements."""
     dataset = _dataset[0]
-    found = baselines.filters(dataset, *noise) if filters else []
-    return found + (baselines.linear(dataset, *noise, latents) if latents else [])
+    denoisers = baselines.filters(dataset, *noise) if filters else []
+    return denoisers + (baselines.linear(dataset, *noise, latents) if latents else [])
 
 
 def read_noisy(noise: Noise, reader: bytes) -> npt.NDArray[np.uint8]:
-    """The digits that the reader reads in the noisy test images."""
+    """The digits that the reader reads in the noisy test images, shape (n,)."""
     return _read(_test_set(noise).noisy, reader)
 
 
 def denoise(denoiser: Denoiser, noise: Noise, reader: bytes, part: slice) -> Denoised:
-    """A baseline on a part of the test images."""
+    """The results of a baseline on a part of the test images."""
     test_set = _test_set(noise)
     denoised, clean = denoiser(test_set.noisy[part]), test_set.clean[part]
-    return Denoised(_losses(denoised, clean), ssim(denoised, clean), _read(denoised, reader))
+    return Denoised(image_losses(denoised, clean), ssim(denoised, clean), _read(denoised, reader))
 
 
 def _test_set(noise: Noise) -> TestSet:
@@ -173,16 +174,18 @@ def _test_set(noise: Noise) -> TestSet:
     return test_set
 
 
-def _losses(denoised: npt.NDArray[np.float32], clean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Squared error per pixel of each image, as trials compute it."""
-    losses: npt.NDArray[np.float32] = np.square(denoised - clean).mean(axis=(1, 2))
-    return losses
-
-
 def evaluate_cell(
     key: str, model: ModelConfig, training: TrainConfig, weights: bytes, reader: bytes
 ) -> tuple[str, bytes]:
-    """A cell's quality file, by name."""
+    """Path and content of the quality file of a cell.
+
+    Args:
+        key: of the cell.
+        model: its architecture.
+        training: its settings.
+        weights: content of the file of its weights.
+        reader: content of the reader's file.
+    """
     import safetensors.torch
     import torch
 
@@ -195,18 +198,18 @@ def evaluate_cell(
     runner = engine.build(network, training, _images().train, dataset.low, dataset.high)
 
     def denoised_by_cell(noisy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        answer: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
-        return answer
+        images: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
+        return images
 
     denoised = denoised_by_cell(test_set.noisy)
-    losses = {training.alpha: _losses(denoised, test_set.clean)}
+    losses = {training.alpha: image_losses(denoised, test_set.clean)}
     order = np.argsort(losses[training.alpha], kind="stable")
     shown = order[[0, len(order) // 2, -1]]
     strengths = sorted({*STRENGTHS, training.alpha})
     for strength in strengths:
         if strength not in losses:
-            under = _test_set(Noise(training.noise, strength))
-            losses[strength] = _losses(denoised_by_cell(under.noisy), under.clean)
+            other = _test_set(Noise(training.noise, strength))
+            losses[strength] = image_losses(denoised_by_cell(other.noisy), other.clean)
     quality = Quality(
         weights=digest(weights),
         reader=digest(reader),

@@ -1,6 +1,5 @@
-"""Does a sweep folder say the truth? Test losses are computed anew, and all files are checked."""
+"""Checks a sweep folder: test losses are computed again, and all files are checked."""
 
-import io
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -14,11 +13,11 @@ from dae import engine
 from dae.architecture import mac_count, parameter_count
 from dae.data import Dataset
 from dae.model import DenoisingAutoencoder
-from dae.testset import TestSet, psnr_db
+from dae.testset import TestSet, image_losses, psnr_db
 from dae.training import EpochResult, Images, is_collapsed, is_unconverged
 from sweep.records.facets import facets
 from sweep.records.grid import Cell
-from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
+from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references, unpack
 from sweep.records.record import CellFiles, Record, Status, read_verified
 from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Sweep
 from sweep.storage.sealing import Damaged
@@ -26,7 +25,7 @@ from sweep.storage.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER
 
 TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
-(TF32). What this very CPU type and torch made has to be bit-equal."""
+(TF32). The losses of the same CPU type and torch have to be equal to the bit."""
 
 KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, READER}
 KNOWN_FOLDERS = {"cells", "report", "wandb", LEASE_FOLDER, MARKER_FOLDER}
@@ -34,38 +33,38 @@ KNOWN_FOLDERS = {"cells", "report", "wandb", LEASE_FOLDER, MARKER_FOLDER}
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
-    """Where a sweep folder is not what it says, and how."""
+    """A contradiction in a sweep folder: the key of the cell or the file, and what is wrong with it."""
 
     where: str
     what: str
 
 
 def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lambda _line: None) -> list[Disagreement]:
-    """Everything in a sweep folder that disagrees with the rest of it or with the dataset.
+    """Everything in a sweep folder that contradicts the rest of it or the dataset.
 
     Args:
-        sweep: the folder, as it was gathered.
-        dataset: loaded as the sweep's settings say.
-        tell: hears the key of each cell before its loss is computed.
+        sweep: as `gather` read it.
+        dataset: loaded with the sweep's settings.
+        tell: called with the key of a cell before its loss is computed.
     """
     settings = sweep.manifest.settings
     images = Images(dataset, settings.alpha, "cpu", settings.noise)
-    found = list(_check_dataset(sweep, images))
-    # As trials set it: the bits of a loss depend on both.
+    disagreements = list(_check_dataset(sweep, images))
+    # As in trials: the bits of a loss depend on both.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
         for cell in sweep.manifest.grid.cells:
-            own = settings.at(cell)
-            under_its_noise = images.under(own.alpha, own.noise)
-            found += [Disagreement(cell.key, what) for what in _check_cell(sweep, cell, under_its_noise, tell)]
+            at_cell = settings.at(cell)
+            under_its_noise = images.under(at_cell.alpha, at_cell.noise)
+            disagreements += [Disagreement(cell.key, what) for what in _check_cell(sweep, cell, under_its_noise, tell)]
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
-    found += list(_check_evaluation(sweep))
-    found += [Disagreement(name, "is no file of this sweep") for name in orphans(sweep)]
-    return found
+    disagreements += _check_evaluation(sweep)
+    disagreements += [Disagreement(name, "is no file of this sweep") for name in _orphans(sweep)]
+    return disagreements
 
 
 def _check_evaluation(sweep: Sweep) -> Iterator[Disagreement]:
@@ -86,21 +85,21 @@ def _check_dataset(sweep: Sweep, images: Images) -> Iterator[Disagreement]:
         yield Disagreement(MANIFEST, what)
     checked = set()
     for _, facet in facets(sweep):
-        own = facet.manifest
-        if own.samples not in checked:
-            checked.add(own.samples)
-            yield from _check_noise(facet, images.under(own.settings.alpha, own.settings.noise).test_set)
+        samples, settings = facet.manifest.samples, facet.manifest.settings
+        if samples not in checked:  # facets may have the same noise
+            checked.add(samples)
+            yield from _check_noise(facet, images.under(settings.alpha, settings.noise).test_set)
 
 
 def _check_noise(sweep: Sweep, test_set: TestSet) -> Iterator[Disagreement]:
-    """What is said of the test images under one noise: losses without a model, and the sample digits."""
+    """Check the baselines and the sample digits of the manifest under one noise."""
     manifest, name = sweep.manifest, sweep.manifest.samples
     for baseline, loss in test_set.baselines().items():
         recorded = manifest.baselines.get(baseline)
         if recorded is None or not math.isclose(recorded, loss, rel_tol=1e-6):
             yield Disagreement(MANIFEST, f"baseline {baseline} is {recorded}, computed anew {loss:.6f}")
     try:
-        samples = _arrays(read_verified(sweep.store, name, manifest.digests))
+        samples = unpack(read_verified(sweep.store, name, manifest.digests))
     except Damaged as error:
         yield Disagreement(name, str(error))
         return
@@ -127,7 +126,7 @@ def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], 
 
 
 def _check_record(sweep: Sweep, record: Record, images: Images) -> Iterator[str]:
-    """What can be said of a record without its weights."""
+    """Check what a record says, without its weights."""
     settings = sweep.manifest.settings
     model = settings.model(record.cell)
     if record.dataset.get("fingerprint") != images.dataset.fingerprint:
@@ -156,11 +155,11 @@ def _check_record(sweep: Sweep, record: Record, images: Images) -> Iterator[str]
 
 
 def _check_loss(sweep: Sweep, record: Record, images: Images) -> Iterator[str]:
-    """The test loss by three ways: recomputed, from the cell's own array, and as its record gives it."""
+    """Compare the test loss of the weights with that of the cell's array and that of its record."""
     files = CellFiles(record.key)
-    stored = _arrays(read_verified(sweep.store, files.test, record.digests)).get("loss")
+    stored = unpack(read_verified(sweep.store, files.test, record.digests)).get("loss")
     weights = read_verified(sweep.store, files.weights, record.digests)
-    losses = test_losses(weights, record, sweep, images)
+    losses = _test_losses(weights, record, sweep, images)
     loss = float(losses.mean(dtype=np.float64))
     tolerance = _tolerance(record)
     if record.test_loss is None or not math.isclose(loss, record.test_loss, rel_tol=tolerance):
@@ -175,27 +174,23 @@ def _check_loss(sweep: Sweep, record: Record, images: Images) -> Iterator[str]:
             yield f"says a PSNR of {record.test_psnr_db} dB, its test loss gives {due}"
 
 
-def test_losses(weights: bytes, record: Record, sweep: Sweep, images: Images) -> np.ndarray:
-    """Squared error per pixel of each test image.
+def _test_losses(weights: bytes, record: Record, sweep: Sweep, images: Images) -> np.ndarray:
+    """Squared error per pixel of every test image, shape (n,).
 
     Raises:
-        Damaged: the weights are not of this cell's architecture.
+        Damaged: the weights are not those of the cell's architecture.
     """
     settings = sweep.manifest.settings
     model = DenoisingAutoencoder(settings.model(record.cell))
     try:
         model.load_state_dict(safetensors.torch.load(weights))
-    except Exception as error:  # safetensors has an exception of its own, torch a RuntimeError of many lines
+    except Exception as error:  # safetensors has its own exception class, torch a RuntimeError of many lines
         raise Damaged(f"its weights do not fit {record.architecture}: {str(error).splitlines()[0]}") from error
     test_set, dataset = images.test_set, images.dataset
-    # The engine that trained it: other ways of computing a convolution round otherwise.
+    # By the engine that trained it: other implementations of a convolution round differently.
     runner = engine.build(model, settings.training(record.cell), images.train, dataset.low, dataset.high)
     denoised = runner.denoise(torch.from_numpy(test_set.noisy).unsqueeze(1)).squeeze(1).numpy()
-    losses: np.ndarray = np.square(denoised - test_set.clean).mean(axis=(1, 2))
-    return losses
-
-
-test_losses.__test__ = False  # type: ignore[attr-defined]  # not a test case, whatever pytest makes of the name
+    return image_losses(denoised, test_set.clean)
 
 
 def _tolerance(record: Record) -> float:
@@ -207,24 +202,16 @@ def _tolerance(record: Record) -> float:
     return TOLERANCE
 
 
-def _arrays(data: bytes) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return dict(archive)
-    except Exception as error:  # zip, npy and type errors of many kinds: it is not what was written
-        raise Damaged(f"it does not hold arrays: {error}") from error
-
-
-def orphans(sweep: Sweep) -> list[str]:
-    """Files and folders below the sweep folder that it does not declare, by their path in it."""
+def _orphans(sweep: Sweep) -> list[str]:
+    """Paths of the files and folders below the sweep folder that do not belong to the sweep."""
     known = {Path(name) for name in (*KNOWN_FILES, *sweep.manifest.digests)}
     known |= {Path(name) for cell in sweep.manifest.grid.cells for name in vars(CellFiles(cell.key)).values()}
     folders = {path.parent for path in known} | {Path(name) for name in KNOWN_FOLDERS}
-    found = []
-    for each in sweep.store.names():
-        name = Path(each)
-        if name.parts[0] in KNOWN_FOLDERS - {"cells"} and not name.name.endswith(".partial"):
+    orphans = []
+    for name in sweep.store.names():
+        path = Path(name)
+        if path.parts[0] in KNOWN_FOLDERS - {"cells"} and not path.name.endswith(".partial"):
             continue
-        if name not in (folders if each.endswith("/") else known) and name.parent in folders:
-            found.append(str(name))
-    return found
+        if path not in (folders if name.endswith("/") else known) and path.parent in folders:
+            orphans.append(str(path))
+    return orphans

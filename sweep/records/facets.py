@@ -1,4 +1,4 @@
-"""A sweep with axes in parts, each of them a sweep without."""
+"""Facets: the parts of a sweep with axes within which only architecture and seed vary."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,28 +9,29 @@ from sweep.records.sweep import SAMPLES, Sweep
 
 
 def facets(sweep: Sweep) -> list[tuple[Axes, Sweep]]:
-    """The sweep in parts within which only architecture and seed vary, one for each point on its axes.
+    """The facets of a sweep with their axis values, one for each point on its axes.
 
-    A part is a sweep of its own, with the cells of that point and the settings at it, so that whatever is said of a
-    sweep without axes can be said of each. The sweep's own settings, ``()``, come first where they have cells. Width
-    means nothing at depth 1: such a cell belongs to every width. An arm of equal parameters is one part, the last,
-    ``MATCHED`` among its axes; its cells differ in width, the settings have the reference's.
+    A facet is a `Sweep` with the cells of that point and the settings there, so that the analysis of a sweep without
+    axes works for it. The point ``()``, the sweep's own settings, comes first if it has cells. Width has no effect at
+    depth 1, so such a cell is in the facets of all widths. The arms of equal parameters come last, one facet an arm
+    with ``MATCHED`` among its axes; its cells differ in width, and its settings have the width of the reference.
     """
     grid, settings = sweep.manifest.grid, sweep.manifest.settings
     arms = find_arms(grid, settings)
     matched = {cell for cells in arms.values() for cell in cells}
-    found = []
+    parts = []
     for point in grid.points:
-        own = [cell for cell in grid.cells if cell.axes == point]
-        if without_width(point) == point or not matched.issuperset(own):
-            places = {settings.plain(replace(cell, axes=point)) for cell in grid.cells}
-            found.append((point, _part(sweep, [cell for cell in grid.cells if cell in places], settings.at(own[0]))))
-    for point, cells in arms.items():
-        found.append(((*point, *MATCHED), _part(sweep, cells, settings.at(replace(cells[0], axes=point)))))
-    return found
+        at_point = [cell for cell in grid.cells if cell.axes == point]
+        if without_width(point) == point or not matched.issuperset(at_point):
+            members = {settings.plain(replace(cell, axes=point)) for cell in grid.cells}
+            cells = [cell for cell in grid.cells if cell in members]
+            parts.append((point, _facet(sweep, cells, settings.at(at_point[0]))))
+    for point, arm in arms.items():
+        parts.append(((*point, *MATCHED), _facet(sweep, arm, settings.at(replace(arm[0], axes=point)))))
+    return parts
 
 
-def _part(sweep: Sweep, cells: Iterable[Cell], settings: Settings) -> Sweep:
+def _facet(sweep: Sweep, cells: Iterable[Cell], settings: Settings) -> Sweep:
     grid = Grid.of(cells)
     manifest = replace(sweep.manifest, grid=grid, settings=settings, conditions={})
     if manifest.samples != SAMPLES:

@@ -1,4 +1,4 @@
-"""Which cells a sweep has and what they share. No torch, no Ray."""
+"""The cells of a sweep, their axes and the settings they share. No torch, no Ray."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,8 +36,7 @@ AXES: Mapping[str, tuple[Callable[[str], Value], str]] = {
     "noise": (_noise, f"one of {', '.join(NOISES)}"),
     "width": (int, "a whole number"),
 }
-"""The settings that can vary within a sweep: how a value is read, and what it has to be."""
-
+"""The settings that can vary within a sweep: how a value is parsed, and what it has to be."""
 
 _EXAMPLES = {
     "alpha": "0.25,0.5,0.75",
@@ -49,17 +48,17 @@ _EXAMPLES = {
 
 
 def axis_value(name: str, text: str) -> Value:
-    """The value that ``text`` stands for.
+    """The value of an axis that ``text`` gives.
 
     Raises:
         UserError: there is no such axis, or the value is not of its type.
     """
     _check_axis(name)
-    read, what = AXES[name]
+    parse, description = AXES[name]
     try:
-        return read(text)
+        return parse(text)
     except ValueError:
-        raise UserError(f"{text!r} is no value of the axis {name}: it must be {what}.") from None
+        raise UserError(f"{text!r} is no value of the axis {name}: it must be {description}.") from None
 
 
 def _check_axis(name: str) -> None:
@@ -68,15 +67,15 @@ def _check_axis(name: str) -> None:
 
 
 def value_text(value: Value) -> str:
-    """The value in file names and tables; of a number the shortest text that gives it back."""
+    """The value in file names and tables; for a number the shortest text that parses to it."""
     if isinstance(value, float):
-        mantissa, e, exponent = repr(value).partition("e")
-        return mantissa.removesuffix(".0") + (f"e{int(exponent)}" if e else "")
+        mantissa, is_scientific, exponent = repr(value).partition("e")
+        return mantissa.removesuffix(".0") + (f"e{int(exponent)}" if is_scientific else "")
     return str(value)
 
 
 def axes_text(axes: Axes) -> str:
-    """The axes as a reader would name them, such as ``alpha 0.25, noise blur``."""
+    """The axes in prose, such as ``alpha 0.25, noise blur``."""
     return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in axes)
 
 
@@ -87,7 +86,7 @@ def suffix(axes: Axes) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class Cell:
-    """One architecture with one seed, and where it differs from its sweep's settings: the unit of result."""
+    """One architecture with one seed, and its axis values where they differ from its sweep's settings."""
 
     depth: int
     latent: int
@@ -109,10 +108,10 @@ class Cell:
 
     @classmethod
     def from_key(cls, key: str) -> Self:
-        """The cell of a key.
+        """The cell with this key.
 
         Raises:
-            ValueError: not a key.
+            ValueError: it is not the key of a cell.
         """
         match = _KEY.fullmatch(key)
         if match is None:
@@ -121,7 +120,7 @@ class Cell:
         depth, latent, seed = (int(texts.pop(name)) for name in ("depth", "latent", "seed"))
         axes = tuple((name, AXES[name][0](text)) for name, text in texts.items() if text is not None)
         cell = cls(depth=depth, latent=latent, seed=seed, axes=axes)
-        if cell.key != key:  # another spelling of a number would be another folder of the same cell
+        if cell.key != key:  # a number spelled differently, which would give the cell a second folder
             raise ValueError(f"{key!r} is not a cell key; {cell.key} is")
         return cell
 
@@ -138,7 +137,9 @@ _KEY = re.compile(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What the cells of a sweep share, but for their axes. Defaults are the study's; it gives no batch size.
+    """The settings that the cells of a sweep share, but for their axes.
+
+    The defaults are the study's but for the batch size, which it does not give.
 
     Raises:
         UserError: a value is out of range.
@@ -165,7 +166,7 @@ class Settings:
         self.training(Cell(depth=1, latent=1, seed=0))
 
     def at(self, cell: Cell) -> "Settings":
-        """The settings of ``cell``: these, with its axes in their place.
+        """The settings of ``cell``: these, with the values of its axes.
 
         Raises:
             UserError: a value of an axis is out of range.
@@ -173,17 +174,17 @@ class Settings:
         return replace(self, **dict(cell.axes)) if cell.axes else self  # type: ignore[arg-type]  # `AXES` are settings
 
     def plain(self, cell: Cell) -> Cell:
-        """The cell without those of its axes that change nothing.
+        """The cell without those of its axes that have no effect.
 
-        These are values that the sweep has anyway, so that an axis through the sweep's own setting goes through the
-        cells that are there, and width at depth 1, which has no such layer.
+        These are values equal to the sweep's settings, so that an axis that includes the sweep's value uses the cells
+        without this axis; and width at depth 1, which has no layer of that width.
         """
-        changing = (
+        effective = (
             (name, value)
             for name, value in cell.axes
             if value != getattr(self, name) and not (name == "width" and cell.depth == 1)
         )
-        return replace(cell, axes=tuple(changing))
+        return replace(cell, axes=tuple(effective))
 
     def model(self, cell: Cell) -> ModelConfig:
         """The architecture of ``cell``."""
@@ -192,22 +193,22 @@ class Settings:
 
     def training(self, cell: Cell) -> TrainConfig:
         """The training of ``cell``."""
-        own = self.at(cell)
+        settings = self.at(cell)
         return TrainConfig(
-            epochs=own.epochs,
-            batch_size=own.batch_size,
-            lr=own.lr,
-            alpha=own.alpha,
-            noise=own.noise,
+            epochs=settings.epochs,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            alpha=settings.alpha,
+            noise=settings.noise,
             seed=cell.seed,
-            latent_bias=own.latent_bias,
-            initialisation=own.initialisation,
-            warmup=own.warmup,
-            averaging=own.averaging,
+            latent_bias=settings.latent_bias,
+            initialisation=settings.initialisation,
+            warmup=settings.warmup,
+            averaging=settings.averaging,
         )
 
     def config(self, cell: Cell) -> dict[str, Any]:
-        """Everything that determines the numbers of ``cell``: the ``config`` of its record."""
+        """The ``config`` of the record of ``cell``: all that determines its results."""
         return {"depth": cell.depth, "latent": cell.latent, "seed": cell.seed} | asdict(self.at(cell))
 
 
@@ -228,12 +229,13 @@ class Grid:
         """Every depth with every latent, every seed and every value of every axis.
 
         Raises:
-            UserError: a list is empty, repeats a value or holds one out of range; there is no such axis.
+            UserError: a list is empty, repeats a value or has one out of range; there is no such axis.
         """
         lists: list[tuple[str, str, Sequence[Value]]] = [
-            *((f"--{name}", "1,3,5", each) for name, each in (("depths", depths), ("latents", latents))),
+            ("--depths", "1,3,5", depths),
+            ("--latents", "1,3,5", latents),
             ("--seeds", "0,1,2", seeds),
-            *((f"--axis {name}", _EXAMPLES.get(name, ""), each) for name, each in axes.items()),
+            *((f"--axis {name}", _EXAMPLES.get(name, ""), values) for name, values in axes.items()),
         ]
         for option, example, values in lists:
             if not values:
@@ -248,7 +250,7 @@ class Grid:
         for name, values in axes.items():
             _check_axis(name)
             for value in values:
-                Settings(**{name: value})  # type: ignore[arg-type]  # its type is the reader's business
+                Settings(**{name: value})  # type: ignore[arg-type]  # the caller gives values of the right type
         names = sorted(axes)
         points = [tuple(zip(names, point, strict=True)) for point in product(*(axes[name] for name in names))]
         return cls.of(
@@ -258,11 +260,11 @@ class Grid:
 
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> Self:
-        """The grid of these cells, put in order."""
+        """The grid of these cells, in order and without repetition."""
         return cls(tuple(sorted(set(cells), key=lambda cell: (cell.depth, -cell.latent, cell.axes, cell.seed))))
 
     def union(self, other: "Grid") -> "Grid":
-        """The cells of both."""
+        """The grid of the cells of both."""
         return Grid.of(self.cells + other.cells)
 
     @property
@@ -282,12 +284,12 @@ class Grid:
 
     @property
     def axes(self) -> dict[str, tuple[Value, ...]]:
-        """Values that occur on each axis beside the sweep's own, ascending."""
-        found: dict[str, set[Any]] = {}
+        """Values that occur on every axis beside the sweep's own, ascending."""
+        values: dict[str, set[Any]] = {}
         for cell in self.cells:
             for name, value in cell.axes:
-                found.setdefault(name, set()).add(value)
-        return {name: tuple(sorted(found[name])) for name in sorted(found)}
+                values.setdefault(name, set()).add(value)
+        return {name: tuple(sorted(values[name])) for name in sorted(values)}
 
     def keeps_own(self, axis: str) -> bool:
         """Whether some cells have the sweep's own value on this axis."""
@@ -300,10 +302,10 @@ class Grid:
 
     @property
     def architectures(self) -> tuple[Cell, ...]:
-        """One cell of each architecture and point on the axes, seed 0, in the grid's order."""
+        """A cell with seed 0 for every architecture and point on the axes, in the grid's order."""
         return tuple(dict.fromkeys(replace(cell, seed=0) for cell in self.cells))
 
 
 def longest_first(cells: Iterable[Cell], settings: Settings) -> list[Cell]:
-    """The cells by falling cost, so that the last worker of a sweep is not alone with a deep one."""
+    """The cells by falling cost, so that a sweep does not end with one worker on an expensive cell."""
     return sorted(cells, key=lambda cell: -mac_count(settings.model(cell)))

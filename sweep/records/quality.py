@@ -1,6 +1,7 @@
-"""What is known of a sweep beyond its test losses: baselines, a reader of digits, image quality, robustness. No torch.
+"""The results of an evaluation: references of a sweep, quality of its cells. No torch.
 
-`sweep.evaluation` writes these files, the report reads them. None of them is needed: an older sweep has none.
+References are baselines and the reader, a classifier of digits; quality is SSIM, digits read and robustness of a cell.
+`sweep.evaluation` writes their files, the report reads them. All are optional: older sweeps have none.
 """
 
 import io
@@ -17,19 +18,19 @@ from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged, digest, dump_json, load_json, seal, unseal
 
 SCHEMA = 1
-"""Of the files below. Those of another one are made anew, as is what another way of computing them would change."""
+"""Of the files of an evaluation. Those with another schema are computed again."""
 
 REFERENCES = "references.json"
 REFERENCE_ARRAYS = "references.npz"
 READER = "judge.safetensors"
-"""Of the classifier that reads digits. In the files it is named as in their first version, ``judge``."""
+"""The weights of the reader. Files and their keys have its first name, ``judge``."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Baseline:
-    """A denoiser one would use without a network, on the noisy test images of one condition.
+    """The results of a denoiser without a network on the noisy test images of one condition.
 
     Attributes:
         name: such as ``median filter`` or ``PCA 100``.
@@ -39,7 +40,7 @@ class Baseline:
         test_loss: mean squared error per pixel.
         test_psnr_db: its PSNR, None where the loss is 0.
         ssim: mean over the test images, as in `Quality`.
-        accuracy: share of its images that the reader reads rightly.
+        accuracy: share of its denoised images that the reader reads correctly.
         loss: squared error per pixel of each test image, (n,) float32.
     """
 
@@ -56,11 +57,11 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Condition:
-    """One kind and strength of noise, and what is reached under it without a network.
+    """One kind and strength of noise, with the results of the baselines under it.
 
     Attributes:
-        accuracy_noisy: share of the noisy test images that the reader reads rightly.
-        read_noisy: its answers, (n,) uint8.
+        accuracy_noisy: share of the noisy test images that the reader reads correctly.
+        read_noisy: the digits it reads in them, (n,) uint8.
     """
 
     noise: str
@@ -70,13 +71,20 @@ class Condition:
     read_noisy: Array
 
     def baseline(self, name: str) -> Baseline | None:
-        """The baseline of this name."""
-        return next((each for each in self.baselines if each.name == name), None)
+        """The baseline of this name, None if there is none."""
+        return next((baseline for baseline in self.baselines if baseline.name == name), None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReaderSummary:
-    """How the classifier that reads the digits was trained and does; ``sha256`` is of its weights' file."""
+    """Training and accuracy of the reader.
+
+    Attributes:
+        accuracy_clean, accuracy_validation: share of the clean test and validation images that it reads correctly.
+        epochs: passes over the training images.
+        parameters: number of its weights and biases.
+        sha256: digest of the file of its weights.
+    """
 
     accuracy_clean: float
     accuracy_validation: float
@@ -92,9 +100,9 @@ class References:
     Attributes:
         dataset: fingerprint of the dataset.
         train: number of training images that reader and linear denoisers were fitted to.
-        settings: what the numbers depend on besides: how SSIM is computed, how many images parameters were tuned on.
+        settings: of the evaluation: how SSIM is computed, how many images parameters were tuned on.
         labels: of the test images, (n,) uint8.
-        read_clean: the reader's answers on the clean test images, (n,) uint8.
+        read_clean: the digits that the reader reads in the clean test images, (n,) uint8.
     """
 
     dataset: str
@@ -106,19 +114,19 @@ class References:
     read_clean: Array
 
     def condition(self, noise: str, alpha: float) -> Condition | None:
-        """The condition, if it was evaluated."""
-        return next((each for each in self.conditions if (each.noise, each.alpha) == (noise, alpha)), None)
+        """The condition of this noise, None if it was not evaluated."""
+        return next((one for one in self.conditions if (one.noise, one.alpha) == (noise, alpha)), None)
 
     def to_files(self) -> dict[str, bytes]:
-        """The files by name, in the order in which they are to be written: the last one vouches for the others."""
+        """The files by name, in the order to write them: the last one holds the digest of the other."""
         arrays = {"labels": self.labels, "read_clean": self.read_clean}
         conditions = []
         for i, condition in enumerate(self.conditions):
             arrays[f"read_noisy_{i}"] = condition.read_noisy
-            arrays[f"baseline_loss_{i}"] = np.stack([each.loss for each in condition.baselines])
+            arrays[f"baseline_loss_{i}"] = np.stack([baseline.loss for baseline in condition.baselines])
             conditions.append(
                 _plain(condition, without={"baselines", "read_noisy"})
-                | {"baselines": [_plain(each, without={"loss"}) for each in condition.baselines]}
+                | {"baselines": [_plain(baseline, without={"loss"}) for baseline in condition.baselines]}
             )
         packed = _pack(**arrays)
         document = _plain(self, without={"labels", "read_clean", "reader", "conditions"}) | {
@@ -132,17 +140,17 @@ class References:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Quality:
-    """What is known of a completed cell beyond its test loss: ``quality.npz``.
+    """The result of the evaluation of a completed cell: ``quality.npz``.
 
     Attributes:
         weights, reader: SHA-256 of the files that it was computed from.
         ssim: structural similarity of each denoised test image with the clean one, (n,) float32: Wang et al. (2004)
             as scikit-image computes it, Gaussian window of sigma 1.5 (11x11), where the window lies within the image.
-        read: the reader's answers on the denoised test images, (n,) uint8.
-        shown_index: the test images with the lowest, the median and the highest loss, (3,).
-        shown: these, clean, noisy and denoised, (3, 3, 28, 28) float32.
-        robust_noise, robust_alpha: noise on which the model was tested besides, (k,) each.
-        robust_loss: its test losses there, (k,).
+        read: the digits that the reader reads in the denoised test images, (n,) uint8.
+        shown_index: indices of the test images with the lowest, the median and the highest loss, (3,).
+        shown: these images (first axis), clean, noisy and denoised (second axis), (3, 3, 28, 28) float32.
+        robust_noise, robust_alpha: kind and strength of the noises that robustness was tested with, (k,) both.
+        robust_loss: test losses under these, mean squared error per pixel, (k,).
     """
 
     weights: str
@@ -156,7 +164,7 @@ class Quality:
     robust_loss: Array
 
     def accuracy(self, labels: Array) -> float:
-        """Share of the denoised test images that the reader reads rightly."""
+        """Share of the denoised test images that the reader reads correctly."""
         return float((self.read == labels).mean())
 
     def to_bytes(self) -> bytes:
@@ -166,12 +174,12 @@ class Quality:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Quality":
-        """What `to_bytes` wrote.
+        """The quality that `to_bytes` wrote.
 
         Raises:
-            Damaged: it is not that, or was written by another version of the program.
+            Damaged: they are not that, or have another schema.
         """
-        arrays: dict[str, Any] = _unpack(unseal(data))
+        arrays: dict[str, Any] = unpack(unseal(data))
         if (schema := arrays.pop("schema", None)) is None or int(schema) != SCHEMA:
             raise Damaged(f"it has schema {schema}, this version reads {SCHEMA}")
         try:
@@ -186,8 +194,8 @@ class Qualities:
     """The quality of the completed cells, by key.
 
     Attributes:
-        found: what can be used.
-        damaged: of files that are there and cannot be used, the reason.
+        found: the ones that can be used.
+        damaged: for every file that cannot be used, the reason.
     """
 
     found: Mapping[str, Quality] = field(default_factory=dict)
@@ -208,7 +216,7 @@ def load_references(sweep: Sweep) -> References | None:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
     except (Damaged, UserError) as error:
         raise Damaged(f"{REFERENCES} cannot be used: {error}") from error
-    arrays = _unpack(read_verified(sweep.store, REFERENCE_ARRAYS, document["digests"]))
+    arrays = unpack(read_verified(sweep.store, REFERENCE_ARRAYS, document["digests"]))
     declared = sweep.manifest.dataset
     if (document["dataset"], document["train"]) != (declared.get("fingerprint"), declared.get("train")):
         raise Damaged(f"{REFERENCES} is of other data than the sweep")
@@ -227,8 +235,8 @@ def load_references(sweep: Sweep) -> References | None:
 
 
 def load_quality(sweep: Sweep) -> Qualities:
-    """The quality of every completed cell that was evaluated. One of other weights than the cell's is not used."""
-    found, damaged = {}, {}
+    """The quality of every completed cell that was evaluated. That of other weights than the cell's is damaged."""
+    usable, damaged = {}, {}
     for record in sweep.completed:
         name = CellFiles(record.key).quality
         try:
@@ -240,19 +248,21 @@ def load_quality(sweep: Sweep) -> Qualities:
         except Damaged as error:
             damaged[record.key] = f"{name}: {error}"
         else:
-            found[record.key] = quality
-    return Qualities(found, damaged)
+            usable[record.key] = quality
+    return Qualities(usable, damaged)
 
 
 def _conditions(documents: list[dict[str, Any]], arrays: Mapping[str, Array]) -> Iterator[Condition]:
     for i, document in enumerate(documents):
         losses = arrays[f"baseline_loss_{i}"]
-        baselines = tuple(Baseline(**each, loss=loss) for each, loss in zip(document["baselines"], losses, strict=True))
+        pairs = zip(document["baselines"], losses, strict=True)
+        baselines = tuple(Baseline(**baseline, loss=loss) for baseline, loss in pairs)
         yield Condition(**document | {"baselines": baselines}, read_noisy=arrays[f"read_noisy_{i}"])
 
 
 def _plain(instance: Any, without: Set[str] = frozenset()) -> dict[str, Any]:
-    return {each.name: getattr(instance, each.name) for each in fields(instance) if each.name not in without}
+    names = [field.name for field in fields(instance) if field.name not in without]
+    return {name: getattr(instance, name) for name in names}
 
 
 def _pack(**arrays: Array | str) -> bytes:
@@ -261,7 +271,12 @@ def _pack(**arrays: Array | str) -> bytes:
     return file.getvalue()
 
 
-def _unpack(data: bytes) -> dict[str, Array]:
+def unpack(data: bytes) -> dict[str, Array]:
+    """The arrays of an npz file, by name.
+
+    Raises:
+        Damaged: it is not one.
+    """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return dict(archive)

@@ -1,4 +1,4 @@
-"""A cell's record, and the names and checks of the files beside it. No torch, no Ray."""
+"""The record of a cell, and the names and checks of the files beside it. No torch, no Ray."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -20,11 +20,11 @@ LATER_SETTINGS: dict[str, Any] = {
     "warmup": 0,
     "averaging": 0.0,
 }
-"""Settings that came after the first records, and the values that those were made with."""
+"""Settings that the first records do not have, with the values that those were made with."""
 LOST = "lost: "
-"""How the reason of an attempt begins whose process or node died."""
+"""Begins the reason of an attempt whose process or node died."""
 DRAINED = "drained: "
-"""How it begins where the node was taken away in order, as spot nodes are: no failure, and not counted as a loss."""
+"""Begins the reason of an attempt whose node was drained, as spot nodes are; not counted as a loss."""
 
 
 class Status(StrEnum):
@@ -35,31 +35,31 @@ class Status(StrEnum):
     FAILED = "failed"
     RUNNING = "running"
     INTERRUPTED = "interrupted"
-    """Said of a running cell that no live run holds; never written."""
+    """The record says running, but no live run holds the sweep; never written."""
     MISSING = "missing"
-    """Said of a cell without a record; never written."""
+    """The cell has no record; never written."""
 
     @property
     def is_final(self) -> bool:
-        """Whether another run leaves the cell alone."""
+        """Whether another run does not train the cell again."""
         return self in {Status.COMPLETED, Status.DIVERGED}
 
 
 class Failure(StrEnum):
-    """What kind of thing made a cell fail."""
+    """Why a cell failed."""
 
     MEMORY = "memory"
-    """The device or the host ran out of it; another round with all of it to itself may do."""
+    """The device or the host ran out of memory; the cell may succeed when trained alone."""
     PROGRAM = "program"
-    """An error in the code or the data; other cells will meet it too."""
+    """An error in the code or the data, which other cells will have too."""
     LOST = "lost"
-    """Its process or node died, more often than is retried."""
+    """Its process or node died more often than is retried."""
     STORAGE = "storage"
-    """The sweep folder could not be read or written. Said by a trial; never written, for the cell is not at fault."""
+    """The sweep folder could not be read or written. Trials report it; it is never written."""
 
 
 class CellFiles:
-    """Names of a cell's files below the sweep folder."""
+    """Paths of a cell's files below the sweep folder."""
 
     def __init__(self, key: str) -> None:
         folder = f"cells/{key}"
@@ -73,7 +73,7 @@ class CellFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Epoch:
-    """One finished epoch. Losses are mean squared errors per pixel."""
+    """One finished epoch, counted from 1. Losses are mean squared errors per pixel; ``seconds`` is its duration."""
 
     epoch: int
     train_loss: float
@@ -83,7 +83,7 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """One trial's work on a cell; ``reason`` says how it ended, None while it runs."""
+    """One trial's work on a cell; ``reason`` says how it ended, None while it runs. Times as `now` gives them."""
 
     token: str
     started_at: str
@@ -93,7 +93,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """Everything known of one cell; ``record.json`` is this, field by field.
+    """Everything known of one cell: the fields of ``record.json``.
 
     Losses are mean squared errors per pixel; ``test_psnr_db`` is 10 log10(1 / test_loss).
     """
@@ -118,9 +118,9 @@ class Record:
     test_loss: float | None = None
     test_psnr_db: float | None = None
     dead_latent_channels: int | None = None
-    """Latent channels that are 0 whatever the image: the model works with a smaller latent than it was given."""
+    """Number of latent channels that are 0 for every image, so that the latent is smaller than its architecture's."""
     generation: int = 0
-    """How often the cell was begun anew; a W&B run belongs to one generation."""
+    """How often the cell was started again from its first epoch; a W&B run belongs to one generation."""
     attempts: tuple[Attempt, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class Record:
 
     @classmethod
     def new(cls, cell: Cell, settings: Settings, dataset: Mapping[str, str]) -> Self:
-        """The record of a cell that has just begun."""
+        """The record of a cell whose training begins."""
         model = settings.model(cell)
         return cls(
             key=cell.key,
@@ -150,7 +150,7 @@ class Record:
 
     @property
     def cell(self) -> Cell:
-        """The cell this is the record of."""
+        """The cell of this record."""
         return Cell(depth=self.depth, latent=self.latent, seed=self.seed, axes=tuple(self.axes.items()))
 
     @property
@@ -172,7 +172,7 @@ class Record:
         """The record that `to_bytes` wrote.
 
         Raises:
-            Damaged: it is not such a record.
+            Damaged: they are not a record.
             UserError: it has another schema.
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
@@ -182,8 +182,8 @@ class Record:
             document["failure"] = document.get("failure") and Failure(document["failure"])
             document["history"] = tuple(Epoch(**epoch) for epoch in document["history"])
             document["attempts"] = tuple(Attempt(**attempt) for attempt in document["attempts"])
-            known = {each.name for each in fields(cls)}
-            return cls(**{name: value for name, value in document.items() if name in known})
+            names = {field.name for field in fields(cls)}
+            return cls(**{name: value for name, value in document.items() if name in names})
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"it is not a record: {error}") from error
 
@@ -193,16 +193,18 @@ def read_record(store: Store, cell: Cell) -> Record:
 
     Raises:
         FileNotFoundError: it has none.
-        Damaged: it is not what was written, or belongs to another cell.
+        Damaged: it is not what was written, or that of another cell.
+        UserError: it has another schema.
     """
     return record_of(cell, store.read(CellFiles(cell.key).record))
 
 
 def record_of(cell: Cell, content: bytes) -> Record:
-    """The record of ``cell`` that these bytes hold.
+    """The record of ``cell`` from the content of its file.
 
     Raises:
-        Damaged: they are not what was written, or belong to another cell.
+        Damaged: it is not what was written, or that of another cell.
+        UserError: it has another schema.
     """
     record = Record.from_bytes(content)
     if record.key != cell.key or record.cell != cell:
@@ -213,7 +215,12 @@ def record_of(cell: Cell, content: bytes) -> Record:
 
 
 def read_verified(store: Store, name: str, digests: Mapping[str, str]) -> bytes:
-    """A file that a record or the manifest vouches for, by its path below the sweep folder.
+    """The bytes of a file whose digest a record or the manifest holds.
+
+    Args:
+        store: the sweep's.
+        name: the file's path below the sweep folder.
+        digests: SHA-256 by file name, without folder.
 
     Raises:
         Damaged: it is not there, or not what was written.
@@ -228,10 +235,10 @@ def read_verified(store: Store, name: str, digests: Mapping[str, str]) -> bytes:
 
 
 def check_files(store: Store, record: Record) -> None:
-    """Whether the files beside a record can be trusted: outputs of a completed cell, checkpoint of an unfinished one.
+    """Check the files beside a record: weights and outputs of a completed cell, checkpoint of an unfinished one.
 
     Raises:
-        Damaged: one is not what was written.
+        Damaged: one is missing or not what was written.
     """
     files = CellFiles(record.key)
     if record.status is Status.COMPLETED:
@@ -242,7 +249,7 @@ def check_files(store: Store, record: Record) -> None:
 
 
 def check_checkpoint(store: Store, cell: Cell) -> None:
-    """Whether a cell can go on from its checkpoint, if it has one.
+    """Check the checkpoint of a cell, if it has one.
 
     Raises:
         Damaged: it is not what was written.

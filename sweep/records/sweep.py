@@ -1,6 +1,7 @@
-"""A sweep's manifest, and the folder as it was read. No torch, no Ray."""
+"""A sweep: its manifest and the records in its folder. No torch, no Ray."""
 
 import uuid
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
@@ -14,19 +15,19 @@ from sweep.storage.store import Store
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
 IDENTITY = ".id"
-"""The sweep's id once more: W&B runs are named after it, so it has to outlive a damaged manifest."""
+"""Holds a copy of the sweep's id, which names W&B runs and is needed even when the manifest is damaged."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """What a sweep declares: ``sweep.json``.
+    """What a sweep declares: the fields of ``sweep.json``.
 
     Attributes:
         dataset: name, fingerprint and number of training, validation and test images.
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
-        conditions: the same under the other noises of the axes, by the file that holds their sample digits.
-        digests: SHA-256 of the sweep's own files, by name.
-        looks: keys of the cells that each look of `dae-sweep run --resolve` added to those of the looks before.
+        conditions: baselines under the other noises of the axes, by the file with the sample digits under that noise.
+        digests: SHA-256 of the files that belong to the sweep and not to a cell, by name.
+        looks: for every look of `dae-sweep run --resolve` the keys of the cells that it added.
     """
 
     name: str
@@ -42,12 +43,12 @@ class Manifest:
 
     @classmethod
     def new(cls, **values: Any) -> Self:
-        """A manifest with an identity of its own."""
+        """A manifest with these fields and a new id."""
         return cls(**{"id": uuid.uuid4().hex, "created_at": now()} | values)
 
     @property
     def samples(self) -> str:
-        """The file of the sample digits under the noise of the grid's first cell; a facet has but one noise."""
+        """The file of the sample digits under the noise of the grid's first cell; a facet has one noise."""
         return samples_file(self.grid.cells[0].axes if self.grid.cells else ())
 
     def to_bytes(self) -> bytes:
@@ -59,7 +60,7 @@ class Manifest:
         """The manifest that `to_bytes` wrote.
 
         Raises:
-            Damaged: it is not such a manifest.
+            Damaged: they are not a manifest.
             UserError: it has another schema.
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
@@ -67,18 +68,19 @@ class Manifest:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
             document["looks"] = tuple(map(tuple, document.get("looks", ())))
             document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
-            known = {each.name for each in fields(cls)}
-            return cls(**{name: value for name, value in document.items() if name in known})
+            names = {field.name for field in fields(cls)}
+            return cls(**{name: value for name, value in document.items() if name in names})
         except (KeyError, TypeError, ValueError) as error:
             raise Damaged(f"it is not a manifest: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep folder as it was found: its manifest, a record for every cell that has one, and what could not be read.
+    """A sweep folder as `gather` read it.
 
     Attributes:
-        damaged: for each cell whose files cannot be trusted, the reason.
+        records: by key, of every cell that has a sound one.
+        damaged: by key, the reason why the files of a cell cannot be used.
     """
 
     store: Store
@@ -87,53 +89,50 @@ class Sweep:
     damaged: Mapping[str, str]
 
     def status(self, cell: Cell) -> Status:
-        """How far ``cell`` has come; a damaged one counts as missing."""
+        """The status of ``cell``; missing if its files are damaged."""
         record = self.records.get(cell.key)
         return Status.MISSING if record is None else record.status
 
     @property
     def tally(self) -> str:
-        """Such as ``7 of 9 completed, 1 diverged, 1 failed``."""
+        """How many cells have which status, such as ``7 of 9 completed, 1 diverged, 1 failed``."""
         cells = self.manifest.grid.cells
-        states = ["damaged" if cell.key in self.damaged else str(self.status(cell)) for cell in cells]
-        others = [
-            f"{states.count(each)} {each}"
-            for each in (*Status, "damaged")
-            if each != Status.COMPLETED and each in states
-        ]
-        return ", ".join([f"{states.count(Status.COMPLETED)} of {len(states)} completed", *others])
+        counts = Counter("damaged" if cell.key in self.damaged else str(self.status(cell)) for cell in cells)
+        completed = f"{counts.pop(Status.COMPLETED, 0)} of {len(cells)} completed"
+        others = [f"{counts[status]} {status}" for status in (*Status, "damaged") if status in counts]
+        return ", ".join([completed, *others])
 
     @property
     def completed(self) -> list[Record]:
-        """Records with a test loss, in the grid's order."""
-        found = (self.records.get(cell.key) for cell in self.manifest.grid.cells)
-        return [record for record in found if record is not None and record.status is Status.COMPLETED]
+        """Records of completed cells, in the grid's order."""
+        keys = [cell.key for cell in self.manifest.grid.cells if self.status(cell) is Status.COMPLETED]
+        return [self.records[key] for key in keys]
 
 
 def samples_file(axes: Axes) -> str:
-    """The file that holds the sample digits as cells with these axes see them."""
+    """The file of the sample digits under the noise of cells with these axes."""
     noise = tuple((name, value) for name, value in axes if name in ("alpha", "noise"))
     return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
 
 
 def gather(store: Store, *, thorough: bool = False) -> Sweep:
-    """Read a sweep folder. Cells that cannot be read are named in ``damaged``, never guessed.
+    """Read a sweep folder. Cells whose record cannot be used are named in ``damaged``.
 
     Args:
-        store: the folder.
-        thorough: a cell whose record is sound, but whose weights, outputs or checkpoint are not, is ``damaged`` too.
+        store: the sweep's.
+        thorough: check also weights, outputs and checkpoints; a cell where they are not sound is ``damaged``.
 
     Raises:
         FileNotFoundError: there is no sweep in this folder.
         Damaged: the manifest is not what was written.
-        UserError: it was written by another version of the program.
+        UserError: the manifest or a record has another schema.
     """
     manifest = Manifest.from_bytes(store.read(MANIFEST))
     is_live = store.locked()
     records, damaged = {}, {}
-    # In a bucket, to look for a thousand records that are not there takes a thousand requests, a list takes one.
-    begun = set(store.folders("cells"))
-    contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in begun)
+    # In a bucket, asking for a thousand missing records takes a thousand requests, a list takes one.
+    folders = set(store.folders("cells"))
+    contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
     for cell in manifest.grid.cells:
         if (content := contents.get(CellFiles(cell.key).record)) is None:
             continue
@@ -155,29 +154,31 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
 
 
 def check_settings(record: Record, settings: Settings) -> None:
-    """A sweep compares like with like.
+    """Check that a record was made with these settings, so that cells can be compared.
 
     Raises:
-        UserError: the record was made with other settings.
+        UserError: it was made with others.
     """
-    _refuse(f"{record.key} was made", record.config, settings.config(record.cell))
+    _refuse_difference(f"{record.key} was made", record.config, settings.config(record.cell))
 
 
 def check_sweep(records: Collection[Record], settings: Settings, manifest: Manifest | None) -> None:
-    """`check_settings` of all records of a sweep, and of the sweep itself, which may have cells off its settings alone.
+    """Check that all records of a sweep, and the sweep itself, were made with these settings.
+
+    The sweep itself is checked since all of its cells may have axes, so that no record shows the sweep's settings.
 
     Args:
-        records: what the sweep has.
-        settings: what a command asks for.
-        manifest: of the sweep, None where it is lost.
+        records: those of the sweep.
+        settings: those that a command asks for.
+        manifest: the sweep's, None where it is lost.
 
     Raises:
-        UserError: a record, or the sweep, was made with other settings.
+        UserError: a record, or the sweep, was made with others.
     """
     for record in records:
         check_settings(record, settings)
     if records and manifest is not None:
-        _refuse(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
+        _refuse_difference(f"sweep {manifest.name} was begun", asdict(manifest.settings), asdict(settings))
     for record in records:
         for name, value in record.axes.items():
             if value == getattr(settings, name):
@@ -187,17 +188,17 @@ def check_sweep(records: Collection[Record], settings: Settings, manifest: Manif
                 )
 
 
-def _refuse(subject: str, found: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    differing = [name for name in asked if found.get(name) != asked[name]]
+def _refuse_difference(subject: str, made_with: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    differing = [name for name in asked if made_with.get(name) != asked[name]]
     if not differing:
         return
-    options = " ".join(f"--{_option(name)} {found.get(name)}" for name in differing)
+    options = " ".join(f"--{_option(name)} {made_with.get(name)}" for name in differing)
     axes = [name for name in differing if name in AXES]
-    beside = " ".join(f"--axis {_option(name)}={value_text(asked[name])}" for name in axes)
+    new_cells = " ".join(f"--axis {_option(name)}={value_text(asked[name])}" for name in axes)
     raise UserError(
-        f"{subject} with {', '.join(f'{name} {found.get(name)}' for name in differing)}, this command asks for "
+        f"{subject} with {', '.join(f'{name} {made_with.get(name)}' for name in differing)}, this command asks for "
         f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
-        f"{options} to go on with this one" + (f", and {beside} for new cells beside the old ones." if axes else ".")
+        f"{options} to go on with this one" + (f", and {new_cells} for new cells beside the old ones." if axes else ".")
     )
 
 

@@ -1,12 +1,12 @@
 """A sweep in a bucket: ``s3://`` and ``gs://`` through pyarrow.
 
-An object is put whole or not at all, so that readers see the old one or the new one. What a file system gives beyond
-that is made up for: the lock is a lease (`lease`), lines are added to a log by putting it anew, and programs that
-know only files get a folder on this machine that is copied.
+An object is put whole or not at all, so that readers see the old one or the new one. Three things that a file system
+has are built on that: the lock is a lease (`lease`), lines are added to a log by putting the whole log again, and
+programs that know only files work in a folder on this machine that is copied.
 
-A store that does not answer is asked again for `PATIENCE_S`; by a command that has not reached it yet for
-`FIRST_PATIENCE_S` only. What it refuses is said at once. Credentials come from the environment of each process or from
-its machine's role, never from the URI: that one is printed.
+A store that does not answer is asked again for `PATIENCE_S`, at the start of a command for `FIRST_PATIENCE_S` only. A
+refusal is reported at once. Credentials come from the environment of each process or from its machine's role, never
+from the URI, which is printed.
 """
 
 import io
@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cache
@@ -29,13 +29,15 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pyarrow import fs
 
 from dae.errors import UserError
+from sweep.storage.lease import Lease
 from sweep.storage.store import Store, Unreadable, Unwritable
 
 PATIENCE_S = 60.0
-"""How long a store may be away while a sweep runs."""
+"""How long a store may not answer while a sweep runs."""
 FIRST_PATIENCE_S = 3.0
+"""The same while a command makes its first requests."""
 REQUEST_TIMEOUT_S = 10.0
-"""Without a byte; pyarrow itself is told to try once, since it is asked again here."""
+"""Of one request that receives no byte. Pyarrow itself tries once, since requests are repeated here."""
 LONGEST_PAUSE_S = 5.0
 READERS = 16
 
@@ -56,7 +58,7 @@ REFUSALS = {
     "REQUEST_TIME_TOO_SKEWED": "the clock of this machine differs from its own by too much",
     "NO_SUCH_BUCKET": "there is no such bucket",
 }
-"""Answers that asking again does not change, by the names of pyarrow's messages."""
+"""Answers that another request would not change, by their names in pyarrow's messages."""
 
 Answer = TypeVar("Answer")
 
@@ -68,7 +70,7 @@ class ObjectStore(Store):
     Attributes:
         scheme: ``s3`` or ``gs``.
         options: arguments of pyarrow's file system, sorted; the same on every node.
-        patience_s: how long it may not answer.
+        patience_s: for how long requests without an answer are repeated, in seconds.
     """
 
     scheme: str = "s3"
@@ -78,32 +80,32 @@ class ObjectStore(Store):
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        """Pyarrow's, one a process."""
+        """Pyarrow's file system, made once in a process."""
         return _filesystem(self.scheme, self.options)
 
     def uri(self, name: str = "") -> str:
-        """Where the file is, as people are told."""
+        """The URI of the file, as messages give it."""
         return f"{self.scheme}://{self.path(name)}"
 
     def download(self, name: str) -> Path:
-        """A copy of the file, gone when this process ends."""
+        """A copy of the file on this machine, deleted when this process ends."""
         path = Path(_scratch().name) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.read(name))
         return path
 
-    def impatient(self) -> "ObjectStore":
-        """The same, given up after `FIRST_PATIENCE_S`."""
-        return replace(self, patience_s=FIRST_PATIENCE_S)
+    def impatient(self, patience_s: float = FIRST_PATIENCE_S) -> "ObjectStore":
+        """The same store, which gives up after ``patience_s`` without an answer."""
+        return replace(self, patience_s=patience_s)
 
     def create(self) -> None:
-        """Nothing is to be made; that it can be written, the lease will show."""
+        """A bucket has no folders to make; the lease is the first write."""
 
     def read(self, name: str) -> bytes:
         """The file's bytes; two requests."""
 
         def get() -> bytes:
-            # Not a stream: that one asks for a large object piece by piece.
+            # Not a stream, which would take many requests for a large object.
             with self.filesystem.open_input_file(self._key(name)) as file:
                 data: bytes = file.readall()
                 return data
@@ -111,7 +113,7 @@ class ObjectStore(Store):
         return self._ask(get, name, Unreadable)
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those files that are there, by name; many at a time."""
+        """The bytes of those files that exist, by name; `READERS` files at a time."""
 
         def get(name: str) -> bytes | None:
             try:
@@ -154,40 +156,37 @@ class ObjectStore(Store):
         return sorted(self.modified(name))
 
     def modified(self, name: str = "") -> dict[str, int]:
-        """The time at which each file below ``name`` was put, in ns of the store's own clock; 0 for folders."""
-        found: dict[str, int] = {}
+        """When each file below ``name`` was put, in ns of the store's clock; 0 for folders (``name/``)."""
+        times: dict[str, int] = {}
         for info in self._list(name, recursive=True):
             path = PurePosixPath(info.path).relative_to(self.root)
             if info.is_file:
-                found[str(path)] = info.mtime_ns or 0
-            # Of gs:// pyarrow shows no folders, but those that were made as such.
+                times[str(path)] = info.mtime_ns or 0
+            # Pyarrow lists no folders of gs:// but those that were made as such.
             folders = path.parents if info.is_file else (path, *path.parents)
-            found |= {f"{each}/": 0 for each in folders if each != PurePosixPath(name) and each.is_relative_to(name)}
-        return found
+            times |= {f"{folder}/": 0 for folder in folders if PurePosixPath(name) in folder.parents}
+        return times
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in ``name``, sorted; hidden ones left out."""
         if self.scheme == "gs":
-            below = (PurePosixPath(each).relative_to(name).parts for each in self.modified(name) if each.endswith("/"))
-            found = {parts[0] for parts in below}
+            paths = [PurePosixPath(path).relative_to(name) for path in self.modified(name) if path.endswith("/")]
+            folders = {path.parts[0] for path in paths}
         else:
-            found = {info.base_name for info in self._list(name, recursive=False) if not info.is_file}
-        return sorted(each for each in found if not each.startswith("."))
+            folders = {info.base_name for info in self._list(name, recursive=False) if not info.is_file}
+        return sorted(folder for folder in folders if not folder.startswith("."))
 
     def _list(self, name: str, *, recursive: bool) -> list[fs.FileInfo]:
         selector = fs.FileSelector(self._key(name), recursive=recursive, allow_not_found=True)
-        found: list[fs.FileInfo] = self._ask(lambda: self.filesystem.get_file_info(selector), name, Unreadable)
-        return found
-
-    def log(self, name: str) -> AbstractContextManager[TextIO]:
-        """The file, to add lines to; it is put when the context ends."""
-        return self._log(name)
+        infos: list[fs.FileInfo] = self._ask(lambda: self.filesystem.get_file_info(selector), name, Unreadable)
+        return infos
 
     @contextmanager
-    def _log(self, name: str) -> Iterator[TextIO]:
+    def log(self, name: str) -> Iterator[TextIO]:
+        """The file, to add lines to; it is put when the context ends."""
         key = self.uri(name)
         if key not in _logs:
-            _logs.clear()  # a process works on one cell at a time
+            _logs.clear()  # a process writes the log of one cell at a time
             _logs[key] = self.read_all([name]).get(name, b"").decode(errors="replace")
         lines = io.StringIO(_logs[key])
         lines.seek(0, io.SEEK_END)
@@ -198,73 +197,69 @@ class ObjectStore(Store):
 
     @contextmanager
     def spool(self, name: str) -> Iterator[Path]:
-        """A copy of ``name`` in a folder of this machine; what differs is copied back when the context ends."""
+        """A copy of ``name`` in a folder on this machine; what changed is copied back when the context ends."""
         with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
             root = Path(folder)
-            there = {each: put_at for each, put_at in self.modified(name).items() if put_at}
-            for each, data in self.read_all(there).items():
-                path = root / each
+            there = {file: put_at_ns for file, put_at_ns in self.modified(name).items() if put_at_ns}
+            for file, data in self.read_all(there).items():
+                path = root / file
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
-                # What is compared by age stays in its order.
-                os.utime(path, ns=(there[each], there[each]))
+                # W&B compares its files by age.
+                os.utime(path, ns=(there[file], there[file]))
             try:
                 yield root
             finally:
-                files = [path for path in (root / name).rglob("*") if path.is_file()]
-                here = {str(path.relative_to(root)): path.stat().st_mtime_ns for path in files}
-                for each in sorted(here, key=lambda each: here[each]):
-                    if here[each] != there.get(each):
-                        self.write(each, (root / each).read_bytes())
-                for each in there.keys() - here.keys():
-                    self.delete(each)
+                paths = [path for path in (root / name).rglob("*") if path.is_file()]
+                here = {str(path.relative_to(root)): path.stat().st_mtime_ns for path in paths}
+                for file in sorted(here, key=lambda file: here[file]):
+                    if here[file] != there.get(file):
+                        self.write(file, (root / file).read_bytes())
+                for file in there.keys() - here.keys():
+                    self.delete(file)
 
     def sweep_up(self) -> None:
-        """Nothing is left aside that could be seen."""
+        """Do nothing: a put that was interrupted leaves no object."""
 
     @contextmanager
     def lock(self) -> Iterator[Callable[[], bool]]:
-        """Hold the place for this process, which says again and again that it lives."""
-        from sweep.storage.lease import Lease
-
+        """Hold the sweep for this process by a `Lease`; the yielded function tells whether it still does."""
         with Lease(self) as lease:
             yield lambda: lease.is_held
 
     def locked(self) -> bool:
-        """Whether a live process holds the place, as far as this machine's clock can tell."""
-        from sweep.storage.lease import Lease
-
+        """Whether a live process holds the sweep, as far as this machine's clock can tell."""
         return Lease(self).is_held_by_another()
 
     def _key(self, name: str) -> str:
         return str(self.path(name))
 
-    def _ask(self, question: Callable[[], Answer], name: str, error_class: type[OSError]) -> Answer:
-        """Ask until there is an answer; a refusal is one.
+    def _ask(self, request: Callable[[], Answer], name: str, error_class: type[OSError]) -> Answer:
+        """Repeat a request about the file ``name`` until it is answered or refused.
 
         Raises:
             FileNotFoundError: there is no such file.
-            OSError: of ``error_class``, the store does not answer or refuses.
+            OSError: of ``error_class``, the store refuses or does not answer for ``patience_s``.
         """
         give_up, pause = time.monotonic() + self.patience_s, 0.1
         while True:
             try:
-                return uninterruptible(question)
+                return uninterruptible(request)
             except FileNotFoundError:
                 raise
             except OSError as error:
                 reason, is_final = _reason(error)
                 if is_final or time.monotonic() + pause > give_up:
                     raise error_class(error.errno or 0, reason, self.uri(name)) from error
-            time.sleep(pause * random.uniform(0.5, 1))  # nodes that lost it together do not come back together
+            time.sleep(pause * random.uniform(0.5, 1))  # so that many nodes do not ask at the same moment
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def open_bucket(uri: str, name: str) -> ObjectStore:
-    """The store of ``name`` at a URI, once its bucket was seen.
+    """The store of ``name`` at a URI, after a request that showed that its bucket exists.
 
     Raises:
-        UserError: it is not such a URI, or the bucket is out of reach.
+        UserError: the URI is not valid, or there is no such bucket, or it cannot be reached.
     """
     store = parse(uri, name)
     bucket = store.root.parts[0]
@@ -283,10 +278,10 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
 
 
 def parse(uri: str, name: str) -> ObjectStore:
-    """The store of ``name`` at a URI, asking nobody whether it is there.
+    """The store of ``name`` at a URI, without any request.
 
     Raises:
-        UserError: it is not such a URI.
+        UserError: the URI is not valid.
     """
     parts = urlsplit(uri)
     scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
@@ -313,14 +308,14 @@ def parse(uri: str, name: str) -> ObjectStore:
 
 
 def _s3_environment() -> dict[str, str]:
-    """What this process's environment says of the endpoint, for nodes whose own says nothing."""
-    found = {}
+    """Endpoint and region from this process's environment, for nodes whose environment does not give them."""
+    options = {}
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        scheme, _, found["endpoint_override"] = endpoint.rstrip("/").rpartition("://")
-        found["scheme"] = scheme or "https"
+        scheme, _, options["endpoint_override"] = endpoint.rstrip("/").rpartition("://")
+        options["scheme"] = scheme or "https"
     if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
-        found["region"] = region
-    return found
+        options["region"] = region
+    return options
 
 
 @cache
@@ -340,14 +335,14 @@ def _filesystem(scheme: str, options: tuple[tuple[str, str], ...]) -> fs.FileSys
     )
 
 
-def uninterruptible(question: Callable[[], Answer]) -> Answer:
-    """Ask in a thread of its own: a signal that ended a put half-way would have pyarrow put what it has so far."""
+def uninterruptible(request: Callable[[], Answer]) -> Answer:
+    """Make the request in another thread: when a signal interrupts a put, pyarrow would put the part it has so far."""
     outcome: dict[str, Any] = {}
 
     def ask() -> None:
         try:
-            outcome["answer"] = question()
-        except BaseException as error:  # it is raised where it is waited for
+            outcome["answer"] = request()
+        except BaseException as error:  # raised again in the thread that waits
             outcome["error"] = error
 
     thread = threading.Thread(target=ask, name="storage")
@@ -360,7 +355,7 @@ def uninterruptible(question: Callable[[], Answer]) -> Answer:
 
 
 def _reason(error: OSError) -> tuple[str, bool]:
-    """Why, in a few words, and whether asking again is of no use."""
+    """The reason in a few words, and whether it is a refusal, which another request would not change."""
     text = str(error)
     code = re.search(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)", text)
     name = next(filter(None, code.groups()), "") if code else ""
@@ -388,9 +383,9 @@ def _advice(store: ObjectStore, reason: str) -> str:
 
 @cache
 def _scratch() -> "tempfile.TemporaryDirectory[str]":
-    """For copies that last as long as this process."""
+    """A folder for copies of files, deleted when this process ends."""
     return tempfile.TemporaryDirectory(prefix="dae-sweep-")
 
 
 _logs: dict[str, str] = {}
-"""What the log that this process writes holds so far."""
+"""The content so far of the log that this process writes, by its URI."""

@@ -1,15 +1,15 @@
-"""Who holds a sweep in a bucket, where no kernel watches over it.
+"""The lock of a sweep in a bucket, which has no file locks.
 
-A process that wants the sweep puts an entry of its own and then lists the entries. It holds the sweep if no other one
-is there; else it takes its own away. Of two that come at the same time both may leave, but never both stay: whichever
-lists last sees the other. That rests on one promise of the store, that a list shows what was put before it; S3 and
-Google Cloud Storage give it.
+A process that wants the sweep puts an entry and then lists the entries. It holds the sweep if there is no other entry;
+else it deletes its entry again. Of two that come at the same time both may give up, but they never both hold it:
+whichever lists last sees the other's entry. This needs a store whose lists show everything put before; S3 and Google
+Cloud Storage promise that.
 
-The holder puts its entry again every `BEAT_S`. One that was not for `EXPIRY_S` belongs to a dead process and is
-removed. Its age is the difference of two times of the store's own clock, so that the clocks of the machines do not
-matter. A holder that could not reach the store for so long lists again before it goes on: where it was replaced, it
-holds no more. Best effort is what lies between: it may have written in the meantime, and each cell's attempt token is
-what stops that writer.
+The holder puts its entry again every `BEAT_S`. An entry that was not renewed for `EXPIRY_S` belongs to a dead process
+and is removed. Its age is the difference of two times of the store's clock, so that the clocks of the machines do not
+matter. A holder that could not reach the store for that long lists again before it goes on: if another process has
+taken over, it no longer holds the sweep. It may have written in the meantime; the attempt token of a cell is what
+makes a trial stop then.
 """
 
 import json
@@ -20,19 +20,35 @@ import threading
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Protocol, Self
 
 from sweep.storage.store import LEASE_FOLDER, Held, holder
 
-if TYPE_CHECKING:
-    from sweep.storage.bucket import ObjectStore
-
 BEAT_S = 5.0
 EXPIRY_S = 30.0
-TRIES = 3
-"""Of processes that come at the same time."""
+QUICK_TRIES = 3
+"""Tries with a short random pause between them, for processes that come at the same time."""
+
+
+class Objects(Protocol):
+    """What a lease needs of the store that it is kept in."""
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes; FileNotFoundError where there is none."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put the file; OSError where the store does not answer."""
+
+    def delete(self, name: str) -> None:
+        """Remove the file if it is there."""
+
+    def modified(self, name: str) -> dict[str, int]:
+        """When each file below ``name`` was put, in ns of the store's clock; 0 for folders."""
+
+    def impatient(self, patience_s: float = ...) -> "Objects":
+        """The same store, which gives up after ``patience_s`` without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +58,16 @@ class _Entry:
 
 
 class Lease:
-    """The sweep, for this process, as long as the context lasts.
+    """The lock of a sweep, held by this process while the context lasts.
+
+    Attributes:
+        is_held: whether no other process has taken it over.
 
     Raises:
-        Held: another process has it, or wants it at the same moment.
+        Held: another process holds it, or wants it at the same moment.
     """
 
-    def __init__(self, store: "ObjectStore") -> None:
+    def __init__(self, store: Objects) -> None:
         self._store = store
         self._name = f"{LEASE_FOLDER}/{uuid.uuid4().hex}"
         self._ended = threading.Event()
@@ -65,12 +84,12 @@ class Lease:
                 break
             self._store.delete(self._name)
             tries += 1
-            is_renewed = any(seen.get(each.name, each.put_at_ns) != each.put_at_ns for each in others)
+            is_renewed = any(seen.get(entry.name, entry.put_at_ns) != entry.put_at_ns for entry in others)
             if is_renewed or time.monotonic() > give_up:
                 raise Held(self._holder_of(others[0]))
-            seen |= {each.name: each.put_at_ns for each in others}
-            # Alive, dead since less than it takes to be sure, or asking like this one.
-            time.sleep(random.uniform(0.5, 1.5) if tries < TRIES else BEAT_S / 2)
+            seen |= {entry.name: entry.put_at_ns for entry in others}
+            # The others are alive, or dead but not expired yet, or processes that want the sweep like this one.
+            time.sleep(random.uniform(0.5, 1.5) if tries < QUICK_TRIES else BEAT_S / 2)
         self.is_held = True
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._thread.start()
@@ -84,12 +103,12 @@ class Lease:
                 self._store.impatient().delete(self._name)
 
     def is_held_by_another(self) -> bool:
-        """Whether an entry is there that was put lately by the clock of this machine, by a process not known dead."""
-        now_ns = time.time_ns()
-        return any(now_ns - each.put_at_ns < EXPIRY_S * 1e9 and not self._is_dead(each) for each in self._entries())
+        """Whether there is an entry, not expired by the clock of this machine, of a process not known to be dead."""
+        oldest_ns = time.time_ns() - EXPIRY_S * 1e9
+        return any(entry.put_at_ns > oldest_ns and not self._is_dead(entry) for entry in self._entries())
 
     def _beat(self) -> None:
-        store, last = replace(self._store, patience_s=0), time.monotonic()
+        store, last = self._store.impatient(0), time.monotonic()
         while not self._ended.wait(BEAT_S):
             try:
                 self._put(store)
@@ -99,36 +118,35 @@ class Lease:
                     return
                 last = time.monotonic()
             except OSError:
-                continue  # the sweep itself will say it, if it lasts
+                continue  # the sweep reports it when its own requests fail
 
-    def _put(self, store: "ObjectStore | None" = None) -> None:
-        entry = {"holder": holder(), "host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid()}
-        (store or self._store).write(self._name, json.dumps(entry).encode())
+    def _put(self, store: Objects | None = None) -> None:
+        owner = {"holder": holder(), "host": socket.gethostname(), "boot": _boot_id(), "pid": os.getpid()}
+        (store or self._store).write(self._name, json.dumps(owner).encode())
 
     def _entries(self) -> list[_Entry]:
         return [_Entry(name, put_at) for name, put_at in self._store.modified(LEASE_FOLDER).items() if put_at]
 
     def _others(self) -> list[_Entry]:
         """Entries of other processes that may be alive; those of dead ones are removed."""
-        entries = self._entries()
-        own_ns = next((each.put_at_ns for each in entries if each.name == self._name), 0)
+        entries = {entry.name: entry for entry in self._entries()}
+        mine = entries.pop(self._name, None)
+        now_ns = mine.put_at_ns if mine else 0
         alive = []
-        for each in entries:
-            if each.name == self._name:
-                continue
-            if own_ns - each.put_at_ns > EXPIRY_S * 1e9 or self._is_dead(each):
-                self._store.delete(each.name)
+        for entry in entries.values():
+            if now_ns - entry.put_at_ns > EXPIRY_S * 1e9 or self._is_dead(entry):
+                self._store.delete(entry.name)
             else:
-                alive.append(each)
+                alive.append(entry)
         return alive
 
     def _is_dead(self, entry: _Entry) -> bool:
-        """Whether it names a process of this machine that is no more; nothing is known of other machines."""
-        found = self._read(entry)
-        if (found.get("host"), found.get("boot")) != (socket.gethostname(), _boot_id()):
+        """Whether it names a process of this machine that has ended; nothing is known of other machines."""
+        owner = self._read(entry)
+        if (owner.get("host"), owner.get("boot")) != (socket.gethostname(), _boot_id()):
             return False
         try:
-            os.kill(int(str(found.get("pid"))), 0)
+            os.kill(int(str(owner.get("pid"))), 0)
         except ProcessLookupError:
             return True
         except (OSError, ValueError):
@@ -140,14 +158,14 @@ class Lease:
 
     def _read(self, entry: _Entry) -> dict[str, object]:
         try:
-            found: dict[str, object] = json.loads(self._store.read(entry.name))
+            owner: dict[str, object] = json.loads(self._store.read(entry.name))
         except (FileNotFoundError, ValueError):
             return {}
-        return found
+        return owner
 
 
 def _boot_id() -> str:
-    """Of this machine since it was started; containers on it that share a name do not share process numbers."""
+    """Of this machine since its start, and of this container: process numbers mean nothing outside either."""
     try:
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:

@@ -1,4 +1,4 @@
-"""From what a user calls a storage to the store of a sweep."""
+"""Opens the store of a sweep from the ``--storage`` that a user gives."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,14 @@ from dae.errors import UserError
 from sweep.storage.store import Store
 
 MAX_NAME_BYTES = 255
-"""What the file systems of today allow for one folder."""
+"""Longest name of a folder in the usual file systems."""
 
 
 def open_store(storage: str | Path, name: str) -> Store:
     """The store of sweep ``name`` in ``storage``, a folder or a URI; nothing is created yet.
 
     Raises:
-        UserError: the name could leave the storage, or the storage is no folder and no bucket within reach.
+        UserError: the name is not one of a folder, or the storage is no valid URI or a bucket that cannot be reached.
     """
     if not name.isprintable() or not name or name.startswith((".", "-")) or any(c in '/\\:#?%*"<>|\0\n' for c in name):
         raise UserError(
@@ -30,13 +30,13 @@ def open_storage(storage: str | Path, name: str = "") -> Store:
     """The whole storage, or ``name`` in it.
 
     Raises:
-        UserError: it is no folder and no bucket within reach.
+        UserError: it is no valid URI or a bucket that cannot be reached.
     """
     scheme, is_uri, rest = str(storage).partition("://")
     if not is_uri and re.match("[a-z0-9]{2,}:/", str(storage)):
         raise UserError(f"--storage {storage} is no folder and no URI: one begins like s3://BUCKET/FOLDER.")
     if is_uri and scheme != "file":
-        from sweep.storage import bucket  # and with it pyarrow
+        from sweep.storage import bucket  # imports pyarrow, which takes long
 
         return bucket.open_bucket(str(storage), name)
     return Store(Path(rest if is_uri else storage).expanduser().absolute() / name)

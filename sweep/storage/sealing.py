@@ -1,4 +1,4 @@
-"""Bytes that carry their digest, so that damage is noticed."""
+"""Bytes and JSON that carry their digest, so that damage is noticed."""
 
 import hashlib
 import json
@@ -16,15 +16,15 @@ def digest(data: bytes) -> str:
 
 
 def seal(data: bytes) -> bytes:
-    """``data`` behind a line with its digest, for files that nothing else vouches for."""
+    """``data`` after a line with its digest, for files whose digest no record holds."""
     return digest(data).encode() + b"\n" + data
 
 
 def unseal(data: bytes) -> bytes:
-    """What was sealed.
+    """The bytes that `seal` was given.
 
     Raises:
-        Damaged: not one byte more or less, or other than was sealed.
+        Damaged: they are not those.
     """
     seal_line, _, payload = data.partition(b"\n")
     if seal_line != digest(payload).encode():
@@ -41,8 +41,8 @@ def load_json(data: bytes, *, schema: int) -> dict[str, object]:
     """The document that `dump_json` wrote.
 
     Raises:
-        Damaged: truncated or changed since.
-        UserError: written by another version of the program.
+        Damaged: it was truncated or changed since.
+        UserError: it has another schema.
     """
     try:
         document: dict[str, object] = json.loads(data)

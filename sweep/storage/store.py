@@ -1,6 +1,6 @@
-"""Where the bytes of a sweep live: in a folder here, in a bucket in `sweep.storage.bucket`.
+"""The files of a sweep in a folder; `sweep.storage.bucket` keeps them in a bucket.
 
-A file is either wholly there or not there at all: it is written aside, flushed and moved into place.
+Readers see a file as it was before or after a write, never a part of it: it is written aside, flushed and renamed.
 """
 
 import fcntl
@@ -15,20 +15,20 @@ from typing import ClassVar, TextIO
 
 LOCK_FILE = ".lock"
 LEASE_FOLDER = ".lease"
-"""Stands for the lock in a bucket."""
+"""Holds the entries of the lock of a sweep in a bucket."""
 MARKER_FOLDER = ".preflight"
-"""What the nodes of a cluster write to show that they can."""
+"""Holds what the nodes of a cluster write at the start of a run, to show that they can."""
 
 
 class Unwritable(OSError):
-    """The storage takes no more: it is full, read-only or gone."""
+    """A file could not be written: the storage is full, read-only or out of reach."""
 
     def __str__(self) -> str:
         return f"cannot write {self.filename}: {self.strerror}"
 
 
 class Unreadable(OSError):
-    """The storage gives nothing: it is gone, or refuses."""
+    """A file could not be read: the storage is out of reach or refuses."""
 
     def __str__(self) -> str:
         return f"cannot read {self.filename}: {self.strerror}"
@@ -42,11 +42,11 @@ class Held(Exception):
 class Store:
     """Files that are read and written whole. Names are paths below ``root``, with ``/`` between parts.
 
-    This one is a folder, local or mounted; an `ObjectStore` keeps the same promises in a bucket.
+    This one is a folder, local or mounted; its subclass `ObjectStore` has the same methods for a bucket.
 
     Attributes:
-        root: the sweep's place in its file system.
-        seconds_between_saves: what a write costs, for those who could write less often.
+        root: the sweep's folder.
+        seconds_between_saves: how far apart optional writes, such as checkpoints, should be, since a write takes time.
     """
 
     root: Path
@@ -54,19 +54,19 @@ class Store:
 
     @property
     def name(self) -> str:
-        """The sweep's name: its folder's."""
+        """The sweep's name, which is its folder's."""
         return self.root.name
 
     def uri(self, name: str = "") -> str:
-        """Where the file is, as people are told; a file system's path or a URI."""
+        """The path or URI of the file, as messages give it."""
         return str(self.path(name))
 
     def path(self, name: str) -> Path:
-        """The file's place in its file system; only for a folder is that one which `open` knows."""
+        """The file's path in its file system; `open` can use it only where the store is a folder."""
         return self.root / name
 
     def download(self, name: str) -> Path:
-        """A file on this machine with the bytes of this one.
+        """The path of a file on this machine with the same bytes.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -74,14 +74,14 @@ class Store:
         return self.path(name)
 
     def impatient(self) -> "Store":
-        """The same, for who would rather know at once that it cannot be reached."""
+        """The same store, which reports sooner that it cannot be reached."""
         return self
 
     def create(self) -> None:
-        """Make the place where it is missing.
+        """Make the folder if it is missing.
 
         Raises:
-            OSError: it cannot be made, or not be written.
+            OSError: it cannot be made.
         """
         self.root.mkdir(parents=True, exist_ok=True)
 
@@ -95,18 +95,18 @@ class Store:
         return self.path(name).read_bytes()
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those files that are there, by name."""
-        found = {}
+        """The bytes of those files that exist, by name."""
+        contents = {}
         for name in names:
             with suppress(FileNotFoundError):
-                found[name] = self.read(name)
-        return found
+                contents[name] = self.read(name)
+        return contents
 
     def write(self, name: str, data: bytes) -> None:
         """Replace the file in one move; a crash leaves the old one or the new one.
 
         Raises:
-            Unwritable: the storage refuses; the old file is as it was.
+            Unwritable: it failed; the old file is unchanged.
         """
         path = self.path(name)
         aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
@@ -132,41 +132,41 @@ class Store:
         return self.path(name).is_file()
 
     def names(self, name: str = "") -> list[str]:
-        """Paths of all that is below ``name``, sorted; those of folders end with ``/``."""
-        found = self.path(name).rglob("*")
-        return sorted(f"{path.relative_to(self.root)}{'/' * path.is_dir()}" for path in found)
+        """Paths of all files and folders below ``name``, sorted; those of folders end with ``/``."""
+        paths = self.path(name).rglob("*")
+        return sorted(f"{path.relative_to(self.root)}{'/' * path.is_dir()}" for path in paths)
 
     def folders(self, name: str = "") -> list[str]:
-        """Names of the folders in ``name``, sorted; hidden ones left out."""
+        """Names of the folders in ``name``, sorted, without hidden ones."""
         folder = self.path(name)
         if not folder.is_dir():
             return []
         return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
     def log(self, name: str) -> AbstractContextManager[TextIO]:
-        """The file, to add lines to; they are in it once the context ends, if not before."""
+        """The file, to add lines to; they are in the storage when the context ends, if not before."""
         path = self.path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a", buffering=1)
 
     @contextmanager
     def spool(self, name: str) -> Iterator[Path]:
-        """A folder on this machine in which ``name`` is as in the storage, and for which it is so in the end.
+        """A folder on this machine that holds ``name``; the storage has all changes to it when the context ends.
 
-        For programs that write files of their own and know no URIs.
+        For programs, such as W&B, that write files and know no URIs.
         """
         yield self.root
 
     def sweep_up(self) -> None:
-        """Remove what writers that were killed half-way left aside. Only for the holder of the lock."""
+        """Remove partial files of writers that were killed. Only for the holder of the lock."""
         for partial in self.root.rglob(".*.partial"):
             partial.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[Callable[[], bool]]:
-        """Hold the place for this process; what is yielded tells whether it still does.
+        """Hold the sweep for this process; the yielded function tells whether it still does.
 
-        The kernel lets go of a folder when the process dies, however it dies.
+        The kernel releases the lock of a folder when the process ends in any way.
 
         Raises:
             Held: another process holds it.
@@ -183,7 +183,7 @@ class Store:
             yield lambda: True
 
     def locked(self) -> bool:
-        """Whether a live process holds the place."""
+        """Whether a live process holds the sweep."""
         try:
             with self.path(LOCK_FILE).open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -195,5 +195,5 @@ class Store:
 
 
 def holder() -> str:
-    """This process, for those who find the place held."""
+    """The name of this process, for messages to others that find the sweep held."""
     return f"process {os.getpid()} on {socket.gethostname()}"

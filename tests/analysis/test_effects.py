@@ -95,7 +95,7 @@ def test_where_depth_stops_paying(tmp_path: Path) -> None:
         Verdict.NOT_RESOLVED,
         Verdict.CONTRADICTED,
     ]
-    assert (profile.pays_to, profile.enough, profile.overfits_from) == (3, 3, None)
+    assert (profile.enough, profile.overfits_from) == (3, None)
     assert profile.best in {3, 4}
     assert profile.may_gain is not None
     assert 0 < profile.may_gain < 0.01
@@ -126,7 +126,7 @@ def test_overfitting_is_a_gap_and_a_rise_that_are_both_supported(tmp_path: Path)
 def test_one_seed_gives_sizes_and_no_verdict(tmp_path: Path) -> None:
     sweep = gather(make_sweep(tmp_path))
     for profile in profiles(sweep, load_arrays(sweep)):
-        assert (profile.enough, profile.pays_to, profile.overfits_from) == (None, None, None)
+        assert (profile.enough, profile.overfits_from) == (None, None)
         assert profile.best == 5
         assert {step.loss and step.loss.verdict for step in profile.steps} == {Verdict.ONE_SEED}
         assert profile.points[0].seconds.low is None

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def go(store: Store, dataset: Dataset, stop_after: int | None = None) -> tuple[Sweep, list[str]]:
-    """What `run` does, without Ray; the second cell may be left after so many epochs."""
+    """Train the sweep as `run` does, without Ray; the second cell may be stopped after some epochs."""
     told: list[str] = []
     sweep = declare(request_for(store, GRID, SETTINGS), dataset, told.append)
     images = Images(dataset, SETTINGS.alpha, "cpu")
@@ -66,7 +66,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Store:
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, tiny: Dataset) -> Store:
-    """The first cell is completed, the second one was left after two epochs."""
+    """The first cell is completed, the second one was stopped after two epochs."""
     store = Store(tmp_path_factory.mktemp("begun") / "mnist-5k")
     with as_trials_do():
         go(store, tiny, stop_after=2)
@@ -86,7 +86,7 @@ def damage(data: bytes, kind: str, place: float, value: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def true_numbers(whole: Store) -> tuple[dict[str, float | None], set[str], dict[str, np.ndarray]]:
-    """Of the undisturbed sweep: test losses by cell, the entries of its loss table, test losses by image."""
+    """The numbers of the undamaged sweep: test losses by cell, its loss table, test losses by image."""
     sweep = gather(whole)
     table = {entry for row in loss_table(sweep)[1:] for entry in row[1:]}
     by_image = {key: outputs.loss for key, outputs in load_arrays(sweep).outputs.items()}
@@ -94,7 +94,7 @@ def true_numbers(whole: Store) -> tuple[dict[str, float | None], set[str], dict[
 
 
 def check_readers(store: Store, truth: tuple[dict[str, float | None], set[str], dict[str, np.ndarray]]) -> set[str]:
-    """Whatever reads the folder gives the numbers that were written, or none; returns what it complains of."""
+    """Check that all readers of the folder give the true numbers or none; returns what they report as damaged."""
     losses, table, by_image = truth
     try:
         sweep = gather(store, thorough=True)
@@ -142,13 +142,13 @@ def test_damage_is_detected(
 ) -> None:
     store = damaged_copy(tmp_path_factory.mktemp("damaged"), begun, name, kind, place, value)
     try:
-        found = check_readers(store, true_numbers)
+        owners = check_readers(store, true_numbers)
         owner = name if "/" not in name else name.rsplit("/", 1)[0]
-        if found == set():  # white space in JSON, and what is only read where the manifest is lost
+        if owners == set():  # white space in JSON, and what is only read where the manifest is lost
             assert name.endswith(".json") or name == IDENTITY
             assert gather(store) == replace(gather(begun), store=store)
         else:
-            assert found == {owner}
+            assert owners == {owner}
     finally:
         shutil.rmtree(store.root.parent)
 

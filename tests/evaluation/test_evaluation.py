@@ -1,4 +1,4 @@
-"""What is computed after training: complete, once, from weights and data alone, and never at the cost of the sweep."""
+"""The evaluation: complete, computed once, from weights and data alone; its failures do not harm the sweep."""
 
 import multiprocessing
 import os
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "own_signals")
 
 
 class Here(Executor):
-    """Does everything at once, in this process; remembers what."""
+    """Runs tasks at once in this process and records them."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -60,7 +60,7 @@ class Here(Executor):
 
 @pytest.fixture(scope="module", autouse=True)
 def small() -> Iterator[None]:
-    """Everything on few images, in this process."""
+    """Few images for tuning and fitting."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(readers, "STEPS", 4)
         patch.setattr(baselines, "SLOW_TUNING_IMAGES", 2)
@@ -97,7 +97,7 @@ def trained(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def evaluated(small: None, trained: Store, tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """The same, evaluated. Not to be changed."""
+    """The same sweep, evaluated. Not to be changed."""
     store = copy(trained, tmp_path_factory.mktemp("evaluated"))
     evaluate(store, tiny)
     return store
@@ -114,7 +114,7 @@ def copy(store: Store, folder: Path) -> Store:
 
 
 def evaluate(store: Store, dataset: Dataset, *, fail: str = "") -> tuple[list[str], list[str]]:
-    """What was computed, and the warnings."""
+    """The tasks that were computed, and the warnings."""
     here, warnings = Here(), []
     here.fail = fail
     evaluation.evaluate(gather(store), dataset, workers=1, warn=warnings.append, tell=lambda _line: None, executor=here)
@@ -134,7 +134,7 @@ def test_everything_is_there_and_agrees_with_the_records(evaluated: Store, tiny:
     assert set(qualities.found) == {record.key for record in sweep.completed}
     condition = references.condition("gaussian", 0.5)
     assert condition is not None
-    names = [each.name for each in condition.baselines]
+    names = [baseline.name for baseline in condition.baselines]
     assert names[:3] == ["doing nothing", "mean image", "mean filter"]
     assert names[-4:] == ["PCA 256", "PCA 100", "reduced-rank regression 256", "reduced-rank regression 100"]
     for name, declared in (("doing nothing", "identity"), ("mean image", "mean_image")):
@@ -147,8 +147,8 @@ def test_everything_is_there_and_agrees_with_the_records(evaluated: Store, tiny:
     for record in sweep.completed:
         quality = qualities.found[record.key]
         alpha = record.config["alpha"]
-        own = list(quality.robust_alpha).index(alpha)
-        assert quality.robust_loss[own] == record.test_loss, "the same images, model and arithmetic"
+        at_alpha = list(quality.robust_alpha).index(alpha)
+        assert quality.robust_loss[at_alpha] == record.test_loss, "the same images, model and arithmetic"
         assert list(quality.robust_alpha) == [0, 0.25, 0.5, 0.75, 1]
         assert quality.ssim.shape == quality.read.shape == (40,)
         with np.load(evaluated.path(CellFiles(record.key).test)) as test:
@@ -202,7 +202,7 @@ def test_what_is_lost_or_damaged_is_made_anew(
         store.write(name, content[:-20] if harm == "truncated" else changed)
     done, warnings = evaluate(store, tiny)
     assert set(done) == computed
-    assert (harm == "lost" and name != READER) or any(name in each for each in warnings)
+    assert (harm == "lost" and name != READER) or any(name in warning for warning in warnings)
     assert contents(store) == before, "the same bits"
 
 
@@ -221,23 +221,23 @@ def test_a_new_latent_costs_its_linear_baselines_only(store: Store, tiny: Datase
     assert references is not None
     plain = references.condition("gaussian", 0.5)
     assert plain is not None
-    older = replace(plain, baselines=tuple(each for each in plain.baselines if each.latent != 256))
-    conditions = tuple(older if each is plain else each for each in references.conditions)
+    older = replace(plain, baselines=tuple(baseline for baseline in plain.baselines if baseline.latent != 256))
+    conditions = tuple(older if condition is plain else condition for condition in references.conditions)
     for name, content in replace(references, conditions=conditions).to_files().items():
         store.write(name, content)
     done, _ = evaluate(store, tiny)
     assert done == ["fit", "denoise", "denoise", "read_noisy"]
     again = load_references(gather(store))
     assert again is not None
-    names = [[each.name for each in one.baselines] for one in again.conditions]
-    assert sorted(names) == sorted([each.name for each in one.baselines] for one in references.conditions)
+    names = [[baseline.name for baseline in one.baselines] for one in again.conditions]
+    assert sorted(names) == sorted([baseline.name for baseline in one.baselines] for one in references.conditions)
 
 
 @pytest.mark.parametrize("fail", ["train_reader", "fit", "denoise", "read_noisy", "evaluate_cell"])
 def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp_path: Path, fail: str) -> None:
     store = copy(trained, tmp_path)
     _, warnings = evaluate(store, tiny, fail=fail)
-    assert any("made to fail" in each for each in warnings)
+    assert any("made to fail" in warning for warning in warnings)
     sweep = gather(store)
     assert len(sweep.completed) == 3
     assert bool(load_quality(sweep).found) is (fail not in {"train_reader", "evaluate_cell"})
@@ -256,9 +256,9 @@ def test_images_taken_in_parts_make_no_difference(
     references = load_references(gather(store))
     assert references is not None
     assert done.count("denoise") == sum(
-        6 if each.name.startswith(tuple(baselines.MODERN)) else 1
+        6 if baseline.name.startswith(tuple(baselines.MODERN)) else 1
         for condition in references.conditions
-        for each in condition.baselines
+        for baseline in condition.baselines
     )
     assert [store.read(name) for name in (REFERENCES, REFERENCE_ARRAYS)] == [
         evaluated.read(name) for name in (REFERENCES, REFERENCE_ARRAYS)
@@ -268,7 +268,7 @@ def test_images_taken_in_parts_make_no_difference(
 def test_processes_that_die_cost_the_evaluation_and_no_more(
     trained: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every process of the pool ends as it starts; more images than a pipe holds are on their way to it."""
+    """Every process of the pool ends at its start, while more images than a pipe holds are sent to it."""
     large = replace(tiny, test=np.tile(tiny.test, (10, 1, 1)), test_labels=np.tile(tiny.test_labels, 10))
     store, warnings = copy(trained, tmp_path), []
     monkeypatch.setattr(tasks, "_prepare_process", os._exit)
@@ -290,7 +290,7 @@ def test_verify_finds_a_damaged_evaluation(store: Store, tiny: Dataset) -> None:
     assert verify(gather(store), tiny) == []
     for name in (CellFiles(KEY).quality, REFERENCE_ARRAYS):
         store.write(name, store.read(name)[:-1])
-    assert {each.where for each in verify(gather(store), tiny)} == {KEY, REFERENCES}
+    assert {disagreement.where for disagreement in verify(gather(store), tiny)} == {KEY, REFERENCES}
 
 
 @pytest.mark.parametrize("option", ["--no-evaluation", "--no-report"])
@@ -308,7 +308,7 @@ def test_it_can_be_left_out(
 def test_a_run_evaluates_older_sweeps_in_processes_of_its_own(
     in_process: InProcess, sweep_copy: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Real processes, and a sweep in which nothing is left to train."""
+    """With real processes, on a sweep in which nothing is left to train."""
     monkeypatch.delenv("DAE_SWEEP_NO_EVALUATION")
     words = ["run", "--dataset", "mnist-5k", "--train-fraction", "0.1", "--depths", "1,3", "--latents", "5,8"]
     words += ["--epochs", "3", "--wandb", "disabled", "--storage", str(sweep_copy.root.parent), "--cpus", "2"]

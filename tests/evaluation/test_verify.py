@@ -1,4 +1,4 @@
-"""`dae-sweep verify` on real, tiny sweeps that were tampered with as one would who also makes the digests anew."""
+"""`dae-sweep verify` on tiny real sweeps whose files were changed, with matching digests."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,7 +28,7 @@ def check(store: Store) -> Result:
 
 
 def change(store: Store, edit: Callable[[Record], Record]) -> None:
-    """Edit a record and write it with a digest of its own."""
+    """Edit a record and write it with a matching digest."""
     store.write(FILES.record, edit(read_record(store, CELL)).to_bytes())
 
 
@@ -66,7 +66,7 @@ def test_a_planted_loss_with_psnr_is_found_on_another_machine_too(sweep_copy: St
 
 @pytest.mark.usefixtures("one_thread")
 def test_swapped_weights_are_found(tmp_path: Path) -> None:
-    """Two seeds of one architecture, so that the shapes fit; the digests are made anew."""
+    """Two seeds of one architecture, so that the shapes fit; digests are computed again."""
     store = Store(tmp_path / "mnist-5k")
     grid = Grid.product((1,), (5,), (0, 1))
     make_undisturbed(store, grid, SMALL)
@@ -97,11 +97,11 @@ def test_a_changed_dataset_is_found(sweep_copy: Store) -> None:
     dataset = data.load("mnist-5k", Path("nowhere"), SMALL.train_fraction)
     test = dataset.test.copy()
     test[3, 10, 10] ^= 255
-    found = verify(gather(sweep_copy), replace(dataset, test=test, fingerprint="0" * 64))
-    where = {each.where for each in found}
+    disagreements = verify(gather(sweep_copy), replace(dataset, test=test, fingerprint="0" * 64))
+    where = {disagreement.where for disagreement in disagreements}
     assert {"sweep.json", *(cell.key for cell in SMALL_GRID.cells)} <= where
-    assert any("other data" in each.what for each in found)
-    assert any("its weights give" in each.what for each in found)
+    assert any("other data" in disagreement.what for disagreement in disagreements)
+    assert any("its weights give" in disagreement.what for disagreement in disagreements)
 
 
 def test_what_is_missing_and_what_is_too_much_are_found(sweep_copy: Store) -> None:

@@ -1,4 +1,4 @@
-"""The files beyond the test loss: written, read back, and never used when they are not what was written."""
+"""The files of an evaluation: written, read back, and not used when they are damaged."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -73,13 +73,13 @@ def test_filters_by_hand() -> None:
 
 @pytest.mark.parametrize(("noise", "alpha"), [("gaussian", 0.5), ("salt-and-pepper", 0.3), ("blur", 0.5)])
 def test_every_noise_has_its_baselines(tiny: Dataset, noise: str, alpha: float) -> None:
-    found = filters(tiny, noise, alpha) + linear(tiny, noise, alpha, [20, 5])
-    names = [each.name for each in found]
+    denoisers = filters(tiny, noise, alpha) + linear(tiny, noise, alpha, [20, 5])
+    names = [denoiser.name for denoiser in denoisers]
     assert len(names) == len(set(names)) == 16
     modern = {"total variation", "non-local means"} & set(names)
     assert len(modern) == 1
     test_set = TestSet(tiny, alpha, noise)
-    for denoiser in found:
+    for denoiser in denoisers:
         answer = denoiser(test_set.noisy)
         assert answer.dtype == np.float32
         assert answer.shape == test_set.noisy.shape
@@ -90,9 +90,9 @@ def test_every_noise_has_its_baselines(tiny: Dataset, noise: str, alpha: float) 
 def test_parameters_are_chosen_by_validation_loss_alone(tiny: Dataset) -> None:
     """Whatever the test images are, the choice is the same; and it is the least of the losses tried."""
     other = replace(tiny, test=tiny.test[::-1], test_labels=tiny.test_labels[::-1])
-    chosen, again = ({each.name: each for each in filters(data, "gaussian", 0.5)} for data in (tiny, other))
-    assert {name: each.parameters for name, each in chosen.items()} == {
-        name: each.parameters for name, each in again.items()
+    chosen, again = ({denoiser.name: denoiser for denoiser in filters(data, "gaussian", 0.5)} for data in (tiny, other))
+    assert {name: denoiser.parameters for name, denoiser in chosen.items()} == {
+        name: denoiser.parameters for name, denoiser in again.items()
     }
     clean = tiny.unit(tiny.validation)
     noisy = corrupt_test(clean, 0.5, f"{tiny.name}, validation images")
@@ -101,18 +101,18 @@ def test_parameters_are_chosen_by_validation_loss_alone(tiny: Dataset) -> None:
 
 
 def test_without_noise_nothing_is_best(tiny: Dataset) -> None:
-    found = {each.name: each for each in filters(tiny, "gaussian", 0.0)}
+    denoisers = {denoiser.name: denoiser for denoiser in filters(tiny, "gaussian", 0.0)}
     test_set = TestSet(tiny, 0.0)
-    assert np.array_equal(found["doing nothing"](test_set.noisy), test_set.clean)
+    assert np.array_equal(denoisers["doing nothing"](test_set.noisy), test_set.clean)
     for name in ("mean filter", "median filter", "Gaussian filter"):
-        np.testing.assert_allclose(found[name](test_set.noisy), test_set.clean, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(denoisers[name](test_set.noisy), test_set.clean, atol=1e-6, err_msg=name)
 
 
 def test_rescaling_never_hurts_where_it_was_chosen(tiny: Dataset) -> None:
     """Clipping moves the line's loss a little off its least squares."""
-    found = {each.name: each for each in filters(tiny, "gaussian", 0.5)}
+    denoisers = {denoiser.name: denoiser for denoiser in filters(tiny, "gaussian", 0.5)}
     for name in ("mean filter", "median filter", "Gaussian filter", "Wiener filter"):
-        plain, rescaled = found[name], found[f"{name}, rescaled"]
+        plain, rescaled = denoisers[name], denoisers[f"{name}, rescaled"]
         assert rescaled.validation_loss <= plain.validation_loss * 1.01
         assert set(rescaled.parameters) - set(plain.parameters) == {"gain", "offset"}, "each says what it does"
 
@@ -201,7 +201,7 @@ def test_no_map_of_its_rank_fits_better_than_the_regression(pairs: tuple[np.ndar
 
 
 def test_pixels_that_never_vary_do_no_harm(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    noisy, clean = (np.hstack([each, np.zeros((400, 2))]) for each in pairs)
+    noisy, clean = (np.hstack([pixels, np.zeros((400, 2))]) for pixels in pairs)
     [(_, _, padded)] = reduced_rank_regressions(Moments.of([(noisy, clean)]), [5], [0])
     [(_, _, fitted)] = reduced_rank_regressions(Moments.of([pairs]), [5], [0])
     np.testing.assert_allclose(padded(noisy)[:, :12], fitted(noisy[:, :12]), atol=1e-5)

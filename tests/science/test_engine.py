@@ -269,7 +269,7 @@ def test_restore_of_state_is_identity(epochs: int) -> None:
     assert bits(other.state()) == bits(state)
     assert bits(other.model.state_dict()) == bits(built.model.state_dict())
     # And they walk on together: moments and step count came along.
-    losses = [each.train_epoch(torch.arange(40), generator(50)) for each in (built, other)]
+    losses = [engine.train_epoch(torch.arange(40), generator(50)) for engine in (built, other)]
     assert losses[0] == losses[1]
     assert bits(other.state()) == bits(built.state())
 
@@ -304,7 +304,7 @@ def test_parameters_live_in_one_tensor() -> None:
 def test_steps_on_a_gpu_are_those_of_the_plain_module(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without noise, whose bits are a GPU's own. 32 steps: a graph of 25 and seven of one. In float32: where a gradient
     # is near zero, Adam makes whole steps of what TF32 rounds.
-    monkeypatch.setattr("dae.kernels.PRECISION", "ieee")
+    monkeypatch.setattr("dae.gpu_step.PRECISION", "ieee")
     training = TrainConfig(batch_size=8, alpha=0.0)
     built, plain = engine_of(config, training, pixels(264).cuda()), plain_model(config)
     assert type(built) is CudaEngine

@@ -1,4 +1,4 @@
-"""The GPU kernels against the plain module in float64.
+"""The step on a GPU against the plain module in float64.
 
 Where there is no GPU, Triton's interpreter runs them on the CPU. It must be chosen before Triton is first imported, so
 this file then runs itself once more in a process of its own.
@@ -62,16 +62,16 @@ def test_in_the_interpreter() -> None:
         )
         for which in (half, f"not ({half})")
     ]
-    for said, process in [(process.communicate()[0], process) for process in processes]:
-        assert process.returncode == 0, said
-        assert " passed" in said
+    for output, process in [(process.communicate()[0], process) for process in processes]:
+        assert process.returncode == 0, output
+        assert " passed" in output
 
 
 @pytest.fixture
-def kernels(monkeypatch: pytest.MonkeyPatch):
-    from dae import kernels
+def gpu_step(monkeypatch: pytest.MonkeyPatch):
+    from dae import gpu_step
 
-    monkeypatch.setattr(kernels, "PRECISION", "ieee")
+    monkeypatch.setattr(gpu_step, "PRECISION", "ieee")
     if IS_INTERPRETED:  # each program costs milliseconds there, however large
         for name, value in {
             "ROWS": 1024,
@@ -80,14 +80,14 @@ def kernels(monkeypatch: pytest.MonkeyPatch):
             "FLAT_BLOCK": 8192,
             "PIXELS": 4096,
         }.items():
-            monkeypatch.setattr(kernels, name, value)
-    return kernels
+            monkeypatch.setattr(gpu_step, name, value)
+    return gpu_step
 
 
 class Trainee:
-    """A model with its kernels, batches to train on, and Adam's state."""
+    """A model with its step, batches to train on, and Adam's state."""
 
-    def __init__(self, kernels, config: ModelConfig) -> None:
+    def __init__(self, gpu_step, config: ModelConfig) -> None:
         seeded = torch.Generator().manual_seed(7)
         self.model = DenoisingAutoencoder(config)
         draw(self.model, seeded, 0.13, latent_bias=0.0)
@@ -97,7 +97,7 @@ class Trainee:
         self.plain.load_state_dict(self.model.state_dict())
         self.model.to(DEVICE)
         self.flat = flatten(self.model)
-        self.step = kernels.Step(self.model, self.flat, BATCH)
+        self.step = gpu_step.Step(self.model, self.flat, BATCH)
         buffers = (self.step._partial, self.step._losses, *self.step._activations, *self.step._gradients)
         for buffer in buffers:  # what is not written is seen
             buffer.fill_(float("nan"))
@@ -136,8 +136,8 @@ class TestKernels:
     __test__ = torch.cuda.is_available() or IS_INTERPRETED
 
     @cases([*STUDY, *ODD])
-    def test_answers_loss_and_gradients_are_those_of_the_plain_module(self, kernels, config: ModelConfig) -> None:
-        trainee = Trainee(kernels, config)
+    def test_answers_loss_and_gradients_are_those_of_the_plain_module(self, gpu_step, config: ModelConfig) -> None:
+        trainee = Trainee(gpu_step, config)
         trainee.train(lr=0)
         due = trainee.plain(trainee.noisy.double())
         loss = F.mse_loss(due, trainee.clean.double())
@@ -152,17 +152,17 @@ class TestKernels:
 
     @cases([QUICK[0]])
     def test_rounded_factors_cost_no_more_than_their_rounding(
-        self, kernels, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
+        self, gpu_step, config: ModelConfig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(kernels, "PRECISION", "tf32")
-        trainee = Trainee(kernels, config)
+        monkeypatch.setattr(gpu_step, "PRECISION", "tf32")
+        trainee = Trainee(gpu_step, config)
         trainee.load()
         due = trainee.plain(trainee.noisy.double()).detach()
         torch.testing.assert_close(trainee.step.denoise(trainee.noisy).double(), due, rtol=0, atol=5e-3)
 
     @cases([QUICK[0]])
-    def test_a_batch_is_gathered_scaled_and_corrupted(self, kernels, config: ModelConfig) -> None:
-        trainee = Trainee(kernels, config)
+    def test_a_batch_is_gathered_scaled_and_corrupted(self, gpu_step, config: ModelConfig) -> None:
+        trainee = Trainee(gpu_step, config)
         trainee.load()
         clean = (trainee.images[trainee.order[STEPS - 2]].float() - LOW) / SCALE
         noisy = corrupt(clean, ALPHA, torch.Generator(DEVICE).manual_seed(3))
@@ -170,8 +170,8 @@ class TestKernels:
         torch.testing.assert_close(trainee.noisy.view_as(noisy), noisy, rtol=0, atol=1e-6)
 
     @cases([QUICK[0]])
-    def test_steps_are_those_of_adam_and_walk_through_the_epoch(self, kernels, config: ModelConfig) -> None:
-        trainee = Trainee(kernels, config)
+    def test_steps_are_those_of_adam_and_walk_through_the_epoch(self, gpu_step, config: ModelConfig) -> None:
+        trainee = Trainee(gpu_step, config)
         flat = nn.Parameter(trainee.flat.detach().clone())
         adam = torch.optim.Adam([flat], lr=1e-3)
         turns, noisy = [], []
@@ -188,14 +188,14 @@ class TestKernels:
         assert not torch.equal(noisy[0], noisy[1])
 
     @cases([QUICK[1]])
-    def test_the_same_step_gives_the_same_bits(self, kernels, config: ModelConfig) -> None:
-        one, other = Trainee(kernels, config), Trainee(kernels, config)
+    def test_the_same_step_gives_the_same_bits(self, gpu_step, config: ModelConfig) -> None:
+        one, other = Trainee(gpu_step, config), Trainee(gpu_step, config)
         for trainee in (one, other):
             trainee.train()
         assert torch.equal(one.flat, other.flat)
         assert torch.equal(one.total, other.total)
 
-    def test_layers_too_wide_are_left_to_the_plain_module(self, kernels) -> None:
-        assert kernels.supports(DenoisingAutoencoder(ModelConfig(depth=3, latent=8, width=64)))
-        assert not kernels.supports(DenoisingAutoencoder(ModelConfig(depth=3, latent=8, width=65)))
-        assert not kernels.supports(DenoisingAutoencoder(ModelConfig(depth=1, latent=8, latent_channels=65)))
+    def test_layers_too_wide_are_left_to_the_plain_module(self, gpu_step) -> None:
+        assert gpu_step.supports(DenoisingAutoencoder(ModelConfig(depth=3, latent=8, width=64)))
+        assert not gpu_step.supports(DenoisingAutoencoder(ModelConfig(depth=3, latent=8, width=65)))
+        assert not gpu_step.supports(DenoisingAutoencoder(ModelConfig(depth=1, latent=8, latent_channels=65)))

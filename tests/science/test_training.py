@@ -108,7 +108,7 @@ def finish(training: Training) -> Training:
 
 
 def losses(training: Training) -> list[tuple[int, float, float]]:
-    return [(each.epoch, each.train_loss, each.val_loss) for each in training.history]
+    return [(epoch.epoch, epoch.train_loss, epoch.val_loss) for epoch in training.history]
 
 
 def outcome(training: Training) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def test_no_two_streams_begin_alike(seeds: list[int]) -> None:
         for epoch in range(20)
     ]
     assert len(set(begun)) == len(seeds) * len(Stream) * 20
-    assert all(0 <= each < 2**63 for each in begun)
+    assert all(0 <= seed < 2**63 for seed in begun)
 
 
 class _WithSeed:
@@ -225,10 +225,10 @@ def test_noise_and_order_are_new_in_every_epoch(images: Images, recorders: list[
 def test_validation_noise_is_redrawn_each_epoch_and_is_all_that_differs(dataset: Dataset) -> None:
     # With a learning rate of next to nothing the model stands still.
     noisy = trained(Images(dataset, 0.5, "cpu"), lr=1e-30)
-    assert len({each.val_loss for each in noisy.history}) == 3
-    assert np.ptp([each.val_loss for each in noisy.history]) < 0.01 * noisy.history[0].val_loss
+    assert len({epoch.val_loss for epoch in noisy.history}) == 3
+    assert np.ptp([epoch.val_loss for epoch in noisy.history]) < 0.01 * noisy.history[0].val_loss
     still = trained(Images(dataset, 0.0, "cpu"), lr=1e-30, alpha=0.0)
-    assert len({each.val_loss for each in still.history}) == 1
+    assert len({epoch.val_loss for epoch in still.history}) == 1
 
 
 def test_without_noise_the_losses_are_those_of_clean_images(dataset: Dataset) -> None:
@@ -287,7 +287,7 @@ def test_a_loss_that_is_not_finite_is_divergence(images: Images, lr: float) -> N
     training = trained(images, OTHER, epochs=0, lr=lr)
     with pytest.raises(Diverged, match=r"epoch \d: training loss .*nan"):
         finish(training)
-    assert all(np.isfinite([each.train_loss, each.val_loss]).all() for each in training.history)
+    assert all(np.isfinite([epoch.train_loss, epoch.val_loss]).all() for epoch in training.history)
 
 
 # ---- resumption
@@ -483,8 +483,8 @@ def golden_run(config: TrainConfig) -> dict[str, Any]:
     training = finish(Training(ModelConfig(depth=3, latent=8), config, Images(digits, config.alpha, "cpu")))
     return {
         "torch": torch.__version__,
-        "train_loss": [each.train_loss for each in training.history],
-        "val_loss": [each.val_loss for each in training.history],
+        "train_loss": [epoch.train_loss for epoch in training.history],
+        "val_loss": [epoch.val_loss for epoch in training.history],
         "test_loss": training.test().mean_loss,
         "baselines": training.images.test_set.baselines(),
     }

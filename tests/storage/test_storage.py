@@ -1,4 +1,4 @@
-"""What every storage promises, whether a folder or a bucket; and what a bucket says when it cannot."""
+"""The methods of a store in a folder and in a bucket, the lease, and the messages of a bucket that fails."""
 
 import json
 import os
@@ -30,8 +30,8 @@ pytest.importorskip("moto")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
-    with serve(tmp_path_factory.mktemp("s3")) as found:
-        yield found
+    with serve(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def s3(server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
 
 @pytest.fixture(scope="module")
 def gcs() -> Iterator[int]:
-    """Port of an emulator of Google Cloud Storage; no extra has it, since it needs setuptools of before 2026."""
+    """Port of an emulator of Google Cloud Storage, if it is installed; no extra has it: it needs an old setuptools."""
     pytest.importorskip("gcp_storage_emulator")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -69,7 +69,7 @@ KINDS = ["folder", pytest.param("s3", marks=pytest.mark.cluster), pytest.param("
 
 @pytest.fixture(params=KINDS)
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A storage of each kind; every test has one of its own."""
+    """A storage of every kind, new for every test."""
     if request.param == "folder":
         return str(tmp_path / "sweeps")
     if request.param == "gs":
@@ -82,9 +82,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(storage: str) -> Store:
-    found = open_store(storage, "mnist é")
-    found.create()
-    return found
+    store = open_store(storage, "mnist é")
+    store.create()
+    return store
 
 
 # ---- the contract
@@ -224,9 +224,9 @@ def test_of_many_who_want_it_at_once_one_holds_it_at_a_time(store: Store, monkey
 
 @pytest.fixture
 def bucket(s3: S3) -> ObjectStore:
-    found = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", "mnist")
-    assert isinstance(found, ObjectStore)
-    return found
+    store = open_store(f"s3://{BUCKET}/{uuid.uuid4().hex}", "mnist")
+    assert isinstance(store, ObjectStore)
+    return store
 
 
 @pytest.mark.cluster
@@ -438,7 +438,7 @@ SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "2", "-
 def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(
     s3: S3, tmp_path: Path, clean_environment: Path, in_process: object
 ) -> None:
-    """All commands; Ray aside."""
+    """All commands that do not start Ray."""
     uri = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     folder = tmp_path / "sweeps"
     for storage in (str(folder), uri):
@@ -461,7 +461,7 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(
     runs = [name for name in other.names("wandb") if name.endswith(".wandb")]
     assert len(runs) == 3, "a run a cell and the report's"
     assert len(other.names("wandb/.finished")) == 2
-    for name, exit_code, said in (
+    for name, exit_code, message in (
         ("status", 0, "mnist-5k: 2 of 2 completed"),
         ("plan", 0, "2 cells of mnist-5k: 2 completed"),
         ("report", 0, f"Report: {uri}/mnist-5k/report/index.html"),
@@ -470,7 +470,7 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(
     ):
         words = {"status": [], "plan": SWEEP}.get(name, ["--dataset", "mnist-5k"])
         result = command(name, *words, "--storage", uri)
-        assert (result.exit_code, said in result.output.replace("\n", " ")) == (exit_code, True), result.output
+        assert (result.exit_code, message in result.output.replace("\n", " ")) == (exit_code, True), result.output
     again = command("run", *SWEEP, "--storage", uri, "--quiet")
     assert again.exit_code == 0, again.output
     assert sorted(name for name in other.names("wandb") if name.endswith(".wandb"))[:2] == sorted(runs)[:2]
