@@ -17,7 +17,7 @@ from sweep.driver.signals import Signals
 from sweep.records.facets import facets
 from sweep.records.grid import AXES, Cell, Grid, axes_text, suffix, value_text
 from sweep.records.matching import WIDTH
-from sweep.records.record import Status
+from sweep.records.record import Status, duration
 from sweep.records.sweep import Sweep, check_sweep, gather
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
@@ -128,7 +128,7 @@ def run(ctx: click.Context, /, quiet: bool, no_report: bool, no_evaluation: bool
 
     from rich.console import Console
 
-    from sweep.driver.progress import Progress, duration
+    from sweep.driver.progress import Progress
 
     console = Console()
     request = Request(
