@@ -1,4 +1,4 @@
-"""The statistics held against a known truth: ``python tests/simulations.py [SIMULATIONS]`` prints what came out.
+"""The statistics compared with a known truth: ``python tests/simulations.py [SIMULATIONS]`` prints what came out.
 
 Losses are made as the model of `statistics` has them: what an architecture truly has, a part of the seed, of the
 test image and of both, each in common and of the architecture's own. Parts of images are skewed, as real ones are.
@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from sweep.analysis.arrays import Arrays, Outputs
-from sweep.analysis.claims import Comparer, Contrast, Factor, Split
+from sweep.analysis.claims import Contrast, Factor, Split
+from sweep.analysis.comparer import Comparer
 from sweep.analysis.resolve import comparisons, next_step, with_look
 from sweep.analysis.results import results
 from sweep.analysis.statistics import LOOKS
@@ -41,7 +42,7 @@ class World:
     """A truth to draw seeds and test images from; standard deviations are of one seed, one image, both.
 
     Attributes:
-        own: what part of each variance is an architecture's own; the rest is common and falls out of differences.
+        own_share: part of each variance that is an architecture's alone; the rest is common and cancels in differences.
     """
 
     truth: Truth
@@ -49,12 +50,12 @@ class World:
     image_sd: float = 3.0
     rest_sd: float = 3.0
     images: int = 100
-    own: float = 0.5
+    own_share: float = 0.5
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def __post_init__(self) -> None:
-        self._common_image = self._skewed(self.image_sd * (1 - self.own) ** 0.5)
-        self._image = {cell: self._skewed(self.image_sd * self.own**0.5) for cell in GRID.cells}
+        self._common_image = self._skewed(self.image_sd * (1 - self.own_share) ** 0.5)
+        self._image = {cell: self._skewed(self.image_sd * self.own_share**0.5) for cell in GRID.cells}
         self._common_seed: dict[int, float] = {}
         self._outputs: dict[str, Outputs] = {}
 
@@ -62,8 +63,8 @@ class World:
         return sd * (self.rng.gamma(4, size=self.images) - 4) / 2
 
     def _losses(self, cell: Cell) -> np.ndarray:
-        common = self._common_seed.setdefault(cell.seed, (1 - self.own) ** 0.5 * self.rng.standard_normal())
-        seed = self.seed_sd * (common + self.own**0.5 * self.rng.standard_normal())
+        common = self._common_seed.setdefault(cell.seed, (1 - self.own_share) ** 0.5 * self.rng.standard_normal())
+        seed = self.seed_sd * (common + self.own_share**0.5 * self.rng.standard_normal())
         image = self._common_image + self._image[replace(cell, seed=0)]
         rest = self.rest_sd * self.rng.standard_normal(self.images)
         return self.truth[cell.depth, cell.latent] + seed + image + rest
@@ -93,20 +94,20 @@ def with_seeds(count: int) -> Grid:
 
 
 def families(sweep: Sweep, arrays: Arrays) -> dict[str, list[Contrast]]:
-    """What is judged together on a page."""
-    comparer, found = Comparer(sweep, arrays, (Split.TEST,)), {}
+    """The families of contrasts that a page tests together."""
+    comparer, by_name = Comparer(sweep, arrays, (Split.TEST,)), {}
     for factor in Factor:
         claim = comparer.claim(factor)
-        found[f"pairs, {factor}"] = claim.judged()
-        found[f"averages, {factor}"] = list(claim.averages)
-    found["interaction"] = list(comparer.interaction())
-    return found
+        by_name[f"pairs, {factor}"] = claim.comparable_pairs()
+        by_name[f"averages, {factor}"] = list(claim.averages)
+    by_name["interaction"] = list(comparer.interaction())
+    return by_name
 
 
 def true_difference(contrast: Contrast, truth: Truth) -> float:
     """Of a pair, an average of pairs or an interaction."""
     worse, better = contrast.cells[0::2], contrast.cells[1::2]
-    if len(contrast.at) == 2 and contrast.higher.startswith("latent") and len(contrast.cells) == 4:
+    if len(contrast.other_levels) == 2 and contrast.higher.startswith("latent") and len(contrast.cells) == 4:
         one, other, third, fourth = (truth[cell.depth, cell.latent] for cell in contrast.cells)
         return (one - other) - (third - fourth)
     sums = [sum(truth[cell.depth, cell.latent] for cell in cells) for cells in (worse, better)]
@@ -153,7 +154,7 @@ def coverage(simulations: int, seeds: int, make: Callable[[], World]) -> tuple[T
         result = results(sweep, arrays)[0]
         assert result.interval is not None
         means.add(result.interval[0] <= world.truth[1, 8] <= result.interval[1])
-        (pair,) = Comparer(sweep, arrays, (Split.TEST,)).claim(Factor.LATENT).judged()
+        (pair,) = Comparer(sweep, arrays, (Split.TEST,)).claim(Factor.LATENT).comparable_pairs()
         effect = pair.effects[Split.TEST]
         assert effect.low is not None
         assert effect.high is not None
@@ -167,7 +168,7 @@ def fixed(simulations: int, seeds: int, make: Callable[[], World]) -> dict[str, 
     for _ in range(simulations):
         world = make()
         for name, family in families(*world.sweep(with_seeds(seeds))).items():
-            tallies.setdefault(name, Tally()).add(any(is_false(each, world.truth) for each in family))
+            tallies.setdefault(name, Tally()).add(any(is_false(contrast, world.truth) for contrast in family))
     return tallies
 
 
@@ -181,20 +182,20 @@ def resolved(simulations: int, max_seeds: int, make: Callable[[], World]) -> tup
         sweep, arrays = world.sweep(grid)
         while True:
             sweep = replace(sweep, manifest=with_look(sweep))
-            found = comparisons(sweep, arrays)
-            for each in found:
-                name = f"{'pairs' if len(each.at) == 1 else 'averages'}, {each.higher.split()[0]}"
-                false[name] = false.get(name, False) or is_false(each, world.truth)
-            step = next_step(sweep, found, max_seeds)
+            contrasts = comparisons(sweep, arrays)
+            for contrast in contrasts:
+                name = f"{'pairs' if len(contrast.other_levels) == 1 else 'averages'}, {contrast.higher.split()[0]}"
+                false[name] = false.get(name, False) or is_false(contrast, world.truth)
+            step = next_step(sweep, contrasts, max_seeds)
             if not step.cells:
                 break
             grid = grid.union(Grid.of(step.cells))
             sweep, arrays = world.sweep(grid, sweep.manifest.looks)
         for name, happened in false.items():
             tallies.setdefault(name, Tally()).add(happened)
-        for each in found:
-            if true_difference(each, world.truth):
-                decided.add(each.effects[Split.TEST].verdict in {Verdict.SUPPORTED, Verdict.CONTRADICTED})
+        for contrast in contrasts:
+            if true_difference(contrast, world.truth):
+                decided.add(contrast.effects[Split.TEST].verdict in {Verdict.SUPPORTED, Verdict.CONTRADICTED})
         num_cells += len(grid.cells)
     return tallies, decided, num_cells / simulations
 

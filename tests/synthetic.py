@@ -202,8 +202,8 @@ def add_evaluation(store: Store, *, noise: str = "gaussian", alpha: float = 0.5)
         baseline("total variation", "filter", 0.035, weight=2.0),
         *[baseline(f"PCA {latent}", "linear", 0.05 + latent * 5e-5, latent) for latent in latents],
         *[
-            baseline(f"reduced-rank regression {each}", "linear", 0.02 + 0.2 / each, each, ridge=1e-3)
-            for each in latents
+            baseline(f"reduced-rank regression {latent}", "linear", 0.02 + 0.2 / latent, latent, ridge=1e-3)
+            for latent in latents
         ],
     ]
     references = References(

@@ -18,7 +18,7 @@ from sweep.storage.sealing import Damaged
 def loss_by_image(keys: Sequence[str], outputs: "Mapping[str, Outputs]") -> Array | None:
     """Test losses (cells, images) of these cells; None where one cannot be read or has other images."""
     losses = [outputs[key].loss for key in keys if key in outputs]
-    if len(losses) < len(keys) or len({each.shape for each in losses}) != 1:
+    if len(losses) < len(keys) or len({loss.shape for loss in losses}) != 1:
         return None
     return np.stack(losses).astype(np.float64)
 
@@ -28,12 +28,16 @@ def usable_records(sweep: Sweep) -> list[Record]:
     return [record for record in sweep.completed if record.test_loss is not None and record.history]
 
 
-# ---- the arrays that cells leave behind
-
-
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The sweep's ten sample images, one of each class, and what averages they are held against."""
+    """The sweep's ten sample images, one of each class, and the average images of the training set; grey values 0 to 1.
+
+    Attributes:
+        clean, noisy: (10, 28, 28).
+        labels: class of each, (10,).
+        mean_image: mean training image, (28, 28).
+        class_means: mean clean test image of each class, (10, 28, 28).
+    """
 
     clean: Array
     noisy: Array
@@ -44,7 +48,14 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What one completed cell made of the test set; losses and distances are per image, MSE per pixel."""
+    """What one completed cell made of the test set; losses and distances are MSE per pixel.
+
+    Attributes:
+        loss: of each test image, (images,).
+        samples: the ten sample images, denoised, (10, 28, 28).
+        class_means: mean denoised test image of each class, (10, 28, 28).
+        to_mean: distance of each denoised test image to the mean training image, (images,).
+    """
 
     loss: Array
     samples: Array
@@ -54,7 +65,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """Everything readable; ``damaged`` gives the reason for what is not, by file."""
+    """The arrays that can be read, by key of the cell; ``damaged`` says of each other file why it cannot."""
 
     samples: Samples | None
     outputs: Mapping[str, Outputs]
@@ -82,7 +93,7 @@ def load_arrays(sweep: Sweep) -> Arrays:
     for record in usable_records(sweep):
         name = CellFiles(record.key).test
         try:
-            outputs[record.key] = _agreeing(Outputs(**_read_npz(sweep, name, record.digests, _OUTPUT_SHAPES)), record)
+            outputs[record.key] = _checked(Outputs(**_read_npz(sweep, name, record.digests, _OUTPUT_SHAPES)), record)
         except Damaged as error:
             damaged[name] = str(error)
     return Arrays(samples, outputs, damaged)
@@ -98,15 +109,16 @@ def _read_npz(
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise Damaged(f"{name} does not hold the arrays it should: {error}") from error
     for key, shape in shapes.items():
-        found = arrays[key].shape
-        if len(found) != len(shape) or any(want not in (None, have) for want, have in zip(shape, found, strict=True)):
-            raise Damaged(f"{name}: {key} has shape {found}")
-        if 0 in found or not np.isfinite(arrays[key]).all():
+        actual = arrays[key].shape
+        if len(actual) != len(shape) or any(want not in (None, have) for want, have in zip(shape, actual, strict=True)):
+            raise Damaged(f"{name}: {key} has shape {actual}")
+        if 0 in actual or not np.isfinite(arrays[key]).all():
             raise Damaged(f"{name}: {key} is empty or not finite")
     return arrays
 
 
-def _agreeing(outputs: Outputs, record: Record) -> Outputs:
+def _checked(outputs: Outputs, record: Record) -> Outputs:
+    """The outputs, their mean loss being that of the record."""
     mean = float(outputs.loss.mean(dtype=np.float64))
     if record.test_loss is None or not math.isclose(mean, record.test_loss, rel_tol=1e-3):
         raise Damaged(f"{CellFiles(record.key).test}: mean loss {mean:.5f}, but the record says {record.test_loss}")

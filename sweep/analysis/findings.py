@@ -6,7 +6,8 @@ from typing import Self
 
 from sweep.analysis.arrays import Arrays, load_arrays, usable_records
 from sweep.analysis.claims import Claim
-from sweep.analysis.effects import Effects, Profile, effects, profiles
+from sweep.analysis.effects import Effects, effects
+from sweep.analysis.profiles import Profile, profiles
 from sweep.analysis.results import Result, results
 from sweep.records.facets import facets
 from sweep.records.grid import Axes
@@ -100,8 +101,8 @@ class Findings:
     def unreadable(self) -> Mapping[str, str]:
         """Files that cannot be used, and why."""
         records = {f"cells/{key}": reason for key, reason in self.sweep.damaged.items()}
-        named = [*self.arrays.damaged.items(), *self.qualities.damaged.items()]
-        arrays = {name: reason.removeprefix(f"{name} ") for name, reason in named}
+        files = [*self.arrays.damaged.items(), *self.qualities.damaged.items()]
+        arrays = {name: reason.removeprefix(f"{name} ") for name, reason in files}
         return records | arrays | ({"references": self._references} if isinstance(self._references, str) else {})
 
     def __repr__(self) -> str:

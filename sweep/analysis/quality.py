@@ -28,17 +28,16 @@ class Share:
     mean: float
     low: float
     high: float
-    num_cells: int
 
     @classmethod
     def of(cls, hits: Array) -> "Share":
         """The share of hits in a table (cells, images) of booleans."""
         table = np.atleast_2d(hits).astype(np.float64)
         if len(table) == 1:
-            return cls(float(table.mean()), *wilson(int(table.sum()), table.size), 1)
+            return cls(float(table.mean()), *wilson(int(table.sum()), table.size))
         estimate = crossed(table)
         low, high = estimate.interval()
-        return cls(estimate.mean, max(0.0, low), min(1.0, high), len(table))
+        return cls(estimate.mean, max(0.0, low), min(1.0, high))
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -51,8 +50,8 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 def answers(findings: Findings, records: Sequence[Record]) -> Array | None:
     """The reader's answers (cells, images) on what these cells denoised; None where there are none."""
-    found = findings.qualities.found
-    rows = [found[record.key].read for record in records if record.key in found]
+    qualities = findings.qualities.by_key
+    rows = [qualities[record.key].read for record in records if record.key in qualities]
     references = findings.references
     if not rows or references is None or any(row.shape != references.labels.shape for row in rows):
         return None
@@ -90,15 +89,13 @@ def class_losses(findings: Findings, result: Result) -> Array | None:
 def worst_read(findings: Findings) -> Record | None:
     """The cell of which the fewest digits are read rightly."""
     references = findings.references
-    read = {
-        record.key: (record, answers(findings, [record])) for result in findings.results for record in result.records
-    }
-    shares = {
-        key: float((found == references.labels).mean())
-        for key, (_, found) in read.items()
-        if found is not None and references is not None
-    }
-    return read[min(shares, key=lambda key: shares[key])][0] if shares else None
+    read = [(record, answers(findings, [record])) for result in findings.results for record in result.records]
+    shares = [
+        (record, float((digits == references.labels).mean()))
+        for record, digits in read
+        if digits is not None and references is not None
+    ]
+    return min(shares, key=lambda item: item[1])[0] if shares else None
 
 
 def confusion(findings: Findings, record: Record) -> Array:
@@ -112,18 +109,18 @@ def confusion(findings: Findings, record: Record) -> Array:
 
 
 def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float]]]:
-    """Test loss by strength of the noise, mean over the seeds that were tested."""
-    found: list[tuple[Result, Mapping[float, float]]] = []
+    """Test loss (MSE per pixel) by strength of the noise, mean over the seeds that were tested, by architecture."""
+    by_architecture: list[tuple[Result, Mapping[float, float]]] = []
     for result in findings.results:
         curves = [
             dict(zip(quality.robust_alpha.tolist(), quality.robust_loss.tolist(), strict=True))
             for record in result.records
-            if (quality := findings.qualities.found.get(record.key)) is not None and quality.robust_alpha.size
+            if (quality := findings.qualities.by_key.get(record.key)) is not None and quality.robust_alpha.size
         ]
         if curves:
             strengths = sorted(set.intersection(*map(set, curves)))
-            found.append((result, {alpha: fmean(curve[alpha] for curve in curves) for alpha in strengths}))
-    return found
+            by_architecture.append((result, {alpha: fmean(curve[alpha] for curve in curves) for alpha in strengths}))
+    return by_architecture
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from sweep.analysis.arrays import Arrays, usable_records
-from sweep.analysis.claims import Comparer, Contrast, Factor, Split
+from sweep.analysis.claims import Contrast, Factor, Split
+from sweep.analysis.comparer import Comparer
 from sweep.analysis.statistics import LOOKS, too_few_images
 from sweep.analysis.verdicts import Verdict
 from sweep.records.facets import facets
@@ -41,27 +42,27 @@ def with_look(sweep: Sweep) -> Manifest:
 
 
 def next_step(sweep: Sweep, contrasts: Sequence[Contrast], max_seeds: int) -> Step:
-    """What to do after a look: seeds for all cells of the undecided `comparisons`, until none could do with more."""
+    """What to do after a look: seeds for all cells of the undecided `comparisons`, until more would decide none."""
     if not contrasts:
         return Step(because="there are no two architectures to compare")
-    undecided = [each for each in contrasts if _is_undecided(each)]
-    hopeful = [each for each in undecided if not _why_hopeless(each)]
+    undecided = [contrast for contrast in contrasts if _is_undecided(contrast)]
+    hopeful = [contrast for contrast in undecided if not _why_hopeless(contrast)]
     declared = _declared(sweep)
-    wanted = {cell: None for each in hopeful for cell in _more_seeds(each, declared, max_seeds)}
+    wanted = {cell: None for contrast in hopeful for cell in _more_seeds(contrast, declared, max_seeds)}
     if wanted:
         because = f"{len(undecided)} of {len(contrasts)} comparisons are not decided yet"
-        if all(each.effects[Split.TEST].verdict is Verdict.ONE_SEED for each in contrasts):
+        if all(contrast.effects[Split.TEST].verdict is Verdict.ONE_SEED for contrast in contrasts):
             because = "one seed says nothing of the spread over seeds, so that nothing is decided yet"
         return Step(cells=tuple(wanted), because=because, seconds=sum(_seconds(wanted, sweep)))
     if not undecided:
         return Step(because=f"all {len(contrasts)} comparisons are decided")
-    reasons = Counter(_why_hopeless(each) or f"--max-seeds {max_seeds} is reached" for each in undecided)
+    reasons = Counter(_why_hopeless(contrast) or f"--max-seeds {max_seeds} is reached" for contrast in undecided)
     listed = "; ".join(f"{count} because {reason}" for reason, count in reasons.items())
     return Step(because=f"{len(undecided)} of {len(contrasts)} comparisons are not decided: {listed}")
 
 
 def comparisons(sweep: Sweep, arrays: Arrays) -> list[Contrast]:
-    """What is to be decided: all pairs that are judged, and the averages that the claim on depth is about."""
+    """What is to be decided: all pairs that are comparable, and the averages that the claim on depth is about."""
     return list(_comparisons(sweep, arrays))
 
 
@@ -70,8 +71,8 @@ def _comparisons(sweep: Sweep, arrays: Arrays) -> Iterator[Contrast]:
         comparer = Comparer(facet, arrays, (Split.TEST,))
         for factor in Factor:
             claim = comparer.claim(factor)
-            yield from claim.judged()
-            yield from (each for each in claim.answers if len(each.cells) > 2)
+            yield from claim.comparable_pairs()
+            yield from (contrast for contrast in claim.answers if len(contrast.cells) > 2)
 
 
 def _is_undecided(contrast: Contrast) -> bool:

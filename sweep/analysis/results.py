@@ -13,8 +13,6 @@ from sweep.analysis.statistics import Estimate, crossed, over_seeds
 from sweep.records.record import Record, Status
 from sweep.records.sweep import Sweep
 
-# ---- results by architecture
-
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -113,17 +111,17 @@ class Result:
         return mac_count(self.config)
 
 
-def results(sweep: Sweep, arrays: "Arrays | None" = None) -> list[Result]:
+def results(sweep: Sweep, arrays: Arrays | None = None) -> list[Result]:
     """The result of every architecture of the grid, also of those without a completed cell, in the grid's order.
 
     With ``arrays`` the intervals are for other seeds and other test images, without for other seeds alone.
     """
     usable = {record.key: record for record in usable_records(sweep)}
-    found = []
+    by_architecture = []
     for architecture in sweep.manifest.grid.architectures:
         cells = [cell for cell in sweep.manifest.grid.cells if cell.architecture == architecture.architecture]
         records = tuple(usable[cell.key] for cell in cells if cell.key in usable)
-        found.append(
+        by_architecture.append(
             Result(
                 config=sweep.manifest.settings.model(architecture),
                 statuses={cell.seed: sweep.status(cell) for cell in cells},
@@ -131,10 +129,10 @@ def results(sweep: Sweep, arrays: "Arrays | None" = None) -> list[Result]:
                 estimate=_estimate(records, {} if arrays is None else arrays.outputs),
             )
         )
-    return found
+    return by_architecture
 
 
-def _estimate(records: Sequence[Record], outputs: "Mapping[str, Outputs]") -> Estimate | None:
+def _estimate(records: Sequence[Record], outputs: Mapping[str, Outputs]) -> Estimate | None:
     if len(records) < 2:
         return None
     table = loss_by_image([record.key for record in records], outputs)
@@ -155,7 +153,7 @@ def loss_table(sweep: Sweep) -> list[list[str]]:
     star where `loss_notes` has more to say; a hole says why it is one and what the grid leaves out is empty.
     """
     grid = sweep.manifest.grid
-    texts = {(each.config.depth, each.config.latent): _loss_text(each) for each in results(sweep)}
+    texts = {(result.config.depth, result.config.latent): _loss_text(result) for result in results(sweep)}
     heading = ["depth", *(f"latent {latent}" for latent in grid.latents)]
     return [heading, *([str(depth), *(texts.get((depth, size), "") for size in grid.latents)] for depth in grid.depths)]
 
@@ -171,11 +169,11 @@ def _loss_text(result: Result) -> str:
 
 def loss_notes(sweep: Sweep) -> list[str]:
     """What the stars of `loss_table` mean, such as ``unconverged: DAE_1_8, DAE_1_5``."""
-    named: dict[str, list[str]] = {}
+    architectures: dict[str, list[str]] = {}
     for result in results(sweep):
         for mark in result.marks if result.mean is not None else ():
-            named.setdefault(mark, []).append(result.name)
-    return [f"{mark}: {', '.join(names)}" for mark, names in named.items()]
+            architectures.setdefault(mark, []).append(result.name)
+    return [f"{mark}: {', '.join(names)}" for mark, names in architectures.items()]
 
 
 def psnr(loss: float) -> float:

@@ -6,7 +6,7 @@ image and a rest of the two together: crossed random effects, no cell of the see
 images are a random draw from those that might have been the test set. Architectures are compared by differences
 of the same seed on the same noisy images, so that what both share falls out, whatever its distribution.
 
-Few seeds are met with Student's t on few degrees of freedom and not with a bootstrap, whose intervals of three
+Few seeds take Student's t on few degrees of freedom and not a bootstrap, whose intervals of three
 values cover far less than 95 %. `tests/simulations.py` measures coverage and error rates of all this.
 """
 
@@ -103,8 +103,8 @@ def crossed(values: Array) -> Estimate:
     """The mean of a table of seeds by test images, both being random and crossed.
 
     With mean squares MS of seeds, images and rest, the variance of the mean is
-    (MS_seeds + max(0, MS_images - MS_rest)) / (seeds x images). The part of the images never counts less than
-    nothing, so that the interval is never shorter than the paired t interval over seeds.
+    (MS_seeds + max(0, MS_images - MS_rest)) / (seeds x images). The part of the images is never
+    negative, so that the interval is never shorter than the paired t interval over seeds.
 
     Args:
         values: losses or differences, (seeds, images), two of each at least.
@@ -121,12 +121,6 @@ def crossed(values: Array) -> Estimate:
         seed_variance=float(by_seed.var(ddof=1)),
         image_variance=max(0.0, float(by_image.var(ddof=1)) - rest_square / seeds) / images,
     )
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean's 95 % interval (low, high) and two-sided p value of a zero mean, by Student's t; two values at least."""
-    estimate = over_seeds(values)
-    return (*estimate.interval(), estimate.p)
 
 
 # ---- many comparisons, many looks
@@ -152,7 +146,7 @@ def alpha_spent(seeds: int) -> float:
     ten, and on towards 1 for as long as it may take. It does not depend on how many looks are planned: a budget may
     be raised, lowered or cut short at any time, and no earlier verdict becomes void.
 
-    Between looks nothing is assumed: each p value is held against its own share (Bonferroni), which is valid for t
+    Between looks nothing is assumed: each p value is compared with its own share (Bonferroni), which is valid for t
     statistics on few degrees of freedom, where boundaries worked out for normal ones are too low.
     """
     return 0.9 * (seeds / 10) ** 2 if seeds <= 10 else 1 - 1 / seeds
@@ -223,12 +217,12 @@ def needed(estimate: Estimate, level: float, *, looked: bool = False) -> Needed:
         return power(estimate, seeds, level * (alpha_for_look(seeds, estimate.seeds) if looked else 1.0))
 
     candidates = range(estimate.seeds + 1, MOST_SEEDS + 1)
-    found = next((seeds for seeds in candidates if seeds in LOOKS and chance(seeds) >= POWER), None) if looked else None
-    if not looked:
-        index = bisect_left(candidates, POWER, key=chance)
-        found = candidates[index] if index < len(candidates) else None
-    if found is not None:
-        return Needed(more=found - estimate.seeds)
+    if looked:
+        enough = next((seeds for seeds in candidates if seeds in LOOKS and chance(seeds) >= POWER), None)
+    else:
+        enough = next(iter(candidates[bisect_left(candidates, POWER, key=chance) :]), None)
+    if enough is not None:
+        return Needed(more=enough - estimate.seeds)
     return Needed(more=None, limit=Limit.IMAGES if too_few_images(estimate, level) else Limit.NEAR_ZERO)
 
 

@@ -47,7 +47,7 @@ EPOCH_COLUMNS = {
 }
 """What `epochs` and ``history.csv`` hold."""
 
-_OF_RECORD = (
+_RECORD_COLUMNS = (
     "status", "collapsed", "unconverged", "test_loss", "test_psnr_db", "test_sum", "parameters", "macs", "compression",
     "generation", "started_at", "finished_at", "error",
 )  # fmt: skip
@@ -55,7 +55,7 @@ _OF_RECORD = (
 
 def cell_rows(findings: "Findings") -> list[dict[str, Any]]:
     """A row a cell of the whole sweep; what is not there is None."""
-    qualities = {key: each for facet in findings.facets for key, each in facet.qualities.found.items()}
+    qualities = {key: quality for facet in findings.facets for key, quality in facet.qualities.by_key.items()}
     labels = None if findings.references is None else findings.references.labels
     sweep, rows = findings.whole, []
     for cell in sweep.manifest.grid.cells:
@@ -63,7 +63,7 @@ def cell_rows(findings: "Findings") -> list[dict[str, Any]]:
         row: dict[str, Any] = dict.fromkeys(CELL_COLUMNS) | _place(sweep, cell)
         row |= {"status": str(sweep.status(cell)), "error": sweep.damaged.get(cell.key)}
         if record is not None:
-            row |= {name: getattr(record, name) for name in _OF_RECORD} | {"status": str(record.status)}
+            row |= {name: getattr(record, name) for name in _RECORD_COLUMNS} | {"status": str(record.status)}
             if record.status is not Status.COMPLETED:
                 row |= dict.fromkeys(("test_loss", "test_psnr_db", "test_sum"))
             for name in ("config", "dataset", "environment"):
@@ -78,18 +78,18 @@ def cell_rows(findings: "Findings") -> list[dict[str, Any]]:
 def epoch_rows(findings: "Findings") -> list[dict[str, Any]]:
     """A row a cell and finished epoch of the whole sweep."""
     sweep = findings.whole
-    found = (sweep.records.get(cell.key) for cell in sweep.manifest.grid.cells)
+    records = (sweep.records.get(cell.key) for cell in sweep.manifest.grid.cells)
     return [
         _place(sweep, record.cell)
         | {"status": str(record.status)}
         | {name: getattr(epoch, name) for name in ("epoch", "train_loss", "val_loss", "seconds")}
-        for record in found
+        for record in records
         if record is not None
         for epoch in record.history
     ]
 
 
 def _place(sweep: Sweep, cell: Cell) -> dict[str, Any]:
-    own = sweep.manifest.settings.at(cell)
-    named = {name: getattr(cell, name) for name in ("key", "architecture", "depth", "latent", "seed")}
-    return named | {name: getattr(own, name) for name in AXES}
+    settings = sweep.manifest.settings.at(cell)
+    names = ("key", "architecture", "depth", "latent", "seed")
+    return {name: getattr(cell, name) for name in names} | {name: getattr(settings, name) for name in AXES}

@@ -6,8 +6,6 @@ from enum import StrEnum
 
 from sweep.analysis.statistics import LEVEL, Estimate, Needed, holm, needed
 
-# ---- verdicts
-
 
 class Verdict(StrEnum):
     """What paired differences over seeds come to, after correction for the family and for the looks taken."""
@@ -65,24 +63,24 @@ class Effect:
         """What would resolve it; None where the verdict is another than *not resolved*."""
         if self.open_level is None or self.estimate is None:
             return None
-        found = needed(self.estimate, self.open_level, looked=self.share < 1)
-        if found.more is None or self.seconds_a_seed is None:
-            return found
-        return replace(found, seconds=found.more * self.seconds_a_seed)
+        plan = needed(self.estimate, self.open_level, looked=self.share < 1)
+        if plan.more is None or self.seconds_a_seed is None:
+            return plan
+        return replace(plan, seconds=plan.more * self.seconds_a_seed)
 
 
 def with_verdicts(effects: Iterable[Effect]) -> list[Effect]:
-    """The effects of one family with their verdicts; those of one seed stay without."""
+    """The effects of one family with their verdicts, after Holm's correction; those of one seed stay without."""
     effects = list(effects)
     family = [effect for effect in effects if effect.p is not None]
     valid = [effect.p if effect.valid_p is None else effect.valid_p for effect in family]
     adjusted = holm([p for p in valid if p is not None])
     num_open = sum(p >= LEVEL or bool(effect.withheld) for p, effect in zip(adjusted, family, strict=True))
-    judged = iter([_with_verdict(*each, len(family), num_open) for each in zip(family, adjusted, strict=True)])
-    return [effect if effect.p is None else next(judged) for effect in effects]
+    tested = iter(_tested(effect, p, len(family), num_open) for effect, p in zip(family, adjusted, strict=True))
+    return [effect if effect.p is None else next(tested) for effect in effects]
 
 
-def _with_verdict(effect: Effect, adjusted_p: float, num_family: int, num_open: int) -> Effect:
+def _tested(effect: Effect, adjusted_p: float, num_family: int, num_open: int) -> Effect:
     estimate = effect.estimate
     wide = None if estimate is None else estimate.interval(LEVEL * effect.share / num_family)
     effect = replace(effect, adjusted_p=adjusted_p, wide=wide)

@@ -212,6 +212,6 @@ def _follow(ctx: click.Context, signals: Signals, cluster: "Cluster", job_id: st
 
 
 def _lasted(job: "SweepJob") -> str:
-    from sweep.driver.progress import duration
+    from sweep.records.record import duration
 
     return duration((job.ended_at or time.time()) - job.started_at) if job.started_at else ""

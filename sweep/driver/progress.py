@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dae.architecture import mac_count
 from sweep.records.grid import Cell, Settings
-from sweep.records.record import Record, Status
+from sweep.records.record import Record, Status, duration
 from sweep.records.sweep import Sweep
 
 LIVE_ROWS = 24
@@ -197,13 +197,3 @@ class Progress:
 def _cost(cell: Cell, settings: Settings) -> int:
     """Of a training image, in MACs."""
     return mac_count(settings.model(cell)) + STEP_OVERHEAD_MACS
-
-
-def duration(seconds: float) -> str:
-    """Such as ``8 s``, ``2:05 min`` or ``1:02:03 h``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}:{whole % 60:02} min"
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} h"

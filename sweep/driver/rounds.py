@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sweep.records.grid import Cell
-from sweep.records.record import Status
+from sweep.records.record import Status, duration
 from sweep.records.sweep import MANIFEST, Sweep, gather
 
 
@@ -46,7 +46,6 @@ def after_look(sweep: Sweep, resolving: Resolving | None, slots: int, tell: Call
     """
     from sweep.analysis.arrays import load_arrays
     from sweep.analysis.resolve import comparisons, next_step, with_look
-    from sweep.driver.progress import duration  # rich, which --help does not need
 
     has_ended = all(
         status.is_final or status is Status.FAILED for status in map(sweep.status, sweep.manifest.grid.cells)

@@ -121,7 +121,7 @@ def _unevaluated_cells(sweep: Sweep, references: References | None, warn: Tell) 
     for reason in qualities.damaged.values():
         warn(f"{reason}: it is computed anew")
     reader = None if references is None else references.reader.sha256
-    fresh = {key for key, quality in qualities.found.items() if quality.reader == reader}
+    fresh = {key for key, quality in qualities.by_key.items() if quality.reader == reader}
     return [record for record in sweep.completed if record.key not in fresh]
 
 

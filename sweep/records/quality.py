@@ -194,11 +194,11 @@ class Qualities:
     """The quality of the completed cells, by key.
 
     Attributes:
-        found: the ones that can be used.
-        damaged: for every file that cannot be used, the reason.
+        by_key: what can be used.
+        damaged: of files that are there and cannot be used, the reason.
     """
 
-    found: Mapping[str, Quality] = field(default_factory=dict)
+    by_key: Mapping[str, Quality] = field(default_factory=dict)
     damaged: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -236,7 +236,7 @@ def load_references(sweep: Sweep) -> References | None:
 
 def load_quality(sweep: Sweep) -> Qualities:
     """The quality of every completed cell that was evaluated. That of other weights than the cell's is damaged."""
-    usable, damaged = {}, {}
+    by_key, damaged = {}, {}
     for record in sweep.completed:
         name = CellFiles(record.key).quality
         try:
@@ -248,8 +248,8 @@ def load_quality(sweep: Sweep) -> Qualities:
         except Damaged as error:
             damaged[record.key] = f"{name}: {error}"
         else:
-            usable[record.key] = quality
-    return Qualities(usable, damaged)
+            by_key[record.key] = quality
+    return Qualities(by_key, damaged)
 
 
 def _conditions(documents: list[dict[str, Any]], arrays: Mapping[str, Array]) -> Iterator[Condition]:

@@ -266,3 +266,13 @@ def check_checkpoint(store: Store, cell: Cell) -> None:
 def now() -> str:
     """The time as records give it: UTC, ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def duration(seconds: float) -> str:
+    """Such as ``8 s``, ``2:05 min`` or ``1:02:03 h``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02} h"

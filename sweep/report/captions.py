@@ -1,20 +1,19 @@
-"""What the figures of a report show: of which cells, how many, and what is to be seen. No torch."""
+"""The captions of the figures: which cells are shown, how many, and what can be read off. No torch."""
 
 from itertools import pairwise
 
 from sweep.analysis.arrays import usable_records
-from sweep.analysis.effects import Cost, front
+from sweep.analysis.costs import Cost, front
 from sweep.analysis.findings import Findings
 from sweep.analysis.quality import accuracy, rank_correlation, worst_read
-from sweep.analysis.results import flags_of
 from sweep.records.record import Status
 from sweep.report.images import shown_seeds, typical
 from sweep.report.prose import depth_sentences
-from sweep.report.words import SPACE, counted, listed, mse, rests_on, share
+from sweep.report.words import SPACE, counted, listed, mse, rests_on_records, share
 
 
 def curves(findings: Findings) -> str:
-    """Of the training curves."""
+    """Caption of the training curves."""
     sweep = findings.sweep
     finals = {record.key: record.history[-1].val_loss for record in usable_records(sweep)}
     low, high = min(finals, key=lambda key: finals[key]), max(finals, key=lambda key: finals[key])
@@ -32,11 +31,11 @@ def curves(findings: Findings) -> str:
 
 
 def test_loss(findings: Findings) -> str:
-    """Of the bars."""
-    found = findings.results
-    means = [result.mean for result in found if result.mean is not None]
-    text = f"Test MSE per pixel, {_of(findings)}"
-    text += ", each seed a dot, bars of error 95 % intervals." if any(each.interval for each in found) else "."
+    """Caption of the bars of test loss."""
+    results = findings.results
+    means = [result.mean for result in results if result.mean is not None]
+    text = f"Test MSE per pixel, {_over_seeds(findings)}"
+    text += ", each seed a dot, bars of error 95 % intervals." if any(result.interval for result in results) else "."
     if findings.condition is not None:
         text += (
             " The black line over a bar is the best linear denoiser (PCA or reduced-rank regression) with as many "
@@ -52,14 +51,14 @@ def test_loss(findings: Findings) -> str:
     if len(steps) > 1:
         close = min(steps, key=lambda step: step[1] / step[0])
         text += f" The closest two bars differ by {100 * (close[1] / close[0] - 1):.1f}{SPACE}%."
-    holes = [result.name for result in found if result.mean is None]
+    holes = [result.name for result in results if result.mean is None]
     if holes:
         text += f" Without a number: {listed(holes)}."
     return text + _rests_on(findings)
 
 
 def effects(findings: Findings) -> str:
-    """Of the effects."""
+    """Caption of the effects."""
     text = "Differences in test loss between neighbouring levels, in the direction that the study claims"
     if any(result.interval for result in findings.results):
         text += (
@@ -77,32 +76,34 @@ def effects(findings: Findings) -> str:
 
 
 def cost(findings: Findings) -> str:
-    """Of loss against cost."""
-    named = {
+    """Caption of loss against cost."""
+    fronts = {
         kind: listed((point.result.name for point in front(findings.results, kind) if point.on_front), limit=9)
         for kind in Cost
     }
     return (
-        f"Test loss, {_of(findings)}, against what a model costs. Filled: no other architecture has as low a loss at "
-        f"as low a cost (Pareto front, by mean loss). By "
-        f"{'; by '.join(f'{kind}: {names}' for kind, names in named.items())}." + _rests_on(findings)
+        f"Test loss, {_over_seeds(findings)}, against what a model costs. Filled: no other architecture has as low a "
+        f"loss at as low a cost (Pareto front, by mean loss). By "
+        f"{'; by '.join(f'{kind}: {names}' for kind, names in fronts.items())}." + _rests_on(findings)
     )
 
 
 def depth(findings: Findings) -> str:
-    """Of what depth does."""
+    """Caption of what depth does."""
     return (
-        f"Test loss, gap between validation and training at the last epoch, and training time, {_of(findings)}, with "
-        f"95{SPACE}% intervals where there are seeds. " + " ".join(depth_sentences(findings))
+        f"Test loss, gap between validation and training at the last epoch, and training time, "
+        f"{_over_seeds(findings)}, with 95{SPACE}% intervals where there are seeds. "
+        + " ".join(depth_sentences(findings))
     )
 
 
 def reader(findings: Findings) -> str:
-    """Of what is read."""
+    """Caption of how many digits are read rightly."""
     references, condition = findings.references, findings.condition
     assert references is not None
     reader = references.reader
-    shares = {result.name: found for result in findings.results if (found := accuracy(findings, result)) is not None}
+    accuracies = {result.name: accuracy(findings, result) for result in findings.results}
+    shares = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
     best, worst = max(shares, key=lambda name: shares[name].mean), min(shares, key=lambda name: shares[name].mean)
     text = (
         f"A classifier trained on clean digits ({reader.parameters:,} parameters) reads {share(reader.accuracy_clean)} "
@@ -120,22 +121,24 @@ def reader(findings: Findings) -> str:
 
 
 def classes(findings: Findings) -> str:
-    """Of losses and misread digits by class."""
-    return f"Which digits are hard: means over the test images of a class, {_of(findings)}." + _rests_on(findings)
+    """Caption of losses and misread digits by class."""
+    return f"Which digits are hard: means over the test images of a class, {_over_seeds(findings)}." + _rests_on(
+        findings
+    )
 
 
 def confusion(findings: Findings) -> str:
-    """Of the confusion matrix."""
+    """Caption of the confusion matrix."""
     record = worst_read(findings)
     assert record is not None
     return (
         f"The cell of which the fewest digits are read, {record.key}: in each row what a digit is taken for, in % of "
-        "its test images; empty is never." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
+        "its test images; empty is never." + rests_on_records([record])
     )
 
 
 def robustness(findings: Findings) -> str:
-    """Of other strengths of noise."""
+    """Caption of other strengths of noise."""
     settings = findings.sweep.manifest.settings
     return (
         f"Test loss of the models trained at strength {settings.alpha:g} of {settings.noise} noise, tested at others, "
@@ -144,8 +147,8 @@ def robustness(findings: Findings) -> str:
 
 
 def facets(findings: Findings) -> str:
-    """Of the small multiples."""
-    shown = [each for each in findings.facets if any(result.losses for result in each.results)]
+    """Caption of the panels, one a point on the further axes."""
+    shown = [facet for facet in findings.facets if any(result.losses for result in facet.results)]
     seeds = len(findings.whole.manifest.grid.seeds)
     return (
         f"The grid at {counted(len(shown), 'point')} on the sweep's further axes; mean over up to "
@@ -155,7 +158,7 @@ def facets(findings: Findings) -> str:
 
 
 def corruption(findings: Findings) -> str:
-    """Of clean and corrupted images."""
+    """Caption of clean and corrupted images."""
     settings = findings.sweep.manifest.settings
     how = {
         "gaussian": f"adding {settings.alpha:g} n, n ~ N(0, 1), and clipping to [0, 1]",
@@ -167,22 +170,22 @@ def corruption(findings: Findings) -> str:
 
 
 def example(findings: Findings) -> str:
-    """Of the one image."""
+    """Caption of the one test image."""
     record, index = typical(findings)
     samples = findings.arrays.samples
     assert samples is not None
     return (
         f"Test image of class {int(samples.labels[index])}: of the ten samples the one of median error under "
         f"{record.architecture} (seed {record.seed}), the architecture with the lowest test loss whose images can be "
-        "read." + rests_on(f"{flag} {record.key}" for flag in flags_of(record))
+        "read." + rests_on_records([record])
     )
 
 
 def denoised(findings: Findings) -> str:
-    """Of the sheet of images, and its holes."""
-    found = findings.results
-    ranked = sorted((result for result in found if result.losses), key=lambda result: result.mean or 0.0)
-    holes = [result.name for result in found if not result.records]
+    """Caption of the sheet of denoised images and its holes."""
+    results = findings.results
+    ranked = sorted((result for result in results if result.losses), key=lambda result: result.mean or 0.0)
+    holes = [result.name for result in results if not result.records]
     text = (
         "The same ten test images under every architecture, clean and corrupted on top; below each strip its MSE over "
         f"the whole test set (seed {listed(map(str, sorted(shown_seeds(findings))))}). Lowest on average: "
@@ -194,7 +197,7 @@ def denoised(findings: Findings) -> str:
 
 
 def extremes(findings: Findings) -> str:
-    """Of the best, median and worst images."""
+    """Caption of the best, median and worst images."""
     return (
         "The test images that each architecture denoises best, at the median and worst, of all test images: clean, "
         "corrupted, denoised. Numbers are the MSE of the image; the first evaluated seed is shown."
@@ -202,7 +205,8 @@ def extremes(findings: Findings) -> str:
     )
 
 
-def _of(findings: Findings) -> str:
+def _over_seeds(findings: Findings) -> str:
+    """How many seeds a mean is over."""
     counts = sorted({len(result.losses) for result in findings.results if result.losses})
     if counts[-1] == 1:
         return "one seed (n = 1)"
@@ -210,4 +214,4 @@ def _of(findings: Findings) -> str:
 
 
 def _rests_on(findings: Findings) -> str:
-    return rests_on(f"{flag} {record.key}" for record in usable_records(findings.sweep) for flag in flags_of(record))
+    return rests_on_records(usable_records(findings.sweep))

@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
@@ -21,9 +21,11 @@ if "MPLCONFIGDIR" not in os.environ:
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as MatplotlibFigure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sweep.analysis.results import Result
@@ -109,18 +111,10 @@ def render(figure: Figure) -> Drawing:
 
 def palette(latents: Iterable[int]) -> dict[int, str]:
     """One colour a latent size, dark for the largest: viridis without its pale end, so also told apart in grey."""
-    return _colours("viridis", sorted(latents, reverse=True), 0.08, 0.86)
-
-
-def depth_palette(depths: Iterable[int]) -> dict[int, str]:
-    """One colour a depth, dark for the deepest, from a scale that no latent size has."""
-    return _colours("YlOrBr", sorted(depths), 0.4, 0.95)
-
-
-def _colours(name: str, levels: Sequence[int], first: float, last: float) -> dict[int, str]:
-    positions = np.linspace(first, last, len(levels)) if len(levels) > 1 else [0.35 if name == "viridis" else 0.7]
+    sizes = sorted(latents, reverse=True)
+    positions = np.linspace(0.08, 0.86, len(sizes)) if len(sizes) > 1 else [0.35]
     return {
-        level: mpl.colors.to_hex(mpl.colormaps[name](place)) for level, place in zip(levels, positions, strict=True)
+        size: mpl.colors.to_hex(mpl.colormaps["viridis"](place)) for size, place in zip(sizes, positions, strict=True)
     }
 
 
@@ -132,21 +126,21 @@ def markers(depths: Iterable[int]) -> dict[int, str]:
 # ---- scales and places
 
 
-def log_scale(axes: Axes, *, of: str = "y") -> None:
+def log_scale(axes: Axes, *, direction: str = "y") -> None:
     """A logarithmic axis with plain numbers, at most three a factor of ten where the range is wide."""
-    getattr(axes, f"set_{of}scale")("log")
-    axis = getattr(axes, f"{of}axis")
-    low, high = sorted(getattr(axes, f"get_{of}lim")())
+    getattr(axes, f"set_{direction}scale")("log")
+    axis = getattr(axes, f"{direction}axis")
+    low, high = sorted(getattr(axes, f"get_{direction}lim")())
     subs: tuple[float, ...] = (1, 2, 3, 5) if high < 60 * low else (1, 3) if high < 1000 * low else (1,)
     if high < 3 * low:
         subs = (1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9) if high < 2 * low else (1, 1.5, 2, 3, 4, 5, 7)
     axis.set_major_locator(LogLocator(subs=subs, numticks=20))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
     axis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
 
 
-def plain(value: float) -> str:
+def short_number(value: float) -> str:
     """A number on an axis: ``0.02``, ``8k``, ``3M``."""
     for factor, letter in ((1e6, "M"), (1e3, "k")):
         if value >= factor:
@@ -162,21 +156,49 @@ def grouped(result: Result, depths: Sequence[int], latents: Sequence[int]) -> tu
 
 
 def depth_ticks(axes: Axes, depths: Sequence[int]) -> None:
-    """The groups of `grouped`, named."""
+    """The ticks of the groups that `grouped` places."""
     axes.set_xticks(range(len(depths)), [f"depth {depth}" if len(depths) < 10 else str(depth) for depth in depths])
     axes.tick_params(axis="x", length=0)
     axes.set_xlim(-0.55, len(depths) - 0.45)
 
 
-def named(levels: Sequence[int], most: int = 9) -> list[int]:
-    """The levels that a legend names: all, or where they are many some from end to end, the colours running between."""
+def levels_of_legend(levels: Sequence[int], most: int = 9) -> list[int]:
+    """The levels that a legend names: all, or of many a few that are evenly spaced from end to end."""
     if len(levels) <= most:
         return list(levels)
     return [levels[round(i * (len(levels) - 1) / (most - 3))] for i in range(most - 2)]
 
 
+def latent_keys(latents: Sequence[int]) -> list[Line2D]:
+    """A legend's entries for latent sizes drawn as lines."""
+    colours = palette(latents)
+    return [
+        Line2D([], [], marker="o", ms=4, color=colours[size], label=f"latent {size}")
+        for size in levels_of_legend(latents)
+    ]
+
+
+def architecture_keys(depths: Sequence[int], latents: Sequence[int], colours: Mapping[int, str]) -> list[Line2D]:
+    """A legend's entries for colours, which are latent sizes, and markers, which are depths."""
+    sizes = [
+        Line2D([], [], ls="", marker="s", color=colours[size], label=f"latent {size}")
+        for size in levels_of_legend(latents)
+    ]
+    shapes = markers(depths).items()
+    return [
+        *sizes,
+        *(Line2D([], [], ls="", marker=shape, color=SOFT, label=f"depth {depth}") for depth, shape in shapes),
+    ]
+
+
+def add_legend(figure: Figure, handles: Sequence[Artist], limit: int = 8) -> None:
+    """A legend below the figure, in at most ``limit`` columns."""
+    columns = even_columns(len(handles), limit)
+    figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, handlelength=1.4)
+
+
 def even_columns(count: int, limit: int) -> int:
-    """Columns of a legend, its lines as long as each other."""
+    """Columns of a legend, at most ``limit``, so that its lines are about equally long."""
     return -(-count // -(-count // limit))
 
 
@@ -216,7 +238,7 @@ def show(axes: Axes, image: Array) -> None:
     axes.spines[:].set_visible(False)
 
 
-def hole_word(result: Result) -> str:
+def reason_of_hole(result: Result) -> str:
     """Why an architecture has nothing to show."""
     if result.records:
         return "images damaged"

@@ -1,4 +1,4 @@
-"""The figures of a report that show losses: by epoch, by architecture, and as effects of depth and latent size."""
+"""The figures of losses: by epoch, and by architecture."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,33 +6,30 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from sweep.analysis.claims import Contrast, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result, flags_of
-from sweep.analysis.verdicts import Effect, Verdict
 from sweep.records.grid import Cell
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep
 from sweep.report.drawing import (
-    BLUE,
     FAINT,
     GREY,
     HOLE,
     INK,
-    ORANGE,
     SOFT,
     WIDTH,
     Figure,
+    add_legend,
     apart,
     depth_ticks,
     even_columns,
     grouped,
-    hole_word,
+    levels_of_legend,
     log_scale,
-    named,
     palette,
+    reason_of_hole,
     styled,
 )
 
@@ -50,8 +47,8 @@ def curves(findings: Findings) -> Figure:
     grid, colours = sweep.manifest.grid, palette(findings.whole.manifest.grid.latents)
     columns = min(3, len(grid.depths))
     rows = -(-len(grid.depths) // columns)
-    legend_columns = even_columns(len(named(grid.latents)) + 3, limit=7)
-    legend_height = 0.2 * -(-(len(named(grid.latents)) + 3) // legend_columns)
+    legend_columns = even_columns(len(levels_of_legend(grid.latents)) + 3, limit=7)
+    legend_height = 0.2 * -(-(len(levels_of_legend(grid.latents)) + 3) // legend_columns)
     figure = Figure(figsize=(WIDTH, 2.75 * rows + 0.5 + legend_height), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in panels.flat[len(grid.depths) :]:
@@ -74,7 +71,10 @@ def curves(findings: Findings) -> Figure:
         panels.flat[index].tick_params(labelbottom=True)
     figure.legend(
         handles=[
-            *(Line2D([], [], color=colours[latent], lw=2, label=f"latent {latent}") for latent in named(grid.latents)),
+            *(
+                Line2D([], [], color=colours[latent], lw=2, label=f"latent {latent}")
+                for latent in levels_of_legend(grid.latents)
+            ),
             Line2D([], [], color=INK, lw=1.5, label="validation"),
             Line2D([], [], color=INK, lw=1.2, ls=(0, (3, 1.5)), label="training"),
             Line2D([], [], color=FAINT, lw=1, ls=(0, (1, 2)), label="mean image"),
@@ -109,23 +109,23 @@ def loss_bars(findings: Findings) -> Figure:
     The losses of filters are several times those of a trained cell: a panel of its own has them to scale without
     squashing the bars (study, figure 6).
     """
-    found, grid = findings.results, findings.sweep.manifest.grid
+    results, grid = findings.results, findings.sweep.manifest.grid
     colours = {
         size: colour for size, colour in palette(findings.whole.manifest.grid.latents).items() if size in grid.latents
     }
-    figure = Figure(figsize=(WIDTH, 3.9 + 0.2 * -(-len(named(grid.latents)) // 8)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.9 + 0.2 * -(-len(levels_of_legend(grid.latents)) // 8)), layout="constrained")
     axes, whole = figure.subplots(1, 2, width_ratios=(3, 1))
-    highest = max(max((*result.losses, (result.interval or (0, 0))[1])) for result in found if result.losses)
+    highest = max(max((*result.losses, (result.interval or (0, 0))[1])) for result in results if result.losses)
     linear = {size: loss for size, loss in _linear(findings).items() if loss < 2.2 * highest}
     top, bars = max([highest, *linear.values()]), len(grid.depths) * len(grid.latents)
     # Values are printed upright where there is room, then upended; beyond that the table has them.
     font = UPRIGHT if bars <= 9 else 6.5 if bars <= 60 else 0.0
     label = top * (0.09 if font == UPRIGHT else 0.2)  # its height, and the gap below it
-    for result in found:
+    for result in results:
         place, step = grouped(result, grid.depths, grid.latents)
         line = linear.get(result.config.latent)
         if result.mean is None:
-            _hole_bar(axes, place, step, highest, hole_word(result))
+            _hole_bar(axes, place, step, highest, reason_of_hole(result))
         else:
             high = max(*result.losses, (result.interval or (0, 0))[1])
             base = line if line is not None and high <= line < high + label else high
@@ -139,7 +139,7 @@ def loss_bars(findings: Findings) -> Figure:
         axes.set_xlabel("depth")
     axes.grid(axis="y")
     axes.set_axisbelow(True)
-    _legend(figure, found, colours, has_linear=bool(linear))
+    _legend(figure, results, colours, has_linear=bool(linear))
     _to_scale(whole, findings)
     return figure
 
@@ -177,34 +177,32 @@ def _hole_bar(axes: Axes, place: float, step: float, highest: float, word: str) 
     axes.text(place, highest * 0.17, word, rotation=90, ha="center", va="center", fontsize=7.5, color=SOFT)
 
 
-def _legend(figure: Figure, found: Sequence[Result], colours: Mapping[int, str], *, has_linear: bool) -> None:
-    shown = named(list(colours))
+def _legend(figure: Figure, results: Sequence[Result], colours: Mapping[int, str], *, has_linear: bool) -> None:
+    shown = levels_of_legend(list(colours))
     handles: list[Patch | Line2D] = [
         Patch(fc=colour, label=f"latent {latent}") for latent, colour in colours.items() if latent in shown
     ]
-    flags = {flag for result in found for record in result.records for flag in flags_of(record)}
+    flags = {flag for result in results for record in result.records for flag in flags_of(record)}
     for flag, hatch in (("unconverged", "///"), ("collapsed", "xxx")):
         if flag in flags:
             handles.append(Patch(fc="#aaaaaa", ec="white", hatch=hatch, label=flag))
-    if any(result.interval for result in found):
+    if any(result.interval for result in results):
         handles.append(Line2D([], [], ls="", marker="o", ms=4, mfc="white", mec=INK, label="one seed"))
         handles.append(Line2D([], [], ls="", color=INK, marker="|", ms=9, mew=1.1, label="95 % interval"))
     if has_linear:
         handles.append(Line2D([], [], color=INK, lw=1.4, label="linear denoiser, same latent size"))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=even_columns(len(handles), limit=7), handlelength=1.4
-    )
+    add_legend(figure, handles, limit=7)
 
 
 def _linear(findings: Findings) -> dict[int, float]:
     """Loss of the best linear denoiser with as many latent elements, by latent size."""
     channels = findings.sweep.manifest.settings.latent_channels
-    found: dict[int, float] = {}
+    lowest: dict[int, float] = {}
     for baseline in findings.condition.baselines if findings.condition else ():
         for latent in findings.sweep.manifest.grid.latents:
             if baseline.family == "linear" and baseline.latent == channels * latent**2:
-                found[latent] = min(baseline.test_loss, found.get(latent, baseline.test_loss))
-    return found
+                lowest[latent] = min(baseline.test_loss, lowest.get(latent, baseline.test_loss))
+    return lowest
 
 
 def _to_scale(axes: Axes, findings: Findings) -> None:
@@ -236,88 +234,7 @@ def baseline_losses(findings: Findings) -> dict[str, float]:
     if findings.condition is None:
         names = {"mean_image": "mean image", "identity": "doing nothing"}
         return {names.get(name, name): loss for name, loss in findings.sweep.manifest.baselines.items()}
-    linear = [each for each in findings.condition.baselines if each.family == "linear"]
-    others = {each.name: each.test_loss for each in findings.condition.baselines if each.family != "linear"}
-    return others | ({"best linear": min(each.test_loss for each in linear)} if linear else {})
-
-
-# ---- effects
-
-
-@styled
-def effects(findings: Findings) -> Figure:
-    """Effects of latent size, of depth and of the two together on the test loss, with 95 % intervals."""
-    groups = effect_groups(findings)
-    rows = sum(len(group) for group in groups.values())
-    figure = Figure(figsize=(WIDTH, 0.75 + 0.23 * rows + 0.32 * len(groups)), layout="constrained")
-    axes = figure.subplots()
-    y, ticks = 0.0, []
-    for title, group in groups.items():
-        axes.annotate(
-            title, (0, y), xycoords=("axes fraction", "data"), xytext=(-3.5, 0), textcoords="offset points",
-            ha="right", va="center", weight="bold",
-        )  # fmt: skip
-        y += 1
-        for name, contrast in group:
-            effect = contrast.effects[Split.TEST]
-            colour = effect_colour(effect)
-            if effect.low is not None and effect.high is not None:
-                axes.plot([effect.low, effect.high], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-            filled = colour if effect.p is not None else "white"
-            axes.plot(effect.difference, y, "o", ms=5.5, color=colour, mfc=filled, zorder=3)
-            ticks.append((y, name))
-            y += 1
-        y += 0.4
-    axes.axvline(0, color=INK, lw=0.8)
-    axes.set_ylim(y - 0.6, -0.7)
-    axes.set_yticks([place for place, _ in ticks], [name for _, name in ticks], fontsize=8.5)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
-    axes.set_xlabel("difference in test MSE per pixel: to the right of 0 the claim's sign holds")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "\N{MINUS SIGN}")))
-    figure.legend(handles=_verdict_handles(groups), loc="outside lower center", ncols=4, handlelength=1.6)
-    return figure
-
-
-def effect_groups(findings: Findings) -> dict[str, list[tuple[str, Contrast]]]:
-    """What `effects` shows, with names: effects between adjacent levels, then interactions, on the test loss."""
-    latent, depth = findings.claims
-    groups = {
-        "smaller latent, mean over depths": [(level_name(each), each) for each in latent.averages if each.adjacent],
-        "shallower, mean over latents": [(level_name(each), each) for each in depth.averages if each.adjacent],
-        "smaller latent, more if shallower": [
-            (f"{level_name(each)}, depth {each.at[0]} over {each.at[1]}", each) for each in findings.effects.interaction
-        ],
-    }
-    shown = {title: [(name, each) for name, each in group if each.effects] for title, group in groups.items()}
-    return {title: group[:MOST_EFFECTS] for title, group in shown.items() if group}
-
-
-MOST_EFFECTS = 18
-"""Of one kind; the tables have all."""
-
-
-def level_name(contrast: Contrast) -> str:
-    """The two levels: ``latent 5 over 8``."""
-    return f"{contrast.higher} over {contrast.lower.rsplit(' ', 1)[-1]}"
-
-
-def effect_colour(effect: Effect) -> str:
-    """Blue where the claim is supported, orange where it is contradicted, grey where that is open."""
-    return _VERDICT_COLOURS.get(effect.verdict, GREY)
-
-
-_VERDICT_COLOURS = {Verdict.SUPPORTED: BLUE, Verdict.CONTRADICTED: ORANGE}
-
-
-def _verdict_handles(groups: Mapping[str, Sequence[tuple[str, Contrast]]]) -> list[Line2D]:
-    found = {each.effects[Split.TEST].verdict for group in groups.values() for _, each in group}
-    return [
-        Line2D([], [], color=colour, lw=1.8, marker="o", mfc=colour if verdict is not Verdict.ONE_SEED else "white",
-               label=str(verdict))
-        for verdict in Verdict
-        if verdict in found
-        for colour in [_VERDICT_COLOURS.get(verdict, GREY)]
-    ]  # fmt: skip
+    baselines = findings.condition.baselines
+    linear = [baseline.test_loss for baseline in baselines if baseline.family == "linear"]
+    others = {baseline.name: baseline.test_loss for baseline in baselines if baseline.family != "linear"}
+    return others | ({"best linear": min(linear)} if linear else {})

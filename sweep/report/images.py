@@ -1,6 +1,6 @@
 """The figures of a report that show digits: what noise does to them and what the models make of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -13,7 +13,7 @@ from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result, flags_of
 from sweep.analysis.statistics import Array
 from sweep.records.record import Record
-from sweep.report.drawing import FAINT, HOLE, SOFT, WIDTH, Figure, hole_word, show, strip, styled
+from sweep.report.drawing import FAINT, HOLE, SOFT, WIDTH, Figure, reason_of_hole, show, strip, styled
 
 
 @styled
@@ -57,7 +57,7 @@ def denoised(findings: Findings) -> Figure:
         for row, images in enumerate(references.values()):
             show(sheet.reference(column, row), sheet.arranged(images))
     for result, axes in sheet.panels():
-        shown = None if result is None else next((each for each in result.records if each.key in outputs), None)
+        shown = None if result is None else _first(result, outputs)
         if shown is None:
             _hole(axes, result)
             continue
@@ -75,11 +75,11 @@ def _per_line(columns: int) -> int:
 @styled
 def extremes(findings: Findings) -> Figure:
     """The test images that each architecture denoises best, at the median and worst; clean, noisy and denoised."""
-    qualities = findings.qualities.found
+    qualities = findings.qualities.by_key
     sheet = _Sheet(findings.results, _triples, 9, [])
     is_line = len(sheet.across) <= 3
     for result, axes in sheet.panels():
-        shown = None if result is None else next((each for each in result.records if each.key in qualities), None)
+        shown = None if result is None else _first(result, qualities)
         if shown is None:
             _hole(axes, result)
             continue
@@ -111,30 +111,35 @@ def _samples(findings: Findings) -> Samples:
 def _hole(axes: Axes, result: Result | None) -> None:
     axes.set(xticks=[], yticks=[], facecolor=HOLE)
     axes.spines[:].set(visible=True, color=FAINT, linestyle=(0, (2, 2)), linewidth=0.8)
-    word = "not in the grid" if result is None else hole_word(result)
+    word = "not in the grid" if result is None else reason_of_hole(result)
     axes.text(0.5, 0.5, word, ha="center", va="center", transform=axes.transAxes, fontsize=9, color=SOFT)
 
 
-# ---- which image, whose work
+# ---- which image, of which cell
+
+
+def _first(result: Result, keys: Container[str]) -> Record | None:
+    """The first completed cell of an architecture that is among ``keys``."""
+    return next((record for record in result.records if record.key in keys), None)
 
 
 def shown_seeds(findings: Findings) -> set[int]:
     """The seeds of which `denoised` shows images."""
     outputs = findings.arrays.outputs
-    firsts = (next((each for each in result.records if each.key in outputs), None) for result in findings.results)
+    firsts = (_first(result, outputs) for result in findings.results)
     return {record.seed for record in firsts if record is not None}
 
 
 def best_shown(findings: Findings) -> Record | None:
     """The first readable cell of the architecture with the lowest mean test loss among those that have one."""
     outputs = findings.arrays.outputs
-    shown = [each for each in findings.results if each.losses and any(r.key in outputs for r in each.records)]
+    shown = [result for result in findings.results if result.losses and _first(result, outputs) is not None]
     best = min(shown, key=lambda result: fmean(result.losses), default=None)
-    return None if best is None else next(record for record in best.records if record.key in outputs)
+    return None if best is None else _first(best, outputs)
 
 
 def typical(findings: Findings) -> tuple[Record, int]:
-    """That cell, and the sample whose error under it is the median of the ten: neither chosen well nor badly."""
+    """That cell, and the sample whose error under it is the median of the ten: not chosen for being good or bad."""
     record, samples = best_shown(findings), _samples(findings)
     assert record is not None
     return record, _median(samples, findings.arrays.outputs[record.key])
@@ -161,7 +166,7 @@ class _Sheet:
 
     def __init__(
         self,
-        found: Sequence[Result],
+        results: Sequence[Result],
         arrange: Callable[[Array, int], Array],
         count: int,
         references: Sequence[str],
@@ -170,7 +175,7 @@ class _Sheet:
 
         Above the architectures there is a row for each of ``references``.
         """
-        self._table = {(result.config.depth, result.config.latent): result for result in found}
+        self._table = {(result.config.depth, result.config.latent): result for result in results}
         depths = sorted({depth for depth, _ in self._table})
         latents = sorted({latent for _, latent in self._table}, reverse=True)
         self._turned = len(latents) > max(3, len(depths))

@@ -7,14 +7,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     heading.append(button);
     button.addEventListener("click", () => {
       const falls = heading.getAttribute("aria-sort") === "ascending";
-      headings.forEach(each => each.removeAttribute("aria-sort"));
+      headings.forEach(other => other.removeAttribute("aria-sort"));
       heading.setAttribute("aria-sort", falls ? "descending" : "ascending");
       const order = row => row.cells[column].dataset.order;
       const rows = [...table.tBodies[0].rows].sort((a, b) => {
         if (order(a) === "" || order(b) === "") return (order(a) === "") - (order(b) === "");
         const byText = order(a).localeCompare(order(b), "en", {numeric: true});
-        const found = isNaN(order(a)) || isNaN(order(b)) ? byText : order(a) - order(b);
-        return falls ? -found : found;
+        const difference = isNaN(order(a)) || isNaN(order(b)) ? byText : order(a) - order(b);
+        return falls ? -difference : difference;
       });
       table.tBodies[0].append(...rows);
     });
@@ -23,7 +23,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 const open = () => {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (!target) return;
-  for (let each = target; each; each = each.parentElement) if (each.tagName === "DETAILS") each.open = true;
+  for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
   target.scrollIntoView();
 };
 addEventListener("hashchange", open);

@@ -17,11 +17,12 @@ from sweep.analysis import tidy
 from sweep.analysis.arrays import usable_records
 from sweep.analysis.claims import Claim, Split
 from sweep.analysis.findings import Findings
+from sweep.records.record import duration
 from sweep.records.sweep import Sweep
-from sweep.report import drawing, prose, remarks, tables
+from sweep.report import claim_tables, drawing, prose, remarks, summary, tables
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
-from sweep.report.words import command, counted, duration
+from sweep.report.words import command, counted
 
 log = logging.getLogger(__name__)
 
@@ -70,47 +71,47 @@ def _nothing(sweep: Sweep) -> str:
 
 
 def _page(findings: Findings) -> str:
-    sweep, found = findings.sweep, findings.results
-    shown = receipts(findings)
+    sweep, results = findings.sweep, findings.results
+    cells = receipts(findings)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["linked"] = _linker({*shown, *(each.key for group in shown.values() for each in group)})
-    return environment.from_string(_part("page.html.j2")).render(
+    environment.filters["linked"] = _linker({*cells, *(receipt.key for group in cells.values() for receipt in group)})
+    return environment.from_string(_asset("page.html.j2")).render(
         name=findings.whole.manifest.name,
-        style=Markup(_part("page.css")),
-        script=Markup(_part("page.js")),
-        lead=prose.lead(findings),
-        summary=prose.summary(findings),
-        extremes=prose.extremes(findings),
-        one_seed=max(len(result.losses) for result in found) == 1,
+        style=Markup(_asset("page.css")),
+        script=Markup(_asset("page.js")),
+        lead=summary.lead(findings),
+        summary=summary.summary(findings),
+        extremes=summary.extremes(findings),
+        one_seed=max(len(result.losses) for result in results) == 1,
         several_seeds=len(sweep.manifest.grid.seeds) > 1,
         unreadable=[f"{name}: {reason}" for name, reason in findings.unreadable.items()],
         collapsed=prose.collapsed(sweep),
         pictures=_pictures(findings),
-        verdicts=tables.verdicts(findings),
+        verdicts=claim_tables.verdicts(findings),
         claims=[_claim(claim, findings) for claim in findings.claims],
         results=tables.results(findings),
         confound=prose.CONFOUND,
-        confounds=[*prose.confounds(found), *filter(None, [prose.stem_note(sweep)])],
+        confounds=[*prose.confounds(results), *filter(None, [prose.stem_note(sweep)])],
         arm=_arm(findings),
         depths=tables.depths(findings, prose.MIN_DEPTHS),
         robustness=tables.robustness(findings),
         convergence=remarks.convergence(sweep),
         gap=remarks.gap(sweep),
         interaction=remarks.interaction(findings.effects.interaction, findings.claims[0]),
-        average_image=remarks.average_image(sweep, found, findings.arrays),
+        average_image=remarks.average_image(sweep, results, findings.arrays),
         spreads=tables.spreads(findings),
         facets=[
-            {"name": prose.facet_name(each), "text": prose.facet_sentence(each), "table": tables.facet(each)}
-            for each in findings.facets
-            if each is not findings and not prose.is_matched(each)
+            {"name": prose.facet_name(facet), "text": prose.facet_sentence(facet), "table": tables.facet(facet)}
+            for facet in findings.facets
+            if facet is not findings and not prose.is_matched(facet)
         ],
         run=_run_facts(findings),
         cells=tables.cells(findings),
-        receipts=shown,
+        receipts=cells,
     )
 
 
-def _part(name: str) -> str:
+def _asset(name: str) -> str:
     return files("sweep.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
 
 
@@ -118,8 +119,8 @@ def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
     """A filter that makes every name of a cell or architecture in a text lead to it."""
     name = re.compile(r"DAE_\d+_\d+(?:-[A-Za-z0-9_.\-]*s\d+)?")
 
-    def link(found: re.Match[str]) -> str:
-        return f'<a href="#{found[0]}">{found[0]}</a>' if found[0] in anchors else found[0]
+    def link(match: re.Match[str]) -> str:
+        return f'<a href="#{match[0]}">{match[0]}</a>' if match[0] in anchors else match[0]
 
     return lambda text: Markup(name.sub(link, str(escape(text))))
 
@@ -127,7 +128,7 @@ def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
 def _claim(claim: Claim, findings: Findings) -> dict[str, Any]:
     name, statement = prose.CLAIMS[claim.factor]
     # Over a single level an average is the pair itself.
-    averages = claim.averages if any(len(average.at) > 1 for average in claim.averages) else ()
+    averages = claim.averages if any(len(average.other_levels) > 1 for average in claim.averages) else ()
     groups = ((f"On average over {claim.factor.other}s", averages), ("Pair by pair", claim.pairs))
     return {
         "name": name,
@@ -136,8 +137,10 @@ def _claim(claim: Claim, findings: Findings) -> dict[str, Any]:
         "tables": [
             (
                 title,
-                tables.contrasts([each for each in group if each.adjacent], claim.factor, findings),
-                tables.contrasts([each for each in group if not each.adjacent], claim.factor, findings),
+                claim_tables.differences([contrast for contrast in group if contrast.adjacent], claim.factor, findings),
+                claim_tables.differences(
+                    [contrast for contrast in group if not contrast.adjacent], claim.factor, findings
+                ),
             )
             for title, group in groups
         ],
@@ -146,7 +149,7 @@ def _claim(claim: Claim, findings: Findings) -> dict[str, Any]:
 
 def _arm(findings: Findings) -> dict[str, Any]:
     """The arm of equal parameters, or what to run for it."""
-    arms = [each for each in findings.facets if prose.is_matched(each) and each.results]
+    arms = [facet for facet in findings.facets if prose.is_matched(facet) and facet.results]
     if arms:
         return {"text": " ".join(map(prose.matched, arms)), "tables": list(map(tables.facet, arms)), "missing": ""}
     if sum(depth > 1 for depth in findings.sweep.manifest.grid.depths) < 2:
@@ -199,8 +202,8 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         *((name.replace("_", " "), getattr(settings, name)) for name in settings.__slots__ if name != "dataset"),
         *((f"dataset: {name}", value) for name, value in manifest.dataset.items()),
         *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
-        ("first cell started", min((each.started_at for each in records if each.started_at), default="")),
-        ("last cell finished", max((each.finished_at for each in records if each.finished_at), default="")),
+        ("first cell started", min(filter(None, (record.started_at for record in records)), default="")),
+        ("last cell finished", max(filter(None, (record.finished_at for record in records)), default="")),
         ("training time", f"{duration(seconds)}, summed over the epochs of all cells"),
         ("attempts", f"{attempts} for {counted(len(sweep.records), 'cell')} begun"),
     ]
@@ -219,7 +222,7 @@ def _environments(sweep: Sweep) -> dict[str, str]:
     for record in sweep.records.values():
         for name, value in record.environment.items():
             values.setdefault(name, {})[str(value)] = None
-    return {name: ", ".join(each) for name, each in sorted(values.items())}
+    return {name: ", ".join(texts) for name, texts in sorted(values.items())}
 
 
 # ---- tables for other programs

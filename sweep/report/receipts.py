@@ -1,16 +1,17 @@
-"""What stands behind the numbers of one cell: its configuration, files, the end of its log and its loss curve."""
+"""The details of every cell: its configuration, files, the end of its log and its loss curve."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 
 from sweep.analysis.findings import Findings
+from sweep.analysis.results import flags_of
 from sweep.records.grid import Cell
-from sweep.records.record import CellFiles, Epoch, Status
-from sweep.report.words import duration, mse, share
+from sweep.records.record import CellFiles, Epoch, Status, duration
+from sweep.report.words import mse, share
 
 LOG_LINES = 12
-"""Of a cell's log on the page; the file has all."""
+"""Last lines of a cell's log that the page shows; the file has all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,13 +41,13 @@ def receipts(findings: Findings) -> dict[str, list[Receipt]]:
     read = {
         key: quality.accuracy(labels)
         for facet in findings.facets
-        for key, quality in facet.qualities.found.items()
+        for key, quality in facet.qualities.by_key.items()
         if labels is not None
     }
-    found: dict[str, list[Receipt]] = {}
+    by_architecture: dict[str, list[Receipt]] = {}
     for cell in findings.whole.manifest.grid.cells:
-        found.setdefault(cell.architecture, []).append(_receipt(findings, cell, read.get(cell.key)))
-    return found
+        by_architecture.setdefault(cell.architecture, []).append(_receipt(findings, cell, read.get(cell.key)))
+    return by_architecture
 
 
 def _receipt(findings: Findings, cell: Cell, read: float | None) -> Receipt:
@@ -59,7 +60,7 @@ def _receipt(findings: Findings, cell: Cell, read: float | None) -> Receipt:
             key=cell.key, status=status, headline=status, facts=[], files=[], curve="", log="", error=reason
         )  # fmt: skip
     seconds = sum(epoch.seconds for epoch in record.history)
-    flags = [word for word in ("collapsed", "unconverged") if getattr(record, word)]
+    flags = flags_of(record)
     loss = "" if record.test_loss is None else f"MSE {mse(record.test_loss)}"
     facts = [
         ("test loss", f"{loss} (PSNR {record.test_psnr_db or 0:.2f} dB)" if loss else ""),

@@ -1,4 +1,4 @@
-"""The study's side remarks held against the records: convergence, gap, interaction, painting the average. No torch."""
+"""The study's side remarks, tested: convergence, gap, interaction, painting the average image. No torch."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,19 @@ import numpy as np
 
 from sweep.analysis.arrays import Arrays, usable_records
 from sweep.analysis.claims import Claim, Contrast, Split
-from sweep.analysis.results import Result, flags_of
+from sweep.analysis.results import Result
 from sweep.analysis.statistics import Array
 from sweep.records.sweep import Sweep
-from sweep.report.words import counted, effect_size, interval, listed, percent, rests_on
+from sweep.report.words import (
+    counted,
+    effect_size,
+    interval,
+    listed,
+    percent,
+    rests_on,
+    rests_on_records,
+    rests_on_results,
+)
 
 
 def convergence(sweep: Sweep) -> str:
@@ -52,7 +61,7 @@ def gap(sweep: Sweep) -> str:
     return (
         f"At the last epoch the validation loss differs from the training loss {spread}. The training loss is a "
         "running mean within the epoch, under weights that are still improving, so that validation can lie below it."
-        + rests_on(f"{flag} {record.key}" for record in usable_records(sweep) for flag in flags_of(record))
+        + rests_on_records(usable_records(sweep))
     )
 
 
@@ -61,13 +70,13 @@ def interaction(contrasts: Sequence[Contrast], latents: Claim) -> list[str]:
 
     ``latents`` is the claim (*), whose pairs give the two increases.
     """
-    increases = {(each.at, each.higher, each.lower): each.effects.get(Split.TEST) for each in latents.pairs}
+    increases = {(pair.other_levels, pair.higher, pair.lower): pair.effects.get(Split.TEST) for pair in latents.pairs}
     lines = []
     for contrast in contrasts:
         if Split.TEST not in contrast.effects:
             continue
         effect = contrast.effects[Split.TEST]
-        shallow, deep = contrast.at
+        shallow, deep = contrast.other_levels
         one, other = (increases.get(((depth,), contrast.higher, contrast.lower)) for depth in (shallow, deep))
         same_seeds = one is not None and other is not None and one.seeds == other.seeds == effect.seeds
         both = f" ({effect_size(one)} against {effect_size(other)})" if one and other and same_seeds else ""
@@ -98,8 +107,8 @@ def spread_ratios(sweep: Sweep, result: Result, arrays: Arrays) -> tuple[float, 
     if not outputs or arrays.samples is None or not baseline:
         return None
     clean = _class_spread(arrays.samples.class_means)
-    to_mean = float(np.mean([each.to_mean.mean(dtype=np.float64) for each in outputs])) / baseline
-    return to_mean, float(np.mean([_class_spread(each.class_means) for each in outputs])) / clean
+    to_mean = float(np.mean([output.to_mean.mean(dtype=np.float64) for output in outputs])) / baseline
+    return to_mean, float(np.mean([_class_spread(output.class_means) for output in outputs])) / clean
 
 
 def _class_spread(means: Array) -> float:
@@ -108,10 +117,10 @@ def _class_spread(means: Array) -> float:
     return float(distances.sum() / (len(means) * (len(means) - 1)))
 
 
-def average_image(sweep: Sweep, found: Sequence[Result], arrays: Arrays) -> str:
+def average_image(sweep: Sweep, results: Sequence[Result], arrays: Arrays) -> str:
     """Whether the smallest latent merely paints the average image (study, section 5.2)."""
-    smallest = [result for result in found if result.config.latent == min(sweep.manifest.grid.latents)]
-    ratios = [(each, pair) for each in smallest if (pair := spread_ratios(sweep, each, arrays)) is not None]
+    smallest = [result for result in results if result.config.latent == min(sweep.manifest.grid.latents)]
+    ratios = [(result, pair) for result in smallest if (pair := spread_ratios(sweep, result, arrays)) is not None]
     if not ratios:
         return "The images of the smallest latent size cannot be read or are not there: nothing can be said."
     lowest = min(min(pair) for _, pair in ratios)
@@ -122,9 +131,9 @@ def average_image(sweep: Sweep, found: Sequence[Result], arrays: Arrays) -> str:
         if lowest < 0.5
         else "does not merely paint the average"
     )
-    numbers = listed((f"{each.name} {one:.2f} and {two:.2f}" for each, (one, two) in ratios), limit=9)
+    numbers = listed((f"{result.name} {one:.2f} and {two:.2f}" for result, (one, two) in ratios), limit=9)
     return (
         "Both ratios are 0 for a model that always paints the average image and 1 for one whose reconstructions are as "
         f"varied as clean images. The smallest latent {verdict}: {numbers}."
-        + rests_on(f"{flag} {record.key}" for each, _ in ratios for record in each.records for flag in flags_of(record))
+        + rests_on_results(result for result, _ in ratios)
     )

@@ -1,21 +1,21 @@
 """Numbers and lists as a report writes them. No torch."""
 
 from collections.abc import Iterable
-from dataclasses import fields
 
-from dae.config import default_training
 from sweep.analysis.claims import Contrast
+from sweep.analysis.results import Result, flags_of
 from sweep.analysis.statistics import Limit, Needed
 from sweep.analysis.verdicts import Effect
 from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings, value_text
 from sweep.records.matching import WIDTH, find_arms
+from sweep.records.record import Record
 from sweep.records.sweep import Manifest
 
 SPACE, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
 
 
 def mse(value: float) -> str:
-    """A loss."""
+    """A loss, MSE per pixel."""
     return f"{value:.5f}" if abs(value) >= 1e-3 else f"{value:.2e}"
 
 
@@ -42,20 +42,18 @@ def interval(effect: Effect) -> str:
     return f"[{difference(effect.low)}, {difference(effect.high)}], n = {len(effect.seeds)}"
 
 
+def capitalised(text: str) -> str:
+    """The text with its first letter in upper case, the others as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def counted(number: int, noun: str) -> str:
     """``1 cell``, ``2 cells``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds, the leading zeros left out."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-
-
 def roughly(seconds: float) -> str:
-    """A time that is itself a guess."""
+    """An estimated time: whole minutes, from 1.5 hours on hours."""
     return f"{seconds / 3600:.1f}{SPACE}h" if seconds > 5400 else f"{max(1, round(seconds / 60))}{SPACE}min"
 
 
@@ -67,7 +65,7 @@ def listed(items: Iterable[str], limit: int = 4, separator: str = ", ") -> str:
 
 
 def caveats_text(caveats: Iterable[str]) -> str:
-    """What is wrong with cells, such as ``dead channels in DAE_3_5-s0``, each kind said once."""
+    """What is wrong with cells, such as ``dead channels in DAE_3_5-s0``, grouped by kind."""
     cells: dict[str, list[str]] = {}
     for caveat in dict.fromkeys(caveats):
         kind, _, key = caveat.rpartition(" ")
@@ -76,13 +74,23 @@ def caveats_text(caveats: Iterable[str]) -> str:
 
 
 def rests_on(caveats: Iterable[str]) -> str:
-    """What a sentence must add where it rests on cells that did not train well."""
+    """A sentence that names what is wrong with the cells that the one before rests on; empty where nothing is."""
     listing = caveats_text(caveats)
     return f" This rests on {listing}." if listing else ""
 
 
+def rests_on_records(records: Iterable[Record]) -> str:
+    """The same of cells that collapsed or had not converged."""
+    return rests_on(f"{flag} {record.key}" for record in records for flag in flags_of(record))
+
+
+def rests_on_results(results: Iterable[Result]) -> str:
+    """The same of the cells of some architectures."""
+    return rests_on_records(record for result in results for record in result.records)
+
+
 def bounds(low: float | None, high: float | None, digits: int = 5) -> str:
-    """An interval of losses or other numbers; nothing where there is none."""
+    """An interval such as ``[0.01000, 0.01100]``; empty where an end is None."""
     return "" if low is None or high is None else f"[{low:.{digits}f}, {high:.{digits}f}]".replace("-", MINUS)
 
 
@@ -91,18 +99,18 @@ def share(value: float) -> str:
     return f"{100 * value:.1f}{SPACE}%"
 
 
-def needed(found: Needed | None) -> str:
+def needed(plan: Needed | None) -> str:
     """What would resolve a difference of this size: seeds and time."""
-    if found is None:
+    if plan is None:
         return ""
-    if found.more is None:
-        return "no number of seeds: too close for this test set" if found.limit is Limit.IMAGES else "over 100 seeds"
-    time = "" if found.seconds is None else f", {roughly(found.seconds)}"
-    return f"about {counted(found.more, 'more seed')}{time}"
+    if plan.more is None:
+        return "no number of seeds: too close for this test set" if plan.limit is Limit.IMAGES else "over 100 seeds"
+    time = "" if plan.seconds is None else f", {roughly(plan.seconds)}"
+    return f"about {counted(plan.more, 'more seed')}{time}"
 
 
 def hardest(plans: Iterable[Needed | None]) -> Needed | None:
-    """Of the differences that more seeds would resolve, what the one takes that needs most."""
+    """The largest of the plans with a number of seeds, then the longest; None where there is none."""
     within_reach = [plan for plan in plans if plan is not None and plan.more is not None]
     return max(within_reach, key=lambda plan: (plan.more or 0, plan.seconds or 0), default=None)
 
@@ -113,34 +121,33 @@ def pair_name(pair: Contrast) -> str:
 
 
 def command(manifest: Manifest, options: str = "") -> str:
-    """The command that goes on with this sweep, with these options and what they leave of its grid."""
-    grid, own = manifest.grid, manifest.settings
-    usual = Settings(dataset=own.dataset, **default_training(own.dataset))
-    named = [] if manifest.name == own.dataset else [f"--name {manifest.name}"]
-    settings = [
-        f"--{each.name.replace('_', '-')} {getattr(own, each.name)}"
-        for each in fields(Settings)
-        if getattr(own, each.name) != getattr(usual, each.name)
-    ]
+    """The command that goes on with this sweep, with these options and what they leave of its grid.
+
+    It takes its settings, and without options its grid, from the sweep.
+    """
+    grid, settings = manifest.grid, manifest.settings
+    name = [] if manifest.name == settings.dataset else [f"--name {manifest.name}"]
+    if not options:
+        return " ".join([f"dae-sweep run --dataset {settings.dataset}", *name])
     levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
     is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == STUDY_LATENTS, "seeds": False}
     # Beside options the rest of the grid is named where the command would not take it anyway.
-    own_levels = [
-        f"--{name} {','.join(map(str, values))}"
-        for name, values in levels.items()
-        if not options or (f"--{name}" not in options and not is_default[name] and values != (0,))
+    kept_levels = [
+        f"--{factor} {','.join(map(str, values))}"
+        for factor, values in levels.items()
+        if f"--{factor}" not in options and not is_default[factor] and values != (0,)
     ]
-    words = [*named, *settings, *own_levels, *_axes_options(grid, own, options), options]
-    return " ".join([f"dae-sweep run --dataset {own.dataset}", *filter(None, words)])
+    words = [*name, *kept_levels, *_axes_options(grid, settings, options), options]
+    return " ".join([f"dae-sweep run --dataset {settings.dataset}", *filter(None, words)])
 
 
-def _axes_options(grid: Grid, own: Settings, options: str) -> list[str]:
-    """Without them a command would extend the sweep at its own settings alone."""
-    has_arm = bool(find_arms(grid, own))
+def _axes_options(grid: Grid, settings: Settings, options: str) -> list[str]:
+    """The sweep's further axes; without them the command would extend it at its own settings alone."""
+    has_arm = bool(find_arms(grid, settings))
     axes = {
-        name: (*[getattr(own, name)] * grid.keeps_own(name), *values)
+        name: (*[getattr(settings, name)] * grid.keeps_own(name), *values)
         for name, values in grid.axes.items()
         if f"--axis {name}=" not in options and not (has_arm and name == WIDTH)
     }
-    found = [f"--axis {name}={','.join(map(value_text, values))}" for name, values in axes.items()]
-    return [*found, *["--match-parameters"] * (has_arm and "--match-parameters" not in options)]
+    axis_options = [f"--axis {name}={','.join(map(value_text, values))}" for name, values in axes.items()]
+    return [*axis_options, *["--match-parameters"] * (has_arm and "--match-parameters" not in options)]

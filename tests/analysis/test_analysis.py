@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 from synthetic import STUDY_GRID, STUDY_LOSSES, make_sweep
 
 from sweep.analysis.arrays import load_arrays
-from sweep.analysis.claims import Claim, Comparer, Contrast, Factor, Split
+from sweep.analysis.claims import Claim, Contrast, Factor, Split
+from sweep.analysis.comparer import Comparer
 from sweep.analysis.results import loss_notes, loss_table, psnr, results
-from sweep.analysis.statistics import holm, t_interval
+from sweep.analysis.statistics import holm, over_seeds
 from sweep.analysis.verdicts import Effect, Verdict, with_verdicts
 from sweep.records.grid import Cell, Grid
 from sweep.records.record import CellFiles, Record, Status
@@ -25,24 +25,17 @@ def claim_of(folder: Path, factor: Factor, grid: Grid = STUDY_GRID, **options: o
 
 
 def pair(claim: Claim, higher: str, lower: str) -> Contrast:
-    (found,) = [each for each in claim.pairs if [cell.architecture for cell in each.cells] == [higher, lower]]
-    return found
+    (contrast,) = [pair for pair in claim.pairs if [cell.architecture for cell in pair.cells] == [higher, lower]]
+    return contrast
 
 
 # ---- intervals and verdicts
 
 
-@pytest.mark.parametrize("values", [[0.1, 0.3], [1.0, 2.0, 4.0], [-3e-4, 1e-4, -2e-4, -2.5e-4, 4e-5]])
-def test_the_interval_and_p_value_are_scipys(values: list[float]) -> None:
-    low, high, p = t_interval(values)
-    reference = scipy.stats.ttest_1samp(values, 0.0)
-    assert (low, high) == pytest.approx(tuple(reference.confidence_interval(0.95)), rel=1e-12)
-    assert p == pytest.approx(reference.pvalue, rel=1e-12)
-
-
-def test_seeds_that_agree_exactly_leave_no_interval() -> None:
-    assert t_interval([0.5, 0.5]) == (0.5, 0.5, 0.0)
-    assert t_interval([0.0, 0.0]) == (0.0, 0.0, 1.0)
+@pytest.mark.parametrize("value", [0.5, 0.0])
+def test_seeds_that_agree_exactly_leave_no_interval(value: float) -> None:
+    estimate = over_seeds([value, value])
+    assert (estimate.interval(), estimate.p) == ((value, value), float(value == 0))
 
 
 def test_holm_by_hand() -> None:
@@ -57,7 +50,7 @@ def test_verdicts_need_the_corrected_p_value_and_follow_the_sign() -> None:
         return Effect(difference, None, (0, 1), p=p)
 
     family = [effect(0.1, 0.004), effect(-0.1, 0.006), effect(0.1, 0.04), effect(0.1, 0.03), effect(0.1, None)]
-    assert [each.verdict for each in with_verdicts(family)] == [
+    assert [effect.verdict for effect in with_verdicts(family)] == [
         Verdict.SUPPORTED,
         Verdict.CONTRADICTED,
         Verdict.NOT_RESOLVED,
@@ -72,7 +65,7 @@ def test_verdicts_need_the_corrected_p_value_and_follow_the_sign() -> None:
 def test_results_are_means_over_seeds(tmp_path: Path) -> None:
     sweep = gather(make_sweep(tmp_path, THREE_SEEDS))
     losses = [record.test_loss for record in sweep.completed if record.architecture == "DAE_3_8"]
-    (result,) = [each for each in results(sweep) if each.name == "DAE_3_8"]
+    (result,) = [result for result in results(sweep) if result.name == "DAE_3_8"]
     assert result.losses == tuple(losses)
     assert result.mean == pytest.approx(np.mean(losses))
     assert result.sd == pytest.approx(np.std(losses, ddof=1))
@@ -88,10 +81,10 @@ def test_psnr() -> None:
 def test_missing_is_never_a_number(tmp_path: Path) -> None:
     states = {"DAE_1_5-s0": Status.FAILED, "DAE_3_5-s0": Status.DIVERGED, "DAE_5_5-s0": Status.MISSING}
     sweep = gather(make_sweep(tmp_path, statuses=states | {"DAE_5_8-s0": Status.RUNNING}))
-    found = {each.name: each for each in results(sweep)}
+    by_name = {result.name: result for result in results(sweep)}
     words = {"DAE_1_5": "failed", "DAE_3_5": "diverged", "DAE_5_5": "missing", "DAE_5_8": "interrupted"}
     for name, word in words.items():
-        hole = found[name]
+        hole = by_name[name]
         assert (hole.mean, hole.sd, hole.psnr, hole.total, hole.marks) == (None, None, None, None, (word,))
     assert loss_table(sweep) == [
         ["depth", "latent 13", "latent 8", "latent 5"],
@@ -137,9 +130,9 @@ def test_arrays_that_disagree_with_their_record_are_damaged(tmp_path: Path) -> N
 def test_the_reference_supports_both_claims_in_every_pair(tmp_path: Path) -> None:
     for factor in Factor:
         claim = claim_of(tmp_path / factor, factor)
-        assert len(claim.pairs) == len(claim.judged()) == 9
-        assert len(claim.judged(adjacent=True)) == 6
-        for contrast in claim.judged():
+        assert len(claim.pairs) == len(claim.comparable_pairs()) == 9
+        assert len(claim.comparable_pairs(adjacent=True)) == 6
+        for contrast in claim.comparable_pairs():
             assert all(effect.holds for effect in contrast.effects.values())
             assert {effect.verdict for effect in contrast.effects.values()} == {Verdict.ONE_SEED}
 
@@ -149,11 +142,11 @@ def test_differences_and_averages_by_hand(tmp_path: Path) -> None:
     effect = pair(claim, "DAE_1_8", "DAE_1_13").effects[Split.TEST]
     assert effect.difference == pytest.approx(0.00107)
     assert effect.relative == pytest.approx(0.00107 / 0.01532)
-    (average,) = [each for each in claim.averages if (each.higher, each.lower) == ("latent 5", "latent 8")]
-    assert average.at == (1, 3, 5)
+    (average,) = [average for average in claim.averages if (average.higher, average.lower) == ("latent 5", "latent 8")]
+    assert average.other_levels == (1, 3, 5)
     assert average.effects[Split.TEST].difference == pytest.approx((0.00373 + 0.00145 + 0.00006) / 3)
     assert claim.overall is not None
-    steps = [pair.effects[Split.TEST] for pair in claim.judged(adjacent=True)]
+    steps = [pair.effects[Split.TEST] for pair in claim.comparable_pairs(adjacent=True)]
     overall = claim.overall.effects[Split.TEST]
     assert overall.difference == pytest.approx(sum(step.difference for step in steps) / 6)
     lower = 2 * 0.01532 / 2 + 0.01639 - 0.01532 + 0.01095 + 0.01110 + 0.01009 + 0.01063
@@ -163,8 +156,8 @@ def test_differences_and_averages_by_hand(tmp_path: Path) -> None:
 def test_a_planted_failure_fails(tmp_path: Path) -> None:
     losses = STUDY_LOSSES | {(3, 8): 0.0108}
     claim = claim_of(tmp_path, Factor.LATENT, losses=losses)
-    failing = [each for each in claim.judged() if not each.effects[Split.TEST].holds]
-    assert [each.cells[0].architecture for each in failing] == ["DAE_3_8"]
+    failing = [pair for pair in claim.comparable_pairs() if not pair.effects[Split.TEST].holds]
+    assert [pair.cells[0].architecture for pair in failing] == ["DAE_3_8"]
     assert failing[0].effects[Split.TEST].difference == pytest.approx(0.0108 - 0.01095)
     assert failing[0].share == 0.0
 
@@ -189,10 +182,10 @@ def test_pairs_use_the_seeds_that_both_cells_have(tmp_path: Path) -> None:
 
 def test_a_hole_takes_its_pairs_with_it_and_no_others(tmp_path: Path) -> None:
     claim = claim_of(tmp_path, Factor.DEPTH, statuses={"DAE_3_8-s0": Status.DIVERGED})
-    empty = [[cell.architecture for cell in each.cells] for each in claim.pairs if not each.effects]
+    empty = [[cell.architecture for cell in pair.cells] for pair in claim.pairs if not pair.effects]
     assert empty == [["DAE_1_8", "DAE_3_8"], ["DAE_3_8", "DAE_5_8"]]
-    (average,) = [each for each in claim.averages if (each.higher, each.lower) == ("depth 1", "depth 3")]
-    assert average.at == (13, 5)
+    (average,) = [average for average in claim.averages if (average.higher, average.lower) == ("depth 1", "depth 3")]
+    assert average.other_levels == (13, 5)
 
 
 def test_collapsed_and_unconverged_cells_are_named_where_they_are_used(tmp_path: Path) -> None:
@@ -205,16 +198,16 @@ def test_collapsed_and_unconverged_cells_are_named_where_they_are_used(tmp_path:
 
 def test_nothing_is_judged_across_the_change_of_stem(tmp_path: Path) -> None:
     claim = claim_of(tmp_path, Factor.LATENT, Grid.product((1, 3), (16, 14, 13, 8), (0, 1)))
-    uncounted = {tuple(cell.architecture for cell in each.cells) for each in claim.pairs if not each.counted}
+    uncounted = {tuple(cell.architecture for cell in pair.cells) for pair in claim.pairs if not pair.counted}
     assert uncounted == {(f"DAE_3_{small}", f"DAE_3_{large}") for small in (13, 8) for large in (16, 14)}
-    assert all(pair.counted for pair in claim.judged())
+    assert all(pair.counted for pair in claim.comparable_pairs())
 
 
 def test_the_interaction_is_a_difference_of_differences(tmp_path: Path) -> None:
     sweep = gather(make_sweep(tmp_path))
-    found = Comparer(sweep, load_arrays(sweep)).interaction()
-    by_name = {(each.higher, each.lower, each.at): each.effects[Split.TEST] for each in found}
-    assert len(found) == 4
+    steps = Comparer(sweep, load_arrays(sweep)).interaction()
+    by_name = {(step.higher, step.lower, step.other_levels): step.effects[Split.TEST] for step in steps}
+    assert len(steps) == 4
     assert by_name["latent 8", "latent 13", (1, 3)].difference == pytest.approx(0.00107 - 0.00015)
     assert by_name["latent 8", "latent 13", (3, 5)].difference == pytest.approx(0.00015 - 0.00054)
     assert by_name["latent 8", "latent 13", (3, 5)].relative is None

@@ -105,16 +105,16 @@ def test_the_interval_at_the_level_of_p_ends_at_zero(estimate: Estimate) -> None
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
 def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
     everything = range(len(p_values))
-    subsets = [set(each) for size in range(1, len(p_values) + 1) for each in combinations(everything, size)]
+    subsets = [set(members) for size in range(1, len(p_values) + 1) for members in combinations(everything, size)]
     for index, adjusted in enumerate(holm(p_values)):
-        worst = max(min(1.0, len(each) * min(p_values[i] for i in each)) for each in subsets if index in each)
+        worst = max(min(1.0, len(subset) * min(p_values[i] for i in subset)) for subset in subsets if index in subset)
         assert adjusted == pytest.approx(worst)
 
 
 @given(st.lists(st.integers(2, MOST_SEEDS), min_size=1, max_size=12, unique=True).map(sorted))
 def test_looks_never_spend_more_than_there_is(seeds: list[int]) -> None:
     shares = [alpha_for_look(now, before) for before, now in zip([0, *seeds], seeds, strict=False)]
-    assert all(each > 0 for each in shares)
+    assert all(share > 0 for share in shares)
     assert sum(shares) <= alpha_spent(seeds[-1]) <= 1
 
 
@@ -154,8 +154,8 @@ def test_with_looks_the_seeds_needed_are_those_of_a_look() -> None:
     ("image_variance", "limit"), [(0.0, Limit.NEAR_ZERO), (1.0, Limit.IMAGES)], ids=["near zero", "few images"]
 )
 def test_why_no_number_of_seeds_is_named(image_variance: float, limit: Limit) -> None:
-    found = needed(Estimate(mean=0.01, seeds=3, images=99, seed_variance=1, image_variance=image_variance), 0.05)
-    assert (found.more, found.limit) == (None, limit)
+    plan = needed(Estimate(mean=0.01, seeds=3, images=99, seed_variance=1, image_variance=image_variance), 0.05)
+    assert (plan.more, plan.limit) == (None, limit)
 
 
 # ---- against a known truth; more of it, and its figures: python tests/simulations.py

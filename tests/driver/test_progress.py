@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from sweep.driver.progress import LIVE_ROWS, STEP_OVERHEAD_MACS, Progress, duration
+from sweep.driver.progress import LIVE_ROWS, STEP_OVERHEAD_MACS, Progress
 from sweep.records.grid import Cell, Grid, Settings, longest_first
-from sweep.records.record import Epoch, Record, Status
+from sweep.records.record import Epoch, Record, Status, duration
 
 SETTINGS = Settings(epochs=4)
 GRID = Grid.product((1, 3, 5), (13, 8, 5), (0,))

@@ -12,7 +12,8 @@ from conftest import SMALL, InProcess, Silent
 from synthetic import STUDY_LOSSES, make_sweep
 
 from sweep.analysis.arrays import load_arrays
-from sweep.analysis.claims import Comparer, Factor, Split
+from sweep.analysis.claims import Factor, Split
+from sweep.analysis.comparer import Comparer
 from sweep.analysis.resolve import Step, comparisons, next_step, with_look
 from sweep.analysis.statistics import alpha_for_look
 from sweep.cli import main
@@ -133,8 +134,8 @@ def test_half_a_round_is_no_look(tmp_path: Path) -> None:
     running = {cell.key: Status.MISSING for cell in grid.cells if cell.seed == 4}
     more = gather(make_sweep(tmp_path / "more", grid, losses=CLOSE, statuses=running))
     more = replace(more, manifest=replace(more.manifest, looks=sweep.manifest.looks))
-    pairs = [each.effects[Split.TEST] for each in Comparer(more, load_arrays(more)).claim(Factor.LATENT).judged()]
-    assert {effect.share for effect in pairs} == {alpha_for_look(3, 0)}
+    pairs = Comparer(more, load_arrays(more)).claim(Factor.LATENT).comparable_pairs()
+    assert {pair.effects[Split.TEST].share for pair in pairs} == {alpha_for_look(3, 0)}
     said: list[str] = []
     assert after_look(more, Resolving(max_seeds=10), 1, said.append) == ()
     assert said == []

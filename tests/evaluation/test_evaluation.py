@@ -131,7 +131,7 @@ def test_everything_is_there_and_agrees_with_the_records(evaluated: Store, tiny:
     references, qualities = load_references(sweep), load_quality(sweep)
     assert references is not None
     assert not qualities.damaged
-    assert set(qualities.found) == {record.key for record in sweep.completed}
+    assert set(qualities.by_key) == {record.key for record in sweep.completed}
     condition = references.condition("gaussian", 0.5)
     assert condition is not None
     names = [baseline.name for baseline in condition.baselines]
@@ -145,7 +145,7 @@ def test_everything_is_there_and_agrees_with_the_records(evaluated: Store, tiny:
     assert references.reader.accuracy_clean == (references.read_clean == tiny.test_labels).mean()
     assert condition.accuracy_noisy == (condition.read_noisy == tiny.test_labels).mean()
     for record in sweep.completed:
-        quality = qualities.found[record.key]
+        quality = qualities.by_key[record.key]
         alpha = record.config["alpha"]
         at_alpha = list(quality.robust_alpha).index(alpha)
         assert quality.robust_loss[at_alpha] == record.test_loss, "the same images, model and arithmetic"
@@ -207,7 +207,7 @@ def test_what_is_lost_or_damaged_is_made_anew(
 
 
 def test_a_cell_that_was_trained_again_is_evaluated_again(store: Store, tiny: Dataset) -> None:
-    quality = load_quality(gather(store)).found[KEY]
+    quality = load_quality(gather(store)).by_key[KEY]
     before = contents(store)
     store.write(CellFiles(KEY).quality, replace(quality, weights="f" * 64).to_bytes())
     done, warnings = evaluate(store, tiny)
@@ -240,10 +240,10 @@ def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp
     assert any("made to fail" in warning for warning in warnings)
     sweep = gather(store)
     assert len(sweep.completed) == 3
-    assert bool(load_quality(sweep).found) is (fail not in {"train_reader", "evaluate_cell"})
+    assert bool(load_quality(sweep).by_key) is (fail not in {"train_reader", "evaluate_cell"})
     assert verify(sweep, tiny) == [], "what is there is whole"
     assert not evaluate(store, tiny)[1]
-    assert len(load_quality(gather(store)).found) == 3, "the next evaluation takes it up"
+    assert len(load_quality(gather(store)).by_key) == 3, "the next evaluation takes it up"
     assert evaluate(store, tiny) == ([], [])
 
 
@@ -320,4 +320,4 @@ def test_a_run_evaluates_older_sweeps_in_processes_of_its_own(
     references = load_references(sweep)
     assert references is not None
     assert len(references.conditions[0].baselines) == 16
-    assert len(load_quality(sweep).found) == 4
+    assert len(load_quality(sweep).by_key) == 4

@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 def test_a_sweep_that_was_never_evaluated_has_nothing(tmp_path: Path) -> None:
     sweep = gather(make_sweep(tmp_path / "study"))
     assert load_references(sweep) is None
-    assert not load_quality(sweep).found
+    assert not load_quality(sweep).by_key
     assert not load_quality(sweep).damaged
 
 
@@ -49,10 +49,10 @@ def test_references_come_back_as_they_were_written(store: Store) -> None:
 
 def test_quality_comes_back_as_it_was_written(store: Store) -> None:
     qualities = load_quality(gather(store))
-    assert len(qualities.found) == 9
+    assert len(qualities.by_key) == 9
     data = store.read(CellFiles(KEY).quality)
     assert Quality.from_bytes(data).to_bytes() == data
-    quality = qualities.found[KEY]
+    quality = qualities.by_key[KEY]
     assert quality.shown.shape == (3, 3, 28, 28)
     assert quality.accuracy(quality.read) == 1
     assert list(quality.robust_noise) == ["gaussian"] * 5
@@ -86,19 +86,19 @@ def test_a_damaged_quality_is_named_and_costs_no_other(store: Store, harm: objec
     qualities = load_quality(gather(store))
     assert list(qualities.damaged) == [KEY]
     assert name in qualities.damaged[KEY]
-    assert len(qualities.found) == 8
+    assert len(qualities.by_key) == 8
 
 
 def test_a_quality_of_other_weights_is_not_used(store: Store) -> None:
-    quality = load_quality(gather(store)).found[KEY]
+    quality = load_quality(gather(store)).by_key[KEY]
     store.write(CellFiles(KEY).quality, replace(quality, weights="f" * 64).to_bytes())
     qualities = load_quality(gather(store))
     assert "other weights" in qualities.damaged[KEY]
-    assert KEY not in qualities.found
+    assert KEY not in qualities.by_key
 
 
 def test_nothing_is_unpickled(store: Store) -> None:
-    quality = load_quality(gather(store)).found[KEY]
+    quality = load_quality(gather(store)).by_key[KEY]
     broken = replace(quality, ssim=np.array([None]))
     with pytest.raises(Damaged):
         Quality.from_bytes(broken.to_bytes())

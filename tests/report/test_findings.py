@@ -24,8 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_cells_and_epochs_are_tidy(folder: Path) -> None:
-    found = sweep.load(str(folder))
-    cells, epochs = found.cells, found.epochs
+    loaded = sweep.load(str(folder))
+    cells, epochs = loaded.cells, loaded.epochs
     assert list(cells.columns[: len(CELL_COLUMNS)]) == list(CELL_COLUMNS)
     assert list(epochs.columns) == list(EPOCH_COLUMNS)
     assert list(cells.key) == [cell.key for cell in GRID.cells]
@@ -40,26 +40,26 @@ def test_cells_and_epochs_are_tidy(folder: Path) -> None:
 
 
 def test_a_name_and_a_storage_are_the_same_as_a_folder(folder: Path) -> None:
-    found = sweep.load(folder.name, storage=str(folder.parent))
-    assert found.cells.equals(sweep.load(str(folder)).cells)
-    assert repr(found) == "<sweep study: 7 of 8 cells completed>"
+    loaded = sweep.load(folder.name, storage=str(folder.parent))
+    assert loaded.cells.equals(sweep.load(str(folder)).cells)
+    assert repr(loaded) == "<sweep study: 7 of 8 cells completed>"
 
 
 def test_a_figure_is_one_that_a_notebook_shows(folder: Path) -> None:
     from sweep.report import figures
 
-    found = sweep.load(str(folder))
-    figure = found.figure("test_loss")
+    loaded = sweep.load(str(folder))
+    figure = loaded.figure("test_loss")
     assert figure._repr_png_().startswith(b"\x89PNG")
-    assert figure.axes[0].get_ylabel() == figures.loss_bars(found).axes[0].get_ylabel() == "test MSE per pixel"
+    assert figure.axes[0].get_ylabel() == figures.loss_bars(loaded).axes[0].get_ylabel() == "test MSE per pixel"
 
 
 def test_a_figure_that_cannot_be_drawn_says_what_to_run(folder: Path) -> None:
-    found = sweep.load(str(folder))
+    loaded = sweep.load(str(folder))
     with pytest.raises(UserError, match=r"depth cannot be drawn: .*--depths 1\.\.9"):
-        found.figure("depth")
+        loaded.figure("depth")
     with pytest.raises(UserError, match=r"no figure 'loss'. Figures: test_loss, effects"):
-        found.figure("loss")
+        loaded.figure("loss")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from sweep.records.matching import arm
 from sweep.records.record import CellFiles, Status
 from sweep.records.sweep import SAMPLES, Sweep, gather
 from sweep.report import drawing, gallery, images, prose, remarks
-from sweep.report.drawing import apart, depth_palette, palette
+from sweep.report.drawing import apart, palette
 from sweep.report.page import NothingCompleted, build
 from sweep.storage.store import Store
 
@@ -320,16 +320,16 @@ def test_what_a_user_gave_is_escaped(tmp_path: Path) -> None:
 
 def test_a_painter_of_the_average_is_called_one(tmp_path: Path) -> None:
     findings = Findings.of(gather(make_sweep(tmp_path, Grid.product((1,), (13, 5), (0,)))))
-    sweep, found, arrays = findings.sweep, findings.results, findings.arrays
+    sweep, results, arrays = findings.sweep, findings.results, findings.arrays
     painter = arrays.outputs["DAE_1_5-s0"]
     np.copyto(painter.class_means, arrays.samples.mean_image)  # type: ignore[union-attr]
     painter.to_mean[:] = 0
-    assert remarks.spread_ratios(sweep, found[1], arrays) == (0.0, 0.0)
-    assert "comes close to painting the average" in remarks.average_image(sweep, found, arrays)
+    assert remarks.spread_ratios(sweep, results[1], arrays) == (0.0, 0.0)
+    assert "comes close to painting the average" in remarks.average_image(sweep, results, arrays)
     clean = arrays.outputs["DAE_1_13-s0"]
     np.copyto(clean.class_means, arrays.samples.class_means)  # type: ignore[union-attr]
     clean.to_mean[:] = sweep.manifest.baselines["mean_image"]
-    assert remarks.spread_ratios(sweep, found[0], arrays) == pytest.approx((1.0, 1.0))
+    assert remarks.spread_ratios(sweep, results[0], arrays) == pytest.approx((1.0, 1.0))
 
 
 def test_sentences_agree_with_the_contrasts(tmp_path: Path) -> None:
@@ -343,7 +343,7 @@ def test_the_reader_is_counted_right(tmp_path: Path) -> None:
     add_evaluation(store)
     findings = Findings.of(gather(store))
     labels = findings.references.labels  # type: ignore[union-attr]
-    best, worst = (findings.qualities.found[key].read for key in ("DAE_1_13-s0", "DAE_1_5-s0"))
+    best, worst = (findings.qualities.by_key[key].read for key in ("DAE_1_13-s0", "DAE_1_5-s0"))
     np.copyto(best, labels)
     np.copyto(worst, labels)
     worst[labels == 3] = 8
@@ -354,8 +354,8 @@ def test_the_reader_is_counted_right(tmp_path: Path) -> None:
     assert table[3, 8] == 20
     assert table[3, 3] == 0
     assert np.trace(table) == 180
-    found = {row["key"]: row["accuracy"] for row in cell_rows(findings)}
-    assert found == {"DAE_1_13-s0": 1.0, "DAE_1_5-s0": 0.9}
+    accuracies = {row["key"]: row["accuracy"] for row in cell_rows(findings)}
+    assert accuracies == {"DAE_1_13-s0": 1.0, "DAE_1_5-s0": 0.9}
 
 
 def test_wilson_interval_and_rank_correlation_are_the_textbooks() -> None:
@@ -378,7 +378,7 @@ def test_labels_are_moved_apart_and_kept_in_order() -> None:
 @pytest.mark.parametrize("name", sorted(ALWAYS))
 def test_every_exhibit_says_what_is_shown(name: str, tmp_path: Path) -> None:
     findings = Findings.of(gather(make_sweep(tmp_path)))
-    (exhibit,) = [each for each in gallery.exhibits(findings) if each.name == name]
+    (exhibit,) = [exhibit for exhibit in gallery.exhibits(findings) if exhibit.name == name]
     assert exhibit.caption.endswith(".")
     assert "study" in exhibit.answers
     assert images.best_shown(findings) is not None
@@ -389,7 +389,6 @@ def test_every_latent_has_a_colour_of_its_own(count: int) -> None:
     colours = palette(range(1, count + 1))
     assert len(set(colours.values())) == count
     assert list(colours) == sorted(colours, reverse=True), "dark to light from the largest"
-    assert not set(colours.values()) & set(depth_palette(range(1, 10)).values())
 
 
 def test_a_report_needs_no_torch_and_writes_nothing_elsewhere(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from sweep.analysis.statistics import Needed
 from sweep.report.words import caveats_text, hardest, listed, needed, rests_on
 
 
-def test_each_kind_of_caveat_is_said_once() -> None:
+def test_a_kind_of_caveat_is_said_once() -> None:
     caveats = ["dead channels in A-s0", "collapsed B-s1", "dead channels in C-s2", "dead channels in A-s0"]
     assert caveats_text(caveats) == "dead channels in A-s0, C-s2; collapsed B-s1"
     assert rests_on(caveats) == " This rests on dead channels in A-s0, C-s2; collapsed B-s1."
