@@ -1,6 +1,6 @@
 """Contrasts of one sweep, with effects and verdicts: its pairs, their averages, and differences of pairs. No torch."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, pairwise
@@ -11,12 +11,16 @@ import numpy as np
 from dae.architecture import STEM_SIZE
 from sweep.analysis.arrays import Arrays, loss_by_image, usable_records
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
+from sweep.analysis.moderation import Prior, fit
 from sweep.analysis.results import flags_of
 from sweep.analysis.statistics import Estimate, alpha_for_look, crossed, over_seeds
 from sweep.analysis.verdicts import Effect, with_verdicts
 from sweep.records.grid import Cell
 from sweep.records.record import Record, Status
 from sweep.records.sweep import Sweep
+
+Look = tuple[tuple[int, ...], float, Set[str] | None]
+"""The seeds that a look saw, the part of `LEVEL` that it may spend, the keys of all cells it saw; None for all."""
 
 Quantity = Split | Callable[[Record], float]
 """What is compared: one of the losses, or anything else that a record tells."""
@@ -34,23 +38,24 @@ class Comparer:
             self._records.setdefault(_seedless_key(record), {})[record.seed] = record
         self._seconds = {name: _mean_seconds(records.values()) for name, records in self._records.items()}
         self._looks = _looks(sweep)
+        self._priors: dict[tuple[Split, int], Prior] = {}
 
-    def looks(self, cells: Iterable[Cell], seeds: Sequence[int]) -> list[tuple[tuple[int, ...], float]]:
-        """The seeds that each look saw for all of ``cells``, and the part of `LEVEL` that it may spend.
+    def looks(self, cells: Iterable[Cell], seeds: Sequence[int]) -> list[Look]:
+        """The looks that saw more of ``cells`` than the one before.
 
         One look that sees everything and spends everything where the sweep has none of `dae-sweep run --resolve`.
         """
         if not self._looks:
-            return [(tuple(seeds), 1.0)]
+            return [(tuple(seeds), 1.0, None)]
         by_cell = [self._records[_seedless_key(cell)] for cell in cells]
-        looks: list[tuple[tuple[int, ...], float]] = []
+        looks: list[Look] = []
         before = 0
         for keys in self._looks:
             seen = tuple(seed for seed in seeds if all(records[seed].key in keys for records in by_cell))
             if len(seen) > max(1, before):
-                looks.append((seen, alpha_for_look(len(seen), before)))
+                looks.append((seen, alpha_for_look(len(seen), before), keys))
                 before = len(seen)
-        return looks or [(tuple(seeds), alpha_for_look(len(seeds), 0))]
+        return looks or [(tuple(seeds), alpha_for_look(len(seeds), 0), None)]
 
     def claim(self, factor: Factor) -> Claim:
         """The claim on ``factor``: (*) smaller latent, higher loss, or (**) shallower, higher loss."""
@@ -169,7 +174,7 @@ class Comparer:
         weights: Mapping[str, float],
         base: Mapping[str, float],
         seeds: tuple[int, ...],
-        looks: Sequence[tuple[tuple[int, ...], float]],
+        looks: Sequence[Look],
     ) -> Effect:
         difference = fmean(self._combine(quantity, weights, seed) for seed in seeds)
         reference = fmean(self._combine(quantity, base, seed) for seed in seeds)
@@ -183,15 +188,36 @@ class Comparer:
         if not self._looks:
             return effect
         # The lowest p value of any look, divided by its share of the level; the sign has to be that of all seeds.
-        estimates = [estimate if seen == seeds else self._estimate(quantity, weights, seen) for seen, _ in looks]
-        shares = [share for _, share in looks]
+        estimates = [self._estimate(quantity, weights, seen, keys) for seen, _, keys in looks]
+        shares = [share for _, share, _ in looks]
         agreeing = [
             look.p / share for look, share in zip(estimates, shares, strict=True) if look.mean * estimate.mean > 0
         ]
         return replace(effect, valid_p=min([1.0, *agreeing]), share=shares[-1])
 
-    def _estimate(self, quantity: Quantity, weights: Mapping[str, float], seeds: tuple[int, ...]) -> Estimate:
-        """The weighted sum over seeds and, on the test loss, over test images."""
+    def _estimate(
+        self, quantity: Quantity, weights: Mapping[str, float], seeds: tuple[int, ...], keys: Set[str] | None = None
+    ) -> Estimate:
+        """The weighted sum over seeds and, on the test loss, over test images; moderated by all cells seen."""
+        estimate = self._estimate_alone(quantity, weights, seeds)
+        if not isinstance(quantity, Split):
+            return estimate
+        means = {name: fmean(loss_of(self._records[name][seed], quantity) for seed in seeds) for name in weights}
+        scale = sum((weight * means[name]) ** 2 for name, weight in weights.items())
+        return self._prior(quantity, keys).moderate(estimate, scale)
+
+    def _prior(self, split: Split, keys: Set[str] | None) -> Prior:
+        """What the cells among ``keys`` say together of the spread over seeds; collapsed ones say nothing."""
+        if (split, id(keys)) not in self._priors:
+            seen = [
+                [record for record in records.values() if keys is None or record.key in keys]
+                for records in self._records.values()
+            ]
+            intact = [records for records in seen if not any(record.collapsed for record in records)]
+            self._priors[split, id(keys)] = fit([[loss_of(record, split) for record in records] for records in intact])
+        return self._priors[split, id(keys)]
+
+    def _estimate_alone(self, quantity: Quantity, weights: Mapping[str, float], seeds: tuple[int, ...]) -> Estimate:
         if quantity is Split.TEST:
             tables = [
                 loss_by_image([self._records[name][seed].key for seed in seeds], self._outputs) for name in weights

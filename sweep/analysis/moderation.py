@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import digamma, polygamma
+from scipy.special import chdtri, digamma, polygamma
 
 from sweep.analysis.statistics import Estimate
 
 LEAST_CELLS = 4
 """Fewer cells say too little of how alike their spreads are."""
+
+CAUTION = 0.1
+"""Chance with which the cells' spreads differ by more than they are taken to; measured in `tests/simulations.py`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,9 @@ def fit(losses: Sequence[Sequence[float]]) -> Prior:
         return NONE
     centred = np.log(variances) - digamma(degrees / 2) + np.log(degrees / 2)
     mean = float(centred.mean())
-    excess = float(centred.var(ddof=1) - polygamma(1, degrees / 2).mean())
+    # How different the spreads are is itself known from few cells: they are taken to differ as much as they well may.
+    most = centred.var(ddof=1) * (len(variances) - 1) / chdtri(len(variances) - 1, 1 - CAUTION)
+    excess = float(most - polygamma(1, degrees / 2).mean())
     total = float(degrees.sum())
     if excess <= 0:  # no more different than chance makes them
         return Prior(float((degrees * variances).sum() / total), total, total)

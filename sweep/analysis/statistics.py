@@ -52,6 +52,7 @@ class Estimate:
         images: number of test images whose sampling is part of the uncertainty; 0 where it is not.
         seed_variance: variance of one seed's mean; it is divided by the number of seeds.
         image_variance: what the sampling of test images adds to the variance of the mean, however many the seeds.
+        prior_degrees: degrees of freedom that ``seed_variance`` has beyond those of its own seeds: see `moderation`.
     """
 
     mean: float
@@ -59,6 +60,12 @@ class Estimate:
     images: int
     seed_variance: float
     image_variance: float
+    prior_degrees: float = 0.0
+
+    @property
+    def degrees(self) -> float:
+        """Degrees of freedom of ``seed_variance``."""
+        return self.seeds - 1 + self.prior_degrees
 
     @property
     def error(self) -> float:
@@ -67,7 +74,7 @@ class Estimate:
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half the length of the interval that misses the true mean with chance ``level``."""
-        squares = float(stdtrit(self.seeds - 1, 1 - level / 2)) ** 2 * self.seed_variance / self.seeds
+        squares = float(stdtrit(self.degrees, 1 - level / 2)) ** 2 * self.seed_variance / self.seeds
         if self.image_variance:
             squares += float(stdtrit(self.images - 1, 1 - level / 2)) ** 2 * self.image_variance
         return math.sqrt(squares)
@@ -83,7 +90,7 @@ class Estimate:
         if self.error == 0 or self.mean == 0:
             return float(self.mean == 0)
         if not self.image_variance:
-            return 2 * float(stdtr(self.seeds - 1, -abs(self.mean) / self.error))
+            return 2 * float(stdtr(self.degrees, -abs(self.mean) / self.error))
         # The level falls as the half width grows; 1e-15 is as far as quantiles can be told from their limit.
         low, high = math.log(1e-15), 0.0
         while high - low > 1e-7:
@@ -197,7 +204,7 @@ def power(estimate: Estimate, seeds: int, level: float) -> float:
     if planned.error == 0:
         return float(planned.mean != 0)
     # Over the distribution of the variance that those seeds will show, by 200 of its quantiles.
-    degrees = seeds - 1
+    degrees = planned.degrees
     shown = gammaincinv(degrees / 2, (np.arange(200) + 0.5) / 200) * 2 / degrees
     by_seed = float(stdtrit(degrees, 1 - level / 2)) ** 2 * planned.seed_variance / seeds
     half = np.sqrt(by_seed * shown + replace(planned, seed_variance=0.0).half_width(level) ** 2)
