@@ -318,12 +318,12 @@ def test_what_a_user_gave_is_escaped(tmp_path: Path) -> None:
     assert page.count("&lt;script&gt;alert(1)") > 3, "title, heading, error and what to run"
 
 
-def test_a_painter_of_the_average_is_called_one(tmp_path: Path) -> None:
+def test_a_model_that_always_gives_the_mean_image_is_named(tmp_path: Path) -> None:
     findings = Findings.of(gather(make_sweep(tmp_path, Grid.product((1,), (13, 5), (0,)))))
     sweep, results, arrays = findings.sweep, findings.results, findings.arrays
-    painter = arrays.outputs["DAE_1_5-s0"]
-    np.copyto(painter.class_means, arrays.samples.mean_image)  # type: ignore[union-attr]
-    painter.to_mean[:] = 0
+    constant = arrays.outputs["DAE_1_5-s0"]
+    np.copyto(constant.class_means, arrays.samples.mean_image)  # type: ignore[union-attr]
+    constant.to_mean[:] = 0
     assert remarks.spread_ratios(sweep, results[1], arrays) == (0.0, 0.0)
     assert "comes close to painting the average" in remarks.average_image(sweep, results, arrays)
     clean = arrays.outputs["DAE_1_13-s0"]
