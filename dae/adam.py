@@ -8,6 +8,8 @@ nothing.
 import torch
 from torch import nn
 
+from dae.torch_private import adam_step
+
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
@@ -55,20 +57,4 @@ class Adam:
     def step(self) -> None:
         """Move the parameter by its gradient."""
         step, average, squares = self.moments.values()
-        assert self.parameter.grad is not None
-        step += 1
-        torch._fused_adam_(
-            [self.parameter],
-            [self.parameter.grad],
-            [average],
-            [squares],
-            [],
-            [step],
-            lr=self.lr,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            weight_decay=0.0,
-            eps=EPS,
-            amsgrad=False,
-            maximize=False,
-        )
+        adam_step(self.parameter, average, squares, step, lr=self.lr, beta1=BETAS[0], beta2=BETAS[1], eps=EPS)

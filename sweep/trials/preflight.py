@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sweep.trials import session  # before Ray, which reads its environment when it is imported
-
-# isort: split
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -24,6 +21,7 @@ from dae.data import Dataset
 from dae.errors import UserError
 from sweep.storage.store import MARKER_FOLDER, Store
 from sweep.tracking.sync import check_reachable
+from sweep.trials import session
 from sweep.trials.resources import Node, Resources
 
 ANSWER_TIMEOUT_S = 120.0

@@ -10,15 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweep.trials import session  # before Ray, which reads its environment when it is imported
-
-# isort: split
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dae.data import Dataset
 from sweep.records.grid import Cell
+from sweep.trials import session
 from sweep.trials.host import Hosts, Probe, connect
 from sweep.trials.job import Job
 from sweep.trials.resources import TRIALS_PER_GPU, Resources

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sweep.trials.ray_private import is_trial
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -87,8 +89,7 @@ def descendants(pid: int) -> list[Process]:
 
 def trials(processes: Iterable[Process]) -> list[Process]:
     """Those of them in which Ray runs a trial."""
-    # Between its steps Ray names such a process after our class, during a step after the one that Tune wraps it in.
-    return [each for each in processes if each.command.startswith(("ray::CellTrial", "ray::ResourceTrainable"))]
+    return [process for process in processes if is_trial(process.command)]
 
 
 def wait_gone(processes: Iterable[Process], timeout_s: float) -> list[Process]:

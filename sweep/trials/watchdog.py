@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGKILL
 
+from sweep.trials.environment import environment
 from sweep.trials.processes import Process, marked
+from sweep.trials.ray_private import IDLE_TITLE, TRIAL_TITLES
 
 GRACE_S = 3.0
 """How long they may take to end by themselves."""
@@ -25,7 +27,7 @@ MARK = "DAE_SWEEP_DRIVER"
 KEEPS_MARKS = {"SPT_NOENV": "1"}
 """Ray's processes give themselves titles, which setproctitle else writes over the environment as /proc shows it."""
 
-PATIENT = ("ray::IDLE", "ray::CellTrial", "ray::ResourceTrainable", "wandb-core")
+PATIENT = (IDLE_TITLE, *TRIAL_TITLES, "wandb-core")
 """Ray's workers end with their raylet, once they are its; wandb's process when it has written what is left."""
 
 WELL = b"all is well\n"
@@ -43,11 +45,10 @@ def watching() -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    os.environ |= {MARK: driver.name} | KEEPS_MARKS
     try:
-        yield
+        with environment({MARK: driver.name} | KEEPS_MARKS):
+            yield
     finally:
-        del os.environ[MARK]
         watchdog.communicate(WELL)
 
 
