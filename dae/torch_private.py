@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch.optim.adam import adam
 
+from dae.private import lookup
+
 
 def adam_step(
     parameter: torch.Tensor, average: torch.Tensor, squares: torch.Tensor, step: torch.Tensor, **options: float
@@ -16,7 +18,7 @@ def adam_step(
     The public function does the same after it has sorted its tensors by device: some 25 microseconds more a step.
     """
     assert parameter.grad is not None
-    fused: Callable[..., object] | None = getattr(torch, "_fused_adam_", None)
+    fused: Callable[..., object] | None = lookup("torch:_fused_adam_")
     if fused is None:
         fused = partial(adam, fused=True, capturable=step.is_cuda)
     else:
@@ -38,7 +40,7 @@ def transposed_convolution_backward(
 
     Without torch's own function they are what autograd makes of the same call, which computes its result first.
     """
-    backward = getattr(torch.ops.aten, "convolution_backward", None)
+    backward = lookup("torch:ops.aten.convolution_backward")
     if backward is not None:
         gradients: tuple[torch.Tensor | None, ...] = backward(
             gradient, x, weight, [weight.shape[1]], [stride] * 2, [padding] * 2, [1, 1], True, [0, 0], 1, needed

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from dae.private import lookup
+
 FLUSH_INTERVAL_S = 1.0
 """How much a killed process can lose of its offline runs; wandb's own is 15 s, which it is without this setting."""
 
@@ -37,15 +39,14 @@ def has_stored_key(host: str) -> bool:
     The library's public `login` would ask. Without its own look-up it is the file that ``wandb login`` writes which is
     looked at.
     """
-    try:
-        from wandb.sdk.lib.wbauth import authenticate_session
-
-        return authenticate_session(host=host, source="dae-sweep", prompt=False, update_session=False) is not None
-    except (ImportError, TypeError):
-        path = os.environ.get("NETRC") or "~/.netrc"
-        with suppress(OSError, netrc.NetrcParseError):
-            return netrc.netrc(Path(path).expanduser()).authenticators(urlsplit(host).netloc) is not None
-        return False
+    authenticate = lookup("wandb.sdk.lib.wbauth:authenticate_session")
+    if authenticate is not None:
+        with suppress(TypeError):  # it takes other arguments
+            return authenticate(host=host, source="dae-sweep", prompt=False, update_session=False) is not None
+    path = os.environ.get("NETRC") or "~/.netrc"
+    with suppress(OSError, netrc.NetrcParseError):
+        return netrc.netrc(Path(path).expanduser()).authenticators(urlsplit(host).netloc) is not None
+    return False
 
 
 def last_epoch(file: Path, environment: dict[str, str]) -> int | None:

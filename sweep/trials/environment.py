@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-PREFIXES = ("RAY_", "TUNE_")
+PREFIXES = ("RAY_", "TUNE_", "PYTHONBREAKPOINT")
 """Of variables that Ray sets by itself."""
 
 

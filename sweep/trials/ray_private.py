@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from dae.errors import UserError
+from dae.private import lookup
 
 REGISTER_TIMEOUT_S = 20.0
 
@@ -25,16 +26,8 @@ TRIAL_TITLES = (f"{TITLE}CellTrial", f"{TITLE}ResourceTrainable")
 
 WORKER_PROGRAM = "default_worker.py"
 
+TOLD_TO_TRIALS = "ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE"
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
-
-
-def lookup(path: str) -> Any:
-    """What ``module:dotted.name`` stands for; None where there is no such module or name."""
-    module, _, names = path.partition(":")
-    try:
-        return reduce(getattr, names.split("."), import_module(module))
-    except (ImportError, AttributeError):
-        return None
 
 
 @contextmanager
@@ -64,8 +57,11 @@ def import_time_constants() -> Iterator[None]:
     A Ray that is imported while `session.ENVIRONMENT` is set needs none of this.
     """
     with ExitStack() as stack:
-        for name in ("ENABLE_RAY_CLUSTER", "RAY_ENABLE_UV_RUN_RUNTIME_ENV"):
-            stack.enter_context(replaced(f"ray._private.ray_constants:{name}", lambda _: False))
+        for constant in (
+            "ray._private.ray_constants:ENABLE_RAY_CLUSTER",
+            "ray._private.ray_constants:RAY_ENABLE_UV_RUN_RUNTIME_ENV",
+        ):
+            stack.enter_context(replaced(constant, lambda _: False))
         yield
 
 
@@ -94,10 +90,12 @@ def lean_start(meanwhile: Callable[[], None]) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(replaced("ray._private.node:Node.start_raylet", with_news))
-        for name in ("start_api_server", "start_monitor", "start_log_monitor"):
-            stack.enter_context(
-                replaced(f"ray._private.node:Node.{name}", lambda _: lambda *_arguments, **_options: None)
-            )
+        for method in (
+            "ray._private.node:Node.start_api_server",
+            "ray._private.node:Node.start_monitor",
+            "ray._private.node:Node.start_log_monitor",
+        ):
+            stack.enter_context(replaced(method, lambda _: lambda *_arguments, **_options: None))
         yield
     call_once()
 
@@ -201,9 +199,8 @@ def patched_tune(variables: Iterable[str] | None) -> Iterator[None]:
             otherwise one that waits would do.
     """
     with ExitStack() as stack:
-        cache = "ray.tune.execution.class_cache"
-        stack.enter_context(replaced(f"{cache}:ENV_VARS_TO_PROPAGATE", lambda names: _without_keys(names, variables)))
-        stack.enter_context(replaced(f"{cache}:DEFAULT_ENV_VARS", lambda _: {}))
+        stack.enter_context(replaced(TOLD_TO_TRIALS, lambda names: _without_keys(names, variables)))
+        stack.enter_context(replaced("ray.tune.execution.class_cache:DEFAULT_ENV_VARS", lambda _: {}))
         # To count what is used Tune would import wandb, a second for a statistic that is turned off.
         stack.enter_context(replaced("ray.air._internal.usage:tag_callbacks", lambda _: lambda _callbacks: True))
         stack.enter_context(
@@ -228,7 +225,7 @@ def check_keys_stay_here(environment: Iterable[str]) -> None:
     import ray
 
     told = [name for name in AWS_KEYS if name in environment]
-    if told and lookup("ray.tune.execution.class_cache:ENV_VARS_TO_PROPAGATE") is None:
+    if told and lookup(TOLD_TO_TRIALS) is None:
         raise UserError(
             f"Ray {ray.__version__} may write {' and '.join(told)} into its logs, and dae-sweep cannot keep it from "
             "that: put the keys into ~/.aws/credentials on all machines and unset these variables, or install a Ray "
