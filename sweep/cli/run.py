@@ -10,7 +10,7 @@ import click
 from dae.architecture import mac_count, parameter_count, receptive_field
 from dae.errors import UserError
 from sweep.cli.errors import debug_option
-from sweep.cli.options import which_data, which_grid, which_rounds, which_settings, which_sweep
+from sweep.cli.options import ParamType, which_data, which_grid, which_rounds, which_settings, which_sweep
 from sweep.cli.parsing import grid_of, resolving_of, settings_of, sweep_name
 from sweep.driver.request import Request
 from sweep.driver.signals import Signals
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
-class Sharing(click.ParamType[int | str]):
+class Sharing(ParamType[int | str]):
     """A number, or that it is to be measured."""
 
     name = "K|auto"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from private_names import NAMES, ROOT
 from torch import nn
 
 import dae.data
@@ -23,16 +23,6 @@ from dae.private import lookup
 from sweep.tracking import service, wandb_private
 from sweep.trials import ray_private
 from sweep.trials.processes import Process, trials
-
-ROOT = Path(__file__).parents[2]
-NAMES = sorted(
-    {
-        path
-        for package in ("dae", "sweep")
-        for file in (ROOT / package).rglob("*.py")
-        for path in re.findall(r'"((?:ray|torch|wandb|mlxtend)[\w.]*:[\w.]+)"', file.read_text())
-    }
-)
 
 
 @pytest.fixture
