@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,6 @@ from sweep.tracking import wandb_private
 MODES = ("auto", "online", "offline", "disabled")
 CACHE = "wandb/.cache"
 TEMPORARY = ".temporary"
-PROGRAM = "wandb-core"
 INIT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 30.0
 
@@ -139,11 +139,11 @@ def settings() -> Any:
 
 
 def kill() -> None:
-    """End the process behind wandb, and remove its socket; wandb itself has no way to end one that hangs."""
-    for process in psutil.Process().children():
-        with suppress(psutil.Error):
-            if process.name() == PROGRAM:
+    """End the process behind wandb, and remove its socket; there is no public way to end one that hangs."""
+    if "wandb" in sys.modules:
+        for process in wandb_private.service_processes(wandb()):
+            with suppress(psutil.Error, subprocess.TimeoutExpired):
                 process.kill()
                 process.wait(1)
-                for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{process.pid}-*"):
-                    shutil.rmtree(socket, ignore_errors=True)
+            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{process.pid}-*"):
+                shutil.rmtree(socket, ignore_errors=True)

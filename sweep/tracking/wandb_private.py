@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import psutil
+
 from dae.private import lookup
+
+PROGRAM = "wandb-core"
 
 FLUSH_INTERVAL_S = 1.0
 """How much a killed process can lose of its offline runs; wandb's own is 15 s, which it is without this setting."""
@@ -49,6 +53,14 @@ def has_stored_key(host: str) -> bool:
     return False
 
 
+def service_processes(wandb: Any) -> list[Any]:
+    """The process behind wandb, as a `Popen` that can be waited for; without this name the child that is called so."""
+    try:
+        return [wandb.setup()._connection._proc._process]
+    except AttributeError:
+        return [process for process in psutil.Process().children() if process.name() == PROGRAM]
+
+
 def last_epoch(file: Path, environment: dict[str, str]) -> int | None:
     """The last epoch in a run's file, 0 without one; None where wandb cannot tell.
 
@@ -57,7 +69,7 @@ def last_epoch(file: Path, environment: dict[str, str]) -> int | None:
     """
     package = find_spec("wandb")
     assert package is not None and package.origin is not None  # noqa: PT018  (a dependency)
-    core = str(Path(package.origin).parent / "bin" / "wandb-core")
+    core = str(Path(package.origin).parent / "bin" / PROGRAM)
     inspect = ["leet", "inspect", "--json"]
     for command in (
         [core, *inspect, "--no-observability", "--run-file", str(file), str(file.parent)],

@@ -137,6 +137,15 @@ def test_a_program_of_wandb_that_has_moved_is_asked_for_by_its_command(
     assert wandb_private.last_epoch(tmp_path / "run-a.wandb", {}) is None
 
 
+def test_the_process_behind_wandb_is_found_among_our_children(tmp_path: Path) -> None:
+    program = tmp_path / wandb_private.PROGRAM
+    program.symlink_to("/bin/sleep")
+    with subprocess.Popen([program, "60"]) as process, subprocess.Popen(["sleep", "60"]) as beside:
+        assert [each.pid for each in wandb_private.service_processes(object())] == [process.pid]
+        process.kill()
+        beside.kill()
+
+
 # ---- Ray
 
 
