@@ -133,8 +133,10 @@ def build(folder: Path, name: str, packages: list[str]) -> Environment:
     Raises:
         RuntimeError: the packages cannot be installed together.
     """
-    subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
     environment = Environment(name, folder / name / "bin/python")
+    if environment.python.exists():
+        return environment
+    subprocess.run([sys.executable, "-m", "venv", folder / name], check=True)
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     done = subprocess.run([environment.python, *install, *packages], capture_output=True, text=True, check=False)
     if done.returncode:
@@ -171,10 +173,10 @@ def compared(environment: Environment, tested: Environment) -> str:
     return f"losses within {largest:.1e} of the tested ones"
 
 
-def without_names(environment: Environment, folder: Path) -> None:
-    """A short sweep for each private name, and one without any; all give the same losses."""
+def without_names(environment: Environment, folder: Path, names: list[str]) -> None:
+    """A short sweep with all private names, and one without each of these; all give the same losses."""
     expected = None
-    for number, name in enumerate(["", *NAMES, "all"]):
+    for number, name in enumerate(["", *names]):
         storage = folder / str(number)
         try:
             environment.output("-m", "sweep", "run", "--storage", str(storage), *SHORT, without=name)
@@ -193,6 +195,8 @@ def main() -> int:
     parser.add_argument("--torch", default="lowest", help="of the lowest environment: lowest, same, or a version")
     parser.add_argument("--torchvision", default="", help="its torchvision, if torch is a version")
     parser.add_argument("--only", choices=("lowest", "newest"))
+    parser.add_argument("--folder", type=Path, help="keep the environments there, and use those that it has")
+    parser.add_argument("--quick", action="store_true", help="take all private names away at once only")
     options = parser.parse_args()
     wanted = requirements()
     science = [each for each in wanted if each.name not in TORCH]
@@ -204,7 +208,8 @@ def main() -> int:
         "lowest": [*torch, *map(lowest, science)],
         "newest": [str(each) for each in wanted],
     }
-    folder = Path(tempfile.mkdtemp(prefix="v"))  # short: Ray's sockets lie in it
+    folder = Path(tempfile.mkdtemp(prefix="v"))
+    environments = options.folder.absolute() if options.folder else folder
     rows, failed = [], False
     tested = Environment("tested", Path(sys.executable))
     try:
@@ -214,11 +219,11 @@ def main() -> int:
                 continue
             print(f"{name}: {' '.join(pinned)}", flush=True)
             try:
-                environment = build(folder, name, pinned)
+                environment = build(environments, name, pinned)
                 smoke(environment, folder / f"{name}-sweep")
                 outcome = compared(environment, tested)
                 print(f"  {name}: {outcome}", flush=True)
-                without_names(environment, folder / f"{name}-without")
+                without_names(environment, folder / f"{name}-without", ["all"] if options.quick else [*NAMES, "all"])
                 outcome = "; ".join([outcome, *environment.problems])
                 failed |= bool(environment.problems)
                 rows.append((name, environment.installed(), outcome))

@@ -3,15 +3,12 @@
 import importlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from sweep.tracking import wandb_private
 
@@ -139,11 +136,8 @@ def settings() -> Any:
 
 
 def kill() -> None:
-    """End the process behind wandb, and remove its socket; there is no public way to end one that hangs."""
+    """End the process behind wandb, and remove its socket."""
     if "wandb" in sys.modules:
-        for process in wandb_private.service_processes(wandb()):
-            with suppress(psutil.Error, subprocess.TimeoutExpired):
-                process.kill()
-                process.wait(1)
-            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{process.pid}-*"):
+        for pid in wandb_private.kill_service(wandb()):
+            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{pid}-*"):
                 shutil.rmtree(socket, ignore_errors=True)

@@ -3,6 +3,7 @@
 import json
 import netrc
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -10,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import psutil
 
 from dae.private import lookup
 
@@ -53,12 +52,26 @@ def has_stored_key(host: str) -> bool:
     return False
 
 
-def service_processes(wandb: Any) -> list[Any]:
-    """The process behind wandb, as a `Popen` that can be waited for; without this name the child that is called so."""
+def kill_service(wandb: Any) -> list[int]:
+    """End the process behind wandb, which has no public way to end one that hangs; the ids of what was ended.
+
+    Without wandb's own handle of it, it is our child of that name.
+    """
     try:
-        return [wandb.setup()._connection._proc._process]
+        process = wandb.setup()._connection._proc._process
     except AttributeError:
-        return [process for process in psutil.Process().children() if process.name() == PROGRAM]
+        pids = []
+        for children in Path("/proc/self/task").glob("*/children"):
+            for pid in children.read_text().split():
+                with suppress(OSError):  # it ends just now
+                    if Path(f"/proc/{pid}/comm").read_text().strip() == PROGRAM:
+                        os.kill(int(pid), signal.SIGKILL)
+                        pids.append(int(pid))
+        return pids
+    process.kill()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    return [process.pid]
 
 
 def last_epoch(file: Path, environment: dict[str, str]) -> int | None:

@@ -73,7 +73,7 @@ def choose(
         hosts: where trials have their work done; None for processes of their own.
     """
     cell = cells[len(cells) // 2]
-    epochs = sum(job.settings.at(each).epochs for each in cells)
+    epochs = sum(job.settings.at(trained).epochs for trained in cells)
     measured: dict[int, float] = {}
     measuring = (
         _in_processes(job, cell, dataset, resources, check)
@@ -180,8 +180,8 @@ def _in_processes(
     try:
         yield measure
     finally:
-        for each in probes:
-            ray.kill(each)
+        for probe in probes:
+            ray.kill(probe)
         remove_placement_group(one_gpu)
 
 

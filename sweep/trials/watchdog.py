@@ -30,7 +30,7 @@ KEEPS_MARKS = {"SPT_NOENV": "1"}
 PATIENT = (IDLE_TITLE, *TRIAL_TITLES, "wandb-core")
 """Ray's workers end with their raylet, once they are its; wandb's process when it has written what is left."""
 
-WELL = b"all is well\n"
+ENDED = b"the driver has ended what it started\n"
 
 
 @contextmanager
@@ -49,12 +49,12 @@ def watching() -> Iterator[None]:
         with environment({MARK: driver.name} | KEEPS_MARKS):
             yield
     finally:
-        watchdog.communicate(WELL)
+        watchdog.communicate(ENDED)
 
 
 def main() -> None:
-    """Wait for the driver's last word, or for its death: then end those of its processes that live on."""
-    if sys.stdin.buffer.readline() == WELL:
+    """Wait until the driver says that it has ended, or dies: then end those of its processes that live on."""
+    if sys.stdin.buffer.readline() == ENDED:
         return
     # A raylet goes on starting processes for a moment.
     deadline = time.monotonic() + GRACE_S

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,8 +142,9 @@ def test_the_process_behind_wandb_is_found_among_our_children(tmp_path: Path) ->
     program = tmp_path / wandb_private.PROGRAM
     program.symlink_to("/bin/sleep")
     with subprocess.Popen([program, "60"]) as process, subprocess.Popen(["sleep", "60"]) as beside:
-        assert [each.pid for each in wandb_private.service_processes(object())] == [process.pid]
-        process.kill()
+        assert wandb_private.kill_service(object()) == [process.pid]
+        assert process.wait(10) == -signal.SIGKILL
+        assert beside.poll() is None
         beside.kill()
 
 
