@@ -121,7 +121,7 @@ def smoke(environment: Environment, storage: Path) -> None:
     environment.losses = losses(storage)
     if len(environment.losses) != 2:
         raise RuntimeError(f"{len(environment.losses)} of 2 cells are completed")
-    environment.output("-m", "sweep", "report", "mnist-5k", "--storage", str(storage))
+    environment.output("-m", "sweep", "report", "--name", "mnist-5k", "--storage", str(storage))
     tracked = json.loads(environment.output("-c", READ, str(storage / "mnist-5k")).splitlines()[-1])
     if sorted(tracked)[-2:] != [12, 12]:
         raise RuntimeError(f"last epochs in W&B's files: {tracked}")
