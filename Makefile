@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHARED := -n 2 --dist loadfile
 
 help:            ## Show this list
-	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 16
 
 setup: .venv/ready ## Make or update the environment in .venv
 .venv/ready: pyproject.toml constraints.txt
