@@ -5,7 +5,7 @@ BIN := .venv/bin
 SHARED := -n 2 --dist loadfile
 
 help:            ## Show this list
-	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 16
 
 setup: .venv/ready ## Make or update the environment in .venv
 .venv/ready: pyproject.toml constraints.txt
@@ -24,6 +24,9 @@ test-storage: .venv/ready ## Tests of s3:// and gs:// storage, against servers o
 
 test-cluster: .venv/ready ## Tests on clusters: several Ray nodes, an S3 server, SSH hosts in namespaces, `ray up`
 	$(BIN)/python -m pytest -m cluster
+
+test-versions: .venv/ready ## A sweep with the lowest and the newest versions, and without private names; options in VERSIONS
+	$(BIN)/python -m tests.versions $(VERSIONS)
 
 cluster-tools:   ## What the SSH hosts of the tests need (Debian, as root)
 	@for tool in sshd ssh rsync ip; do command -v $$tool > /dev/null || missing=$$tool; done; \
@@ -48,4 +51,4 @@ check: lint test test-storage ## What CI runs
 clean:           ## Remove the environment and caches; sweeps stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.PHONY: help setup sweep test test-storage test-cluster cluster-tools coverage bench lint check clean
+.PHONY: help setup sweep test test-storage test-cluster test-versions cluster-tools coverage bench lint check clean

@@ -7,6 +7,8 @@ in a process imports torch's compiler, which takes two seconds and is not needed
 import torch
 from torch import nn
 
+from dae.torch_private import adam_step
+
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
@@ -57,20 +59,4 @@ class Adam:
     def step(self) -> None:
         """Take one step with the parameter's gradient."""
         step, average, squares = self.moments.values()
-        assert self.parameter.grad is not None
-        step += 1
-        torch._fused_adam_(
-            [self.parameter],
-            [self.parameter.grad],
-            [average],
-            [squares],
-            [],
-            [step],
-            lr=self.lr,
-            beta1=BETAS[0],
-            beta2=BETAS[1],
-            weight_decay=0.0,
-            eps=EPS,
-            amsgrad=False,
-            maximize=False,
-        )
+        adam_step(self.parameter, average, squares, step, lr=self.lr, beta1=BETAS[0], beta2=BETAS[1], eps=EPS)

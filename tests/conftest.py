@@ -44,7 +44,7 @@ SMALL = Settings(dataset="mnist-5k", train_fraction=0.1, epochs=3, batch_size=32
 
 @pytest.hookimpl(trylast=True)  # once `leftovers` has said where temporary files go
 def pytest_configure() -> None:
-    machine.keep_beside_ray()
+    os.environ |= machine.cache_folders()
 
 
 @pytest.fixture

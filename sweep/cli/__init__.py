@@ -1,5 +1,7 @@
 """The command line: parse, build dataclasses, call, print."""
 
+import os
+
 import click
 
 from sweep import __version__
@@ -14,7 +16,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 @click.version_option(__version__)
 def main() -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
-    machine.keep_beside_ray()
+    os.environ |= machine.cache_folders()
 
 
 for command in (

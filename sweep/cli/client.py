@@ -28,7 +28,9 @@ from typing import TYPE_CHECKING, Any, Self
 import dae
 import sweep
 from dae.errors import UserError
+from sweep.trials import ray_private
 from sweep.trials.job import git_commit
+from sweep.trials.session import has_token
 from sweep.trials.shipped import COMMIT, VERSIONS, public
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ STOP_WAIT_S = 60
 """What a stopped job gets between SIGTERM and SIGKILL, where Ray gives 3 s: a run stops within `signals.PATIENCE_S`."""
 
 DASHBOARD_PORT = 8265
+VERSION_ENDPOINT = "/api/version"
 OPTIONS = "dae-sweep"
 """Key of a job's metadata: the options of its `run`. A job without it is not a sweep of ours."""
 
@@ -113,10 +116,9 @@ class Cluster:
             self._client = _client(self.address)
 
     @property
-    def ray_version(self) -> str:
-        """The Ray that the cluster runs."""
-        version: str = self._client.ray_version
-        return version
+    def ray_version(self) -> str | None:
+        """The Ray that the cluster runs, if its job server has said so; the job itself looks again."""
+        return ray_private.version_of_server(self._client)
 
     def submit(self, name: str, words: Sequence[str], *, any_versions: bool = False) -> str:
         """Hand in ``dae-sweep run`` with these options; the id of the job.
@@ -145,8 +147,8 @@ class Cluster:
     def jobs(self) -> list[SweepJob]:
         """All sweeps that were submitted to this cluster since it began, oldest first."""
         with self._explained():
-            found = self._client.list_jobs()
-        ours = [SweepJob.of(each) for each in found if each.submission_id and OPTIONS in (each.metadata or {})]
+            jobs = self._client.list_jobs()
+        ours = [SweepJob.of(job) for job in jobs if job.submission_id and OPTIONS in (job.metadata or {})]
         return sorted(ours, key=lambda job: job.started_at or 0.0)
 
     def job(self, job_id: str) -> SweepJob:
@@ -237,11 +239,12 @@ def _client(address: str) -> Any:
     # Ray would prefer these to the address that it is given.
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         os.environ.pop(name, None)
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
+    if "RAY_AUTH_MODE" not in os.environ and has_token():
         os.environ["RAY_AUTH_MODE"] = "token"
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         import aiohttp  # noqa: F401  (Ray says less clearly what is missing)
+        import requests
         from ray.job_submission import JobSubmissionClient
     except ImportError as missing:
         raise UserError(
@@ -249,34 +252,24 @@ def _client(address: str) -> Any:
             "pip install 'dae-sweep[cluster]'."
         ) from missing
 
-    class Client(JobSubmissionClient):  # type: ignore[misc]  # Ray is untyped
-        def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
-            answer_s = CONNECT_TIMEOUT_S if endpoint == "/api/version" else ANSWER_TIMEOUT_S
-            return super()._do_request(method, endpoint, timeout=(CONNECT_TIMEOUT_S, answer_s), **options)
-
-        @property
-        def ray_version(self) -> str:
-            return str(self._server_ray_version)
-
     for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
-    return Client(address)
+    # Asked first: within a time, whatever becomes of Ray's own client.
+    requests.get(f"{address}{VERSION_ENDPOINT}", timeout=CONNECT_TIMEOUT_S)
+    return ray_private.with_timeouts(JobSubmissionClient, _timeout)(address)
 
 
-def _has_token() -> bool:
-    """Whether the user has a token for Ray clusters, at one of the places where Ray looks."""
-    return (
-        bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
-        or (Path.home() / ".ray" / "auth_token").is_file()
-    )
+def _timeout(endpoint: str) -> tuple[float, float]:
+    """Seconds to connect, and to answer."""
+    return CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S if endpoint == VERSION_ENDPOINT else ANSWER_TIMEOUT_S
 
 
 def versions() -> dict[str, str]:
     """Of every package that dae-sweep asks for by name, as installed here."""
     from packaging.requirements import Requirement
 
-    asked = [Requirement(line) for line in metadata.requires("dae-sweep") or ()]
-    return {each.name: public(metadata.version(each.name)) for each in asked if each.marker is None}
+    requirements = [Requirement(line) for line in metadata.requires("dae-sweep") or ()]
+    return {package.name: public(metadata.version(package.name)) for package in requirements if package.marker is None}
 
 
 def packages(folder: Path) -> list[str]:
@@ -301,7 +294,7 @@ def forwarded(config: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray = "from ray.scripts.scripts import main; main()"
+    ray = "from importlib.metadata import entry_points as e; e(group='console_scripts')['ray'].load()()"
     ports = ["--port", str(port), "--remote-port", str(DASHBOARD_PORT)]
     with tempfile.TemporaryFile("w+") as said:
         launcher = subprocess.Popen(

@@ -50,7 +50,7 @@ def submit(
     name = check_run_options(run_options, shared=shared)
     with _connected(ctx) as (cluster, way):
         theirs, ours = cluster.ray_version, _ray_version()
-        if theirs != ours and not any_versions:
+        if theirs not in (None, ours) and not any_versions:
             raise UserError(
                 f"the cluster runs Ray {theirs}, here is {ours}. Install the same one at one of the two, "
                 "or submit with --any-versions."

@@ -12,14 +12,21 @@ from sweep.records.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Value, axis_va
 from sweep.trials.resources import TRIALS_PER_GPU
 
 if TYPE_CHECKING:
-    pass
+    from click import ParamType as ParamType
+else:  # click below 8.4 has no values to say the type of
+
+    class ParamType(click.ParamType):
+        """The type of an option's value; in brackets what it converts to."""
+
+        def __class_getitem__(cls, _value: object) -> type:
+            return cls
 
 
 MAX_VALUES = 100_000
 """Of one list: what is longer is a slip of the hand."""
 
 
-class Numbers(click.ParamType[tuple[int, ...]]):
+class Numbers(ParamType[tuple[int, ...]]):
     """A list of whole numbers: ``1,3,5``, ``1..9``, or both: ``0,2..4``."""
 
     name = "LIST"
@@ -43,7 +50,7 @@ class Numbers(click.ParamType[tuple[int, ...]]):
         return tuple(numbers)
 
 
-class Axis(click.ParamType[tuple[str, tuple[Value, ...]]]):
+class Axis(ParamType[tuple[str, tuple[Value, ...]]]):
     """An axis and its values: ``alpha=0.25,0.5,0.75``."""
 
     name = "NAME=V1,V2,..."
@@ -65,7 +72,7 @@ class Axis(click.ParamType[tuple[str, tuple[Value, ...]]]):
             self.fail(str(error), param, ctx)
 
 
-class Duration(click.ParamType[float]):
+class Duration(ParamType[float]):
     """A time such as ``30m``, ``2h``, ``1h30m`` or ``90s``, in seconds."""
 
     name = "TIME"
@@ -84,7 +91,7 @@ class Duration(click.ParamType[float]):
 AUTO = "auto"
 
 
-class Sharing(click.ParamType[int | str]):
+class Sharing(ParamType[int | str]):
     """A number, or that it is to be measured."""
 
     name = "K|auto"

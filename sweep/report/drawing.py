@@ -9,27 +9,40 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, ParamSpec
 
-if "MPLCONFIGDIR" not in os.environ:
-    # Else matplotlib would keep its font list in the home folder.
-    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="dae-sweep-")
-    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
-
-import matplotlib as mpl
 import numpy as np
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as MatplotlibFigure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from sweep.analysis.results import Result
 from sweep.analysis.statistics import Array
+
+
+@contextmanager
+def _font_list_elsewhere() -> Iterator[None]:
+    """While matplotlib is imported: else it would keep its list of fonts in the home folder."""
+    if "MPLCONFIGDIR" in os.environ:
+        yield
+        return
+    os.environ["MPLCONFIGDIR"] = folder = tempfile.mkdtemp(prefix="dae-sweep-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    try:
+        yield
+    finally:
+        del os.environ["MPLCONFIGDIR"]
+
+
+with _font_list_elsewhere():
+    import matplotlib as mpl
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as MatplotlibFigure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 WIDTH = 10.0
 """Width of a figure in inches; a page shows it about 1,000 pixels wide."""

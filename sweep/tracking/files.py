@@ -1,11 +1,10 @@
 """The files of W&B runs below a sweep folder, and what is uploaded of them. Does not import wandb."""
 
-import json
 import os
 import shutil
-import subprocess
-from importlib.util import find_spec
 from pathlib import Path
+
+from sweep.tracking import wandb_private
 
 FINISHED = "wandb/.finished"
 
@@ -57,16 +56,12 @@ def may_be_uploaded(file: Path) -> bool:
     return _marker(file).exists() or not file.parent.name.startswith("offline-")
 
 
-def last_epoch(file: Path) -> int:
-    """The last epoch in a run's file, 0 without one. Only the file itself says what a sync of it has uploaded."""
-    # What `wandb leet inspect --json FILE` runs; that would import wandb first, for a second.
-    wandb = find_spec("wandb")
-    assert wandb is not None and wandb.origin is not None  # noqa: PT018  (a dependency)
-    core = str(Path(wandb.origin).parent / "bin" / "wandb-core")
-    command = [core, "leet", "inspect", "--no-observability", "--json", "--run-file", str(file), str(file.parent)]
-    # It leaves its temporary folders behind.
+def last_epoch(file: Path) -> int | None:
+    """The last epoch in a run's file, 0 without one; None where wandb cannot tell.
+
+    Only the file itself says what a sync of it has uploaded.
+    """
+    # What reads it leaves its temporary folders behind.
     cache = file.parents[1] / ".cache"
     cache.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"WANDB_MODE": "offline", "TMPDIR": str(cache)}
-    lines = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False).stdout.splitlines()
-    return max((json.loads(line).get("history", {}).get("item", {}).get("epoch", 0) for line in lines), default=0)
+    return wandb_private.last_epoch(file, os.environ | {"WANDB_MODE": "offline", "TMPDIR": str(cache)})

@@ -3,7 +3,6 @@
 import importlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from sweep.tracking import wandb_private
+
 MODES = ("auto", "online", "offline", "disabled")
 CACHE = "wandb/.cache"
 TEMPORARY = ".temporary"
 INIT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 30.0
-FLUSH_INTERVAL_S = 1.0
-"""How much a killed process can lose of its offline runs; wandb's own is 15 s."""
 
 
 def resolve_mode(mode: str) -> str:
@@ -43,14 +42,12 @@ def has_key() -> bool:
     if not (netrc.expanduser().exists() or settings.expanduser().exists()):
         return False
     try:
-        from wandb.sdk.lib import wbauth
-
         host = wandb().setup(wandb().Settings(silent=True)).settings.base_url
-        key = wbauth.authenticate_session(host=host, source="dae-sweep", prompt=False, update_session=False)
+        has_one = wandb_private.has_stored_key(host)
         wandb().teardown()
     except Exception:
         return False
-    return key is not None
+    return has_one
 
 
 def own_environment(folder: Path) -> dict[str, str | None]:
@@ -134,20 +131,13 @@ def settings() -> Any:
         stop_fn=lambda: None,
         symlink=False,
         use_dot_wandb=False,
-        x_disable_machine_info=True,
-        x_disable_meta=True,
-        x_disable_stats=True,
-        x_save_requirements=False,
-        x_transaction_log_flush_interval=FLUSH_INTERVAL_S,
+        **wandb_private.known_settings(wandb().Settings),
     )
 
 
 def kill() -> None:
-    """End the process behind wandb, and remove its socket; there is no public way to end one that hangs."""
+    """End the process behind wandb, and remove its socket."""
     if "wandb" in sys.modules:
-        with suppress(AttributeError, subprocess.TimeoutExpired):
-            process = wandb().setup()._connection._proc._process
-            process.kill()
-            process.wait(1)
-            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{process.pid}-*"):
+        for pid in wandb_private.kill_service(wandb()):
+            for socket in Path(tempfile.gettempdir()).glob(f"wandb-{os.getpid()}-{pid}-*"):
                 shutil.rmtree(socket, ignore_errors=True)

@@ -156,7 +156,7 @@ class _Writer:
         """Warn of a disk that filled up: wandb writes that to its own log and goes on."""
         with suppress(Exception):
             file, epoch = self._last_logged or (Path(), 0)
-            if file.is_file() and files.last_epoch(file) < epoch:
+            if file.is_file() and (last := files.last_epoch(file)) is not None and last < epoch:
                 self._warn(f"{file} is incomplete: is the disk full? The records hold what it lacks.")
 
     def abandon(self, timeout_s: float) -> None:
@@ -266,7 +266,8 @@ class _Writer:
             files.remove_unsynced(self._folder, self._run_id(cell.record.key, generation))
         # Online the server itself says what it has, and wandb drops the steps before.
         synced = filter(files.is_synced, self._files(run_id)) if self.mode == "offline" else ()
-        cell.logged = max(map(files.last_epoch, synced), default=0)
+        # One that cannot be read is written again as a whole: the same numbers at the same steps.
+        cell.logged = max((files.last_epoch(file) or 0 for file in synced), default=0)
         cell.run = self._open(run_id, cell.record.key, "cell", _cell_config(cell.record))
         for name in ("train/loss", "val/loss", "epoch_seconds"):
             cell.run.define_metric(name, step_metric="epoch")

@@ -37,17 +37,20 @@ def check_gpus(asked: int) -> None:
     Raises:
         UserError: fewer are there.
     """
-    found = gpu_count()
-    if asked > found:
+    available = gpu_count()
+    if asked > available:
         raise UserError(
-            f"--gpus {asked}: this machine has {found or 'no'} usable GPU{'s' * (found > 1)}, "
-            f"and {cpu_count()} CPU cores. Give --gpus {found}" + (" to train on the CPU." if not found else ".")
+            f"--gpus {asked}: this machine has {available or 'no'} usable GPU{'s' * (available > 1)}, "
+            f"and {cpu_count()} CPU cores. Give --gpus {available}"
+            + (" to train on the CPU." if not available else ".")
         )
 
 
-def keep_beside_ray() -> None:
-    """Tell Triton and torch (compiled code) and matplotlib (the list of fonts), which would use the home folder."""
-    beside = Path(tempfile.gettempdir()) / "ray"
-    os.environ.setdefault("TRITON_CACHE_DIR", str(beside / "triton"))
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(beside / "torchinductor"))
-    os.environ.setdefault("MPLCONFIGDIR", str(beside / "matplotlib"))
+def cache_folders() -> dict[str, str]:
+    """Environment variables for Triton, torch (compiled code) and matplotlib (fonts), which would use the home folder.
+
+    Those that the user has set are not among them.
+    """
+    beside_ray = Path(tempfile.gettempdir()) / "ray"
+    folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "torchinductor", "MPLCONFIGDIR": "matplotlib"}
+    return {name: str(beside_ray / folder) for name, folder in folders.items() if name not in os.environ}

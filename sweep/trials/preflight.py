@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from sweep.trials import session  # before Ray, which reads its environment when it is imported
-
-# isort: split
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -24,6 +21,7 @@ from dae.data import Dataset
 from dae.errors import UserError
 from sweep.storage.store import MARKER_FOLDER, Store
 from sweep.tracking.sync import check_reachable
+from sweep.trials import session
 from sweep.trials.resources import Node, Resources
 
 ANSWER_TIMEOUT_S = 120.0
@@ -32,7 +30,7 @@ PACKAGES = ("ray", "torch", "numpy", "dae-sweep")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
+class Answer:
     """What a node said of itself; None where it could not say it."""
 
     versions: Mapping[str, str | None]
@@ -57,15 +55,15 @@ def check(resources: Resources, store: Store, dataset: Dataset, *, wandb: str, a
             problems.append(str(error))
     marker = uuid.uuid4().hex
     try:
-        found = _ask_all(nodes, store, dataset, marker)
+        answers = _ask_all(nodes, store, dataset, marker)
         for node in nodes:
-            problems += differences(node.name, found[node.id], own_versions(), store.uri(), digest(dataset))
-        problems += _unshared(nodes, found, store, marker)
+            problems += differences(node.name, answers[node.id], own_versions(), store.uri(), digest(dataset))
+        problems += _unshared(nodes, answers, store, marker)
     finally:
         for node in nodes:
             store.delete(_marker(marker, node.id))
     if problems:
-        raise UserError("the cluster cannot run this sweep:\n" + "\n".join(f"  - {each}" for each in problems))
+        raise UserError("the cluster cannot run this sweep:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 def misfits(nodes: Sequence[Node], resources: Resources) -> list[str]:
@@ -80,20 +78,20 @@ def misfits(nodes: Sequence[Node], resources: Resources) -> list[str]:
     return [f"asked {asked} per trial; {has}. {ways}, or --allow-autoscaling if larger nodes come."]
 
 
-def differences(node: str, found: Found | str, own: Mapping[str, str], place: str, data: str) -> list[str]:
+def differences(node: str, answer: Answer | str, here: Mapping[str, str], place: str, data: str) -> list[str]:
     """What of a node's answer keeps it from taking part; a text is why there is no answer."""
-    if isinstance(found, str):
-        return [f"node {node} does not answer: {found}"]
+    if isinstance(answer, str):
+        return [f"node {node} does not answer: {answer}"]
     problems = []
-    for name, here in own.items():
-        there = found.versions.get(name)
-        if there is None:
-            problems.append(f"node {node} has no {name}; this machine has {here}: install the same on all nodes")
-        elif _relevant(name, there) != _relevant(name, here):
-            problems.append(f"node {node} has {name} {there}, this machine {here}: install the same on all nodes")
-    if found.storage is not None:
-        problems.append(f"node {node} cannot use the storage {place}: {found.storage}")
-    if found.dataset not in (None, data):
+    for name, ours in here.items():
+        theirs = answer.versions.get(name)
+        if theirs is None:
+            problems.append(f"node {node} has no {name}; this machine has {ours}: install the same on all nodes")
+        elif _relevant(name, theirs) != _relevant(name, ours):
+            problems.append(f"node {node} has {name} {theirs}, this machine {ours}: install the same on all nodes")
+    if answer.storage is not None:
+        problems.append(f"node {node} cannot use the storage {place}: {answer.storage}")
+    if answer.dataset not in (None, data):
         problems.append(f"node {node} received another dataset than was sent: its fingerprint differs")
     return problems
 
@@ -105,11 +103,11 @@ def _relevant(name: str, text: str) -> str:
 
 def own_versions() -> dict[str, str]:
     """Of this process."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # dae-sweep itself, where dae-sweep submit has sent it
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def digest(dataset: Dataset) -> str:
@@ -124,9 +122,11 @@ def _marker(marker: str, node: str) -> str:
     return f"{MARKER_FOLDER}/{marker}-{node[:12]}"
 
 
-def _unshared(nodes: Sequence[Node], found: Mapping[str, Found | str], store: Store, marker: str) -> list[str]:
+def _unshared(nodes: Sequence[Node], answers: Mapping[str, Answer | str], store: Store, marker: str) -> list[str]:
     """Nodes whose storage has the same name and is another one: each has a folder of its own there."""
-    wrote = {node.id: node for node in nodes if isinstance(each := found[node.id], Found) and each.storage is None}
+    wrote = {
+        node.id: node for node in nodes if isinstance(answer := answers[node.id], Answer) and answer.storage is None
+    }
     seen = store.read_all(_marker(marker, node) for node in wrote)
     return [
         f"node {node.name} writes to a storage of its own at {store.uri()}: what it wrote is not seen from here. "
@@ -136,7 +136,7 @@ def _unshared(nodes: Sequence[Node], found: Mapping[str, Found | str], store: St
     ]
 
 
-def _ask_all(nodes: Sequence[Node], store: Store, dataset: Dataset, marker: str) -> dict[str, Found | str]:
+def _ask_all(nodes: Sequence[Node], store: Store, dataset: Dataset, marker: str) -> dict[str, Answer | str]:
     """Every node's answer, or why it gave none."""
     task = ray.remote(num_cpus=0, max_retries=0)(_by_value())
     refs = {}
@@ -146,17 +146,17 @@ def _ask_all(nodes: Sequence[Node], store: Store, dataset: Dataset, marker: str)
         place = NodeAffinitySchedulingStrategy(node.id, soft=False)
         refs[node.id] = task.options(scheduling_strategy=place).remote(words, [session.shared(dataset)])
     done, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=ANSWER_TIMEOUT_S)
-    found: dict[str, Found | str] = {}
+    answers: dict[str, Answer | str] = {}
     for node_id, ref in refs.items():
         if ref not in done:
             ray.cancel(ref, force=True)
-            found[node_id] = f"nothing within {ANSWER_TIMEOUT_S:.0f} s"
+            answers[node_id] = f"nothing within {ANSWER_TIMEOUT_S:.0f} s"
             continue
         try:
-            found[node_id] = Found(**ray.get(ref))
+            answers[node_id] = Answer(**ray.get(ref))
         except ray.exceptions.RayError as error:
-            found[node_id] = str(error).strip().splitlines()[-1]
-    return found
+            answers[node_id] = str(error).strip().splitlines()[-1]
+    return answers
 
 
 def _by_value() -> Any:

@@ -10,15 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sweep.trials import session  # before Ray, which reads its environment when it is imported
-
-# isort: split
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from dae.data import Dataset
 from sweep.records.grid import Cell
+from sweep.trials import session
 from sweep.trials.host import Hosts, Probe, connect
 from sweep.trials.job import Job
 from sweep.trials.resources import TRIALS_PER_GPU, Resources
@@ -75,7 +73,7 @@ def choose(
         hosts: where trials have their work done; None for processes of their own.
     """
     cell = cells[len(cells) // 2]
-    epochs = sum(job.settings.at(each).epochs for each in cells)
+    epochs = sum(job.settings.at(trained).epochs for trained in cells)
     measured: dict[int, float] = {}
     measuring = (
         _in_processes(job, cell, dataset, resources, check)
@@ -182,8 +180,8 @@ def _in_processes(
     try:
         yield measure
     finally:
-        for each in probes:
-            ray.kill(each)
+        for probe in probes:
+            ray.kill(probe)
         remove_placement_group(one_gpu)
 
 

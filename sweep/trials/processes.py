@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sweep.trials.ray_private import is_trial
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process for good: a number that is used again belongs to another one, which started later."""
+    """A process, told from others that get its number later by the time of its start."""
 
     pid: int
     parent: int
@@ -31,12 +33,6 @@ class Process:
             return None
         state, parent, *rest = stat.rpartition(")")[2].split()
         return None if state in "ZX" else cls(pid, int(parent), int(rest[17]), command)
-
-    @classmethod
-    def named(cls, name: str) -> Self:
-        """The process that has or had this `name`."""
-        pid, started = map(int, name.split(":"))
-        return cls(pid, 0, started, "")
 
     @property
     def name(self) -> str:
@@ -67,34 +63,33 @@ class Process:
 def everyone() -> list[Process]:
     """All processes of this machine that we see."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [found for pid in pids if (found := Process.of(pid)) is not None]
+    return [process for pid in pids if (process := Process.of(pid)) is not None]
 
 
 def marked(mark: str) -> list[Process]:
     """Those that were started with ``mark``, as ``NAME=value``, in their environment."""
-    return [each for each in everyone() if mark.encode() in each.environment]
+    return [process for process in everyone() if mark.encode() in process.environment]
 
 
 def descendants(pid: int) -> list[Process]:
     """All processes below this one, nearest first."""
-    there, below, level = everyone(), [], {pid}
-    while level:
-        children = [each for each in there if each.parent in level]
+    processes, below, parents = everyone(), [], {pid}
+    while parents:
+        children = [process for process in processes if process.parent in parents]
         below += children
-        level = {each.pid for each in children}
+        parents = {process.pid for process in children}
     return below
 
 
 def trials(processes: Iterable[Process]) -> list[Process]:
     """Those of them in which Ray runs a trial."""
-    # Between its steps Ray names such a process after our class, during a step after the one that Tune wraps it in.
-    return [each for each in processes if each.command.startswith(("ray::CellTrial", "ray::ResourceTrainable"))]
+    return [process for process in processes if is_trial(process.command)]
 
 
 def wait_gone(processes: Iterable[Process], timeout_s: float) -> list[Process]:
     """Wait for them to end by themselves; those that did not."""
     deadline, left = time.monotonic() + timeout_s, list(processes)
-    while (left := [each for each in left if each.is_alive]) and time.monotonic() < deadline:
+    while (left := [process for process in left if process.is_alive]) and time.monotonic() < deadline:
         time.sleep(0.05)
     return left
 

@@ -5,36 +5,29 @@ import math
 import os
 import secrets
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
-from sweep.trials import machine
+from sweep.trials import machine, ray_private
+from sweep.trials.environment import environment
 from sweep.trials.resources import Node, Resources
 
-# Read when Ray is imported or its workers start.
-os.environ |= {
+ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # as there, the ports of a local Ray are on loopback
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of calls whose answers nobody waits for any more
     "RAY_USAGE_STATS_ENABLED": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "60",
 }
-machine.keep_beside_ray()
-import ray  # noqa: E402  (reads the environment when it is imported)
+"""Of Ray and its processes while a session lasts. Ray is imported within one: it reads some of them then."""
 
-REGISTER_TIMEOUT_S = 20.0
+LOOPBACK = "127.0.0.1"
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 8.0
@@ -51,11 +44,9 @@ def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[
         meanwhile: called when Ray's processes were started, which takes them a while.
 
     Raises:
-        UserError: it does not start.
+        UserError: it does not start, or it would be open to the network.
     """
-    if "RAY_AUTH_MODE" not in os.environ:  # a token of this process's own, in no file of the home folder
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ |= {
+    variables = {
         # What a worker imports while it waits for its first trial. Trials on GPUs have hosts for what needs torch.
         "RAY_preload_python_modules": "sweep.trials.tuning"
         if resources.gpus
@@ -64,24 +55,54 @@ def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[
         "RAY_raylet_client_connect_timeout_milliseconds": "50",
         "RAY_raylet_client_num_connect_attempts": "200",
     }
-    session = _session(
-        address="local",
-        num_cpus=max(resources.cpus, 1),
-        num_gpus=resources.gpus,
-        include_dashboard=False,
-        object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
-    )
-    with ExitStack() as started:
+    if "RAY_AUTH_MODE" not in os.environ:
+        variables["RAY_AUTH_TOKEN"] = _token()
+    with ExitStack() as stack:
+        stack.enter_context(_ray_environment(variables))
+        _check_loopback(_own_address())
         try:
-            with _lean_start(meanwhile):
-                started.enter_context(session)
+            with ray_private.lean_start(meanwhile):
+                session = stack.enter_context(
+                    _session(
+                        address="local",
+                        num_cpus=max(resources.cpus, 1),
+                        num_gpus=resources.gpus,
+                        include_dashboard=False,
+                        object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
+                    )
+                )
         except Exception as error:  # of any kind: Ray has no one word for it
             reason = " ".join(str(error).split())
             raise UserError(
                 f"Ray did not start: {reason[:200]} Is the machine busy, or out of memory or of room for temporary "
                 "files? Nothing was lost: give the same command again."
             ) from error
+        _check_loopback(session.address)
+        session.is_local = True
         yield
+
+
+@cache
+def _token() -> str:
+    """The token of this process, in no file of the home folder. Ray keeps the first one that it was given."""
+    return secrets.token_hex(32)
+
+
+def _own_address() -> str:
+    """The address at which the processes of a Ray that is started now would listen."""
+    import ray.util
+
+    return str(ray.util.get_node_ip_address())
+
+
+def _check_loopback(address: str) -> None:
+    if address != LOOPBACK:
+        import ray
+
+        raise UserError(
+            f"Ray {ray.__version__} would listen at {address}, open to the network, and dae-sweep did not find how to "
+            "keep it on this machine: install a Ray that dae-sweep was tested with (constraints.txt)."
+        )
 
 
 @contextmanager
@@ -91,18 +112,29 @@ def running_cluster(address: str) -> Iterator[None]:
     Raises:
         UserError: there is none, it does not answer, or it does not let us in.
     """
-    found = _check_answers(address)
-    session = ExitStack()
-    try:
-        session.enter_context(_session(address=found))
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"cannot join the Ray cluster at {found}: {reason[:300]} Run this command on a machine of the cluster, "
-            "with the cluster's Python and Ray, or hand it in with dae-sweep submit."
-        ) from error
-    with session:
+    with ExitStack() as stack:
+        variables = {} if "RAY_AUTH_MODE" in os.environ or not has_token() else {"RAY_AUTH_MODE": "token"}
+        stack.enter_context(_ray_environment(variables))
+        import ray
+
+        head = _check_answers(address)
+        try:
+            stack.enter_context(_session(address=head))
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"cannot join the Ray cluster at {head}: {reason[:300]} Run this command on a machine of the cluster, "
+                "with the cluster's Python and Ray, or hand it in with dae-sweep submit."
+            ) from error
         yield
+
+
+def has_token() -> bool:
+    """Whether the user has a token for Ray clusters, at one of the places where Ray looks."""
+    return (
+        bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
+        or (Path.home() / ".ray" / "auth_token").is_file()
+    )
 
 
 def cluster_resources(*, cpus: int | None, gpus: int | None, trials_per_gpu: int, allow_autoscaling: bool) -> Resources:
@@ -131,6 +163,8 @@ def cluster_resources(*, cpus: int | None, gpus: int | None, trials_per_gpu: int
 
 def alive_nodes() -> list[Node]:
     """The machines of the cluster that was joined, those that leave ignored."""
+    import ray
+
     return [
         Node(
             id=node["NodeID"],
@@ -143,117 +177,99 @@ def alive_nodes() -> list[Node]:
     ]
 
 
+@dataclass(slots=True)
+class Session:
+    """The Ray that this process uses.
+
+    Attributes:
+        address: of this machine, as Ray's processes on it listen.
+        folder: where Ray keeps the files of this session, gone with the machine's temporary files; None if unknown.
+        is_local: whether Ray's processes are children of this one, and have its environment.
+        dataset: what was last put into the object store, and ``reference`` to it.
+    """
+
+    address: str = ""
+    folder: str | None = None
+    is_local: bool = False
+    dataset: Any = None
+    reference: Any = None
+
+
+current = Session()
+
+
 def shared(dataset: Any) -> Any:
     """A reference to it in the object store, which each node fetches once; the same for the same dataset."""
-    if dataset is not _shared.get("dataset"):
-        _shared.update(dataset=dataset, ref=ray.put(dataset))
-    return _shared["ref"]
+    if dataset is not current.dataset:
+        import ray
 
-
-_shared: dict[str, Any] = {}
+        current.dataset, current.reference = dataset, ray.put(dataset)
+    return current.reference
 
 
 @contextmanager
-def _session(**options: Any) -> Iterator[None]:
+def _ray_environment(variables: dict[str, str]) -> Iterator[None]:
+    with (
+        environment(machine.cache_folders() | ENVIRONMENT | variables),
+        ray_private.import_time_constants(),
+    ):
+        yield
+
+
+@contextmanager
+def _session(**options: Any) -> Iterator[Session]:
+    global current
+    import ray
+
     logging.getLogger("ray").setLevel(logging.ERROR)
-    # Ray's own answer to SIGTERM, an exception wherever the program stands, would take the place of ours.
-    ray._private.utils.set_sigterm_handler = lambda _handler: None
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     try:
-        yield
+        with ray_private.without_sigterm_handler():
+            information = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options).address_info
+        current = Session(information.get("node_ip_address", ""), information.get("session_dir"))
+        yield current
     finally:
-        _shared.clear()
+        current = Session()
         ray.shutdown()
-
-
-@contextmanager
-def _lean_start(meanwhile: Callable[[], None]) -> Iterator[None]:
-    """Let `ray.init` start no more than trials need, and call ``meanwhile`` while it waits.
-
-    It would start a dashboard and wait for it, an autoscaler and a copier of logs as well: Python processes that
-    nobody asks anything. Ray's own options for them are none of `ray.init`'s.
-    """
-    from ray._private.node import Node
-
-    def start_raylet(node: Node, *arguments: Any) -> None:
-        replaced["start_raylet"](node, *arguments)
-        meanwhile()
-        _wait_registered(node)
-
-    def nothing(_node: Node, **_options: Any) -> None: ...
-
-    replacements: dict[str, Callable[..., None]] = {
-        "start_raylet": start_raylet,
-        "start_api_server": nothing,
-        "start_monitor": nothing,
-        "start_log_monitor": nothing,
-    }
-    replaced = {name: getattr(Node, name) for name in replacements}
-    try:
-        for name, method in replacements.items():
-            setattr(Node, name, method)
-        yield
-    finally:
-        for name, method in replaced.items():
-            setattr(Node, name, method)
-
-
-def _wait_registered(node: Any) -> None:
-    """Wait for the raylet that was started; Ray itself would look once a second."""
-    deadline = time.monotonic() + REGISTER_TIMEOUT_S
-    while time.monotonic() < deadline and not node.get_gcs_client().get_all_node_info():
-        time.sleep(0.02)
-
-
-def is_own() -> bool:
-    """Whether Ray's processes are children of this one, and have its environment."""
-    return bool(ray._private.worker._global_node.head)
 
 
 def _check_answers(address: str) -> str:
     """The address of a cluster's head as ``ip:port``, once it has answered."""
-    from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-    from ray._private.services import canonicalize_bootstrap_address
-
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        found: str | None = canonicalize_bootstrap_address(address)
+        head = ray_private.resolve(address)
     except ConnectionError:
         raise UserError(
             "--address auto: no Ray runs on this machine. Start one (ray start), or give the head's ip:port."
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"--address {address} is no address ({error}): give auto or the head's ip:port.") from None
-    if found is None:
+    if head is None:
         raise UserError(f"--address {address} names no cluster that runs: give auto or the head's ip:port.")
-    host, _, port = found.rpartition(":")
+    host, _, port = head.rpartition(":")
+    if not port.isdigit():  # known to `ray.init` alone
+        return head
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise UserError(
-            f"--address {address}: nothing answers at {found} ({error.strerror or error}). Is the head running, and is "
+            f"--address {address}: nothing answers at {head} ({error.strerror or error}). Is the head running, and is "
             "this its address? ray status on it says so."
         ) from None
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    _check_admits(found)
-    return found
+    ray_private.use_token()
+    _check_admits(head)
+    return head
 
 
 def _check_admits(address: str) -> None:
-    problems: list[BaseException] = []
+    import ray
 
-    def ask() -> None:
-        try:
-            ray._raylet.GcsClient(address=address)
-        except BaseException as error:  # looked at where it is waited for
-            problems.append(error)
-
-    thread = threading.Thread(target=ask, name="probe", daemon=True)  # Ray would wait for 40 s
-    thread.start()
-    thread.join(ANSWER_TIMEOUT_S)
-    if thread.is_alive():
-        raise UserError(f"what listens at {address} does not answer as the head of a Ray cluster: is it another port?")
-    if problems and isinstance(problems[0], ray.exceptions.AuthenticationError):
+    try:
+        problem = ray_private.problem_at(address, ANSWER_TIMEOUT_S)
+    except TimeoutError:
+        raise UserError(
+            f"what listens at {address} does not answer as the head of a Ray cluster: is it another port?"
+        ) from None
+    if isinstance(problem, ray.exceptions.AuthenticationError):
         answer = (
             "does not accept the token that was given"
             if os.environ.get("RAY_AUTH_MODE") == "token"
@@ -263,10 +279,5 @@ def _check_admits(address: str) -> None:
             f"the Ray cluster at {address} {answer}. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
             "to the cluster's token; on its head it is in ~/.ray/auth_token."
         )
-    if problems:
-        raise UserError(f"the Ray cluster at {address} does not answer: {problems[0]}")
-
-
-def folder() -> Path:
-    """Where Ray keeps the files of this session; gone with the machine's temporary files."""
-    return Path(ray._private.worker._global_node.get_session_dir_path())
+    if problem is not None:
+        raise UserError(f"the Ray cluster at {address} does not answer: {problem}")

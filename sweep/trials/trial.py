@@ -141,7 +141,7 @@ class Trial:
             self._write(replace(self.record, attempts=_closed(self.record.attempts, text)))
 
     def _finished(self) -> Record | None:
-        """The record of the process before, if that one died between its last word and the driver's ear."""
+        """A finished record whose result never reached the driver, because the process that wrote it died."""
         record = self._previous()
         if record is None or not record.status.is_final or record.config != self.record.config:
             return None
@@ -304,7 +304,7 @@ def _closed(attempts: tuple[Attempt, ...], reason: str) -> tuple[Attempt, ...]:
 def _is_out_of_memory(error: Exception) -> bool:
     # On the CPU, and where a library asks for memory, torch raises a plain RuntimeError. oneDNN says the least.
     words = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "could not create a primitive")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in words)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in words)
 
 
 @cache

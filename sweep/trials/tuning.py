@@ -4,51 +4,34 @@ One Tune trial is one cell. Tune schedules, places and restarts; records and che
 of Tune's snapshots is relied on.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweep.trials import session  # before Ray, which reads its environment when it is imported
-
-# isort: split
 import ray
 from ray import cloudpickle, tune
-from ray.air._internal import usage
-from ray.tune.execution import class_cache
-from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from dae.data import Dataset
 from sweep.records.grid import Cell
 from sweep.records.record import DRAINED, Record, Status
+from sweep.trials import ray_private, session
+from sweep.trials.environment import environment
 from sweep.trials.host import Address, Executor, HostExecutor, Hosts
 from sweep.trials.job import Job
 from sweep.trials.resources import Resources
 
-# Trials have the credentials of their node; Tune would write the driver's into what Ray logs and shows.
-TOLD_TO_TRIALS = {name for name in class_cache.ENV_VARS_TO_PROPAGATE if not name.startswith("AWS_")}
-class_cache.DEFAULT_ENV_VARS = {}
-
-# To count what is used Tune would import wandb, a second for a statistic that is turned off.
-usage.tag_callbacks = lambda _callbacks: True
-
-_reuse = TuneController._maybe_reuse_cached_actor
-
-
-def _reuse_unless_another_trial_comes(controller: TuneController, trial: TuneTrial) -> bool:
-    """Whether ``trial`` was given an actor that is free.
-
-    Tune gives it to a trial whose own actor is still starting as well, and ends that one. With cells shorter than such
-    a start one actor would do all the work, and those beside it would be started and ended without end.
-    """
-    has_own = trial in controller._trial_to_actor
-    return not (has_own and not controller._search_alg.is_finished()) and bool(_reuse(controller, trial))
-
-
-TuneController._maybe_reuse_cached_actor = _reuse_unless_another_trial_comes
+ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+}
+"""What Tune reads while it runs trials."""
 
 REPORT_EVERY_S = 0.5
 """A trial reports once an epoch, but not more often than this."""
@@ -164,7 +147,7 @@ class _Forwarder(_Unpickled, tune.Callback):  # type: ignore[misc]  # Ray is unt
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         if not isinstance(error, ray.exceptions.RayActorError):
             return False
-        if not error.preempted and self._nodes.get(trial.trial_id) in ray._private.state.state.get_draining_nodes():
+        if not error.preempted and self._nodes.get(trial.trial_id, "") in ray_private.draining_nodes():
             trial.run_metadata.num_failures -= 1
             return True
         return bool(error.preempted)
@@ -205,8 +188,6 @@ def run_trials(
     whose node was drained is continued elsewhere however often. With ``hosts`` the trials of this machine's GPUs leave
     their work to these.
     """
-    # A process with an environment of its own has to be started; one that waits would not do.
-    class_cache.ENV_VARS_TO_PROPAGATE = set() if session.is_own() else TOLD_TO_TRIALS
 
     def looks_on() -> bool:
         if hosts is not None:
@@ -221,7 +202,12 @@ def run_trials(
         tune.with_parameters(CellTrial, executor=executor),
         tune.PlacementGroupFactory([_upper(resources.trial)]),
     )
-    with tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.folder()) as folder:
+    ray_private.check_keys_stay_here(os.environ)
+    with (
+        tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.current.folder) as folder,
+        environment(ENVIRONMENT),
+        ray_private.patched_tune(() if session.current.is_local else None),
+    ):
         tune.Tuner(
             trainable,
             param_space={"key": tune.grid_search([cell.key for cell in cells])},

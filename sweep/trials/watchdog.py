@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGKILL
 
+from sweep.trials.environment import environment
 from sweep.trials.processes import Process, marked
+from sweep.trials.ray_private import IDLE_TITLE, TRIAL_TITLES
 
 GRACE_S = 3.0
 """How long they may take to end by themselves."""
@@ -25,10 +27,10 @@ MARK = "DAE_SWEEP_DRIVER"
 KEEPS_MARKS = {"SPT_NOENV": "1"}
 """Ray's processes give themselves titles, which setproctitle else writes over the environment as /proc shows it."""
 
-PATIENT = ("ray::IDLE", "ray::CellTrial", "ray::ResourceTrainable", "wandb-core")
+PATIENT = (IDLE_TITLE, *TRIAL_TITLES, "wandb-core")
 """Ray's workers end with their raylet, once they are its; wandb's process when it has written what is left."""
 
-WELL = b"all is well\n"
+ENDED = b"the driver has ended what it started\n"
 
 
 @contextmanager
@@ -43,17 +45,16 @@ def watching() -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    os.environ |= {MARK: driver.name} | KEEPS_MARKS
     try:
-        yield
+        with environment({MARK: driver.name} | KEEPS_MARKS):
+            yield
     finally:
-        del os.environ[MARK]
-        watchdog.communicate(WELL)
+        watchdog.communicate(ENDED)
 
 
 def main() -> None:
-    """Wait for the driver's last word, or for its death: then end those of its processes that live on."""
-    if sys.stdin.buffer.readline() == WELL:
+    """Wait until the driver says that it has ended, or dies: then end those of its processes that live on."""
+    if sys.stdin.buffer.readline() == ENDED:
         return
     # A raylet goes on starting processes for a moment.
     deadline = time.monotonic() + GRACE_S

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweep.trials.preflight import Found, differences, misfits
+from sweep.trials.preflight import Answer, differences, misfits
 from sweep.trials.resources import Node, Resources
 
 CPU_NODE = Node("1", "cpu-node", 8, 0)
@@ -82,12 +82,12 @@ OWN = {"python": "3.11.7", "ray": "2.60.0", "torch": "2.14.1+cpu", "dae-sweep": 
 
 
 def test_a_node_like_this_machine_is_sound_whatever_it_builds_torch_for() -> None:
-    like = Found(versions=OWN | {"torch": "2.14.1+cu128", "python": "3.11.9"}, dataset="d")
+    like = Answer(versions=OWN | {"torch": "2.14.1+cu128", "python": "3.11.9"}, dataset="d")
     assert differences("n", like, OWN, "s3://b", "d") == []
 
 
 def test_all_that_is_wrong_with_a_node_is_said() -> None:
-    other = Found(
+    other = Answer(
         versions={"python": "3.12.1", "ray": "2.59.0", "torch": None, "dae-sweep": "0.1.0"},
         storage="it does not know this access key",
         dataset="e",
