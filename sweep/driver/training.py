@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dae.data import Dataset
+from dae.errors import UserError
 from sweep.driver import rounds
 from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.events import TrialEvents, copy_to_tracker
@@ -188,6 +189,19 @@ def _import_aside(module: str) -> None:
     threading.Thread(target=importlib.import_module, args=(module,), name=f"import {module}", daemon=True).start()
 
 
+def _tracking_problems(wandb_mode: str) -> list[str]:
+    """Why W&B cannot be reached, where it has to be."""
+    if wandb_mode != "online":
+        return []
+    from sweep.tracking.sync import check_reachable
+
+    try:
+        check_reachable()
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
 @contextmanager
 def _ray(request: Request, dataset: Dataset, count: int) -> Iterator[Resources]:
     """A Ray to run ``count`` trials on, and what they may use of it; Tune is imported while it starts.
@@ -220,7 +234,7 @@ def _ray(request: Request, dataset: Dataset, count: int) -> Iterator[Resources]:
             resources,
             request.store,
             dataset,
-            wandb=request.wandb_mode,
+            problems=_tracking_problems(request.wandb_mode),
             allow_autoscaling=request.allow_autoscaling,
         )
         yield resources

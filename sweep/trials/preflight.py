@@ -8,7 +8,7 @@ import hashlib
 import pickle
 import platform
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.storage.store import MARKER_FOLDER, Store
-from sweep.tracking.sync import check_reachable
 from sweep.trials import session
 from sweep.trials.resources import Node, Resources
 
@@ -40,19 +39,16 @@ class Answer:
     """Digest of the dataset as it arrived."""
 
 
-def check(resources: Resources, store: Store, dataset: Dataset, *, wandb: str, allow_autoscaling: bool) -> None:
-    """Look at all nodes.
+def check(
+    resources: Resources, store: Store, dataset: Dataset, *, problems: Iterable[str], allow_autoscaling: bool
+) -> None:
+    """Look at all nodes; ``problems`` are those that the driver knows of already.
 
     Raises:
         UserError: what keeps the sweep from running, a line each.
     """
     nodes = session.alive_nodes()
-    problems = [] if allow_autoscaling else misfits(nodes, resources)
-    if wandb == "online":
-        try:
-            check_reachable()
-        except UserError as error:
-            problems.append(str(error))
+    problems = [*problems, *([] if allow_autoscaling else misfits(nodes, resources))]
     marker = uuid.uuid4().hex
     try:
         answers = _ask_all(nodes, store, dataset, marker)
