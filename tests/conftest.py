@@ -38,7 +38,7 @@ hypothesis.settings.load_profile("repeatable")
 os.environ["DAE_SWEEP_NO_EVALUATION"] = "1"  # it takes longer than the sweeps of these tests; test_evaluation has it
 
 SMALL_GRID = Grid.product((1, 3), (5, 8), (0,))
-SMALL = Settings(dataset="mnist-5k", train_fraction=0.1, epochs=3, batch_size=32)
+SMALL = Settings.usual("mnist-5k", train_fraction=0.1, epochs=3, batch_size=32)
 """A sweep of real digits that takes a second or two: 320 training images, 10 steps an epoch."""
 
 

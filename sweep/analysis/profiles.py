@@ -79,17 +79,18 @@ class Profile:
     Attributes:
         points: by depth; ``gap`` and ``rise`` are a family each.
         steps: between neighbours; their losses are a family.
-        enough: the shallowest depth that no deeper one of the grid is shown to improve on, tested on all pairs of
-            depths at this latent size (one family); None with fewer than two depths or one seed.
-        may_gain: the most, as a part of its loss, that a deeper model might still improve on ``enough``: the largest
-            upper end of the family's 95 % intervals.
+        may_be_best: the depths that no other depth is shown to beat, tested on all pairs of depths at this latent size
+            (one family): with 95 % they hold the best one. Empty where nothing could be tested.
+        shown_worse: the depths that some other depth is shown to beat.
+        untested: the depths that were in no test: one seed, no seed shared with another depth, or a collapsed cell.
     """
 
     latent: int
     points: tuple[DepthPoint, ...]
     steps: tuple[DepthStep, ...]
-    enough: int | None
-    may_gain: float | None
+    may_be_best: tuple[int, ...]
+    shown_worse: tuple[int, ...]
+    untested: tuple[int, ...]
 
     @property
     def best(self) -> int:
@@ -132,7 +133,9 @@ def _profile(latent: int, row: Mapping[Cell, Result], pairs: Sequence[Contrast],
     rises = [comparer.measure(_rise, cell) if _has_late(result) else None for cell, result in row.items()]
     points = zip(row.values(), _with_verdicts(gaps), _with_verdicts(rises), strict=True)
     steps = zip(neighbours, _with_verdicts([loss and _untested(loss) for loss in losses]), strict=True)
-    enough, may_gain = _deep_enough(list(row.values()), by_depths)
+    tested = {pair: effect for pair, effect in by_depths.items() if effect.p is not None and not effect.withheld}
+    depths = tuple(cell.depth for cell in row)
+    compared, beaten = {depth for pair in tested for depth in pair}, _beaten(tested)
     return Profile(
         latent=latent,
         points=tuple(
@@ -147,8 +150,9 @@ def _profile(latent: int, row: Mapping[Cell, Result], pairs: Sequence[Contrast],
             if gap is not None
         ),
         steps=tuple(DepthStep(shallower=one, deeper=other, loss=loss) for (one, other), loss in steps),
-        enough=enough,
-        may_gain=may_gain,
+        may_be_best=tuple(depth for depth in depths if depth in compared - beaten),
+        shown_worse=tuple(depth for depth in depths if depth in beaten),
+        untested=tuple(depth for depth in depths if depth not in compared),
     )
 
 
@@ -168,16 +172,10 @@ def _untested(effect: Effect) -> Effect:
     return replace(effect, verdict=Verdict.ONE_SEED, adjusted_p=None, wide=None, open_level=None)
 
 
-def _deep_enough(row: Sequence[Result], by_depths: dict[tuple[int, int], Effect]) -> tuple[int | None, float | None]:
-    """``enough`` and ``may_gain`` of a `Profile`."""
-    if not any(effect.p is not None for effect in by_depths.values()):
-        return None, None
-    for result in row:
-        beyond = [effect for (shallower, _), effect in by_depths.items() if shallower == result.config.depth]
-        if not any(effect.verdict is Verdict.SUPPORTED for effect in beyond):
-            most = max((effect.wide[1] for effect in beyond if effect.wide is not None), default=None)
-            return result.config.depth, None if most is None or not result.mean else most / result.mean
-    return None, None
+def _beaten(tested: Mapping[tuple[int, int], Effect]) -> set[int]:
+    """The depths of pairs (shallower, deeper) whose loss is shown to be the higher one."""
+    worse = {Verdict.SUPPORTED: 0, Verdict.CONTRADICTED: 1}
+    return {pair[worse[effect.verdict]] for pair, effect in tested.items() if effect.verdict in worse}
 
 
 def _gap(record: Record) -> float:

@@ -188,7 +188,7 @@ which_settings = options(
         type=float,
         help="Test an average of the weights that keeps this part of itself at a step.  [default: 0; 0.99 on mnist-5k]",
     ),
-    click.option("--latent-bias", type=float, default=0.0, hidden=True),  # of older sweeps that began with he
+    click.option("--latent-bias", type=float, default=0.0, hidden=True, help="Of older sweeps, with he."),
 )
 
 

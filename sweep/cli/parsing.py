@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset, default_training
+from dae.config import check_dataset
 from dae.errors import UserError
 from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
@@ -41,7 +41,7 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
         return replace(manifest.settings, **{name: given[name] for name in Settings.__slots__ if is_given(name)})
     check_dataset(given["dataset"])
     values = {name: given[name] for name in Settings.__slots__ if given[name] is not None}
-    return Settings(**{**default_training(given["dataset"]), **values})
+    return Settings.usual(**values)
 
 
 def manifest_of(store: Store) -> Manifest | None:

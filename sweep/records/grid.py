@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from dae.architecture import mac_count
-from dae.config import GAUSSIAN, LSUV, NOISES, ModelConfig, TrainConfig
+from dae.config import GAUSSIAN, LSUV, NOISES, ModelConfig, TrainConfig, default_training
 from dae.errors import UserError
 
 STUDY_DEPTHS = (1, 3, 5)
@@ -164,6 +164,15 @@ class Settings:
             raise UserError(f"train fraction {self.train_fraction} is out of range: it must be above 0 and at most 1.")
         self.model(Cell(depth=1, latent=1, seed=0))
         self.training(Cell(depth=1, latent=1, seed=0))
+
+    @classmethod
+    def usual(cls, dataset: str, **values: Any) -> Self:
+        """The settings of a sweep of this dataset, where nothing else is said.
+
+        Raises:
+            UserError: a value is out of range.
+        """
+        return cls(dataset=dataset, **{**default_training(dataset), **values})
 
     def at(self, cell: Cell) -> "Settings":
         """The settings of ``cell``: these, with the values of its axes.

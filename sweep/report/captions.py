@@ -9,7 +9,7 @@ from sweep.analysis.quality import accuracy, rank_correlation, worst_read
 from sweep.records.record import Status
 from sweep.report.images import shown_seeds, typical
 from sweep.report.prose import depth_sentences
-from sweep.report.words import SPACE, counted, listed, mse, rests_on_records, share
+from sweep.report.words import SPACE, counted, listed, mse, share
 
 
 def curves(findings: Findings) -> str:
@@ -27,7 +27,7 @@ def curves(findings: Findings) -> str:
         text += " Each seed is a line of its own."
     if ended:
         text += f" Crosses mark where cells that are not completed stopped: {listed(ended)}."
-    return text + _rests_on(findings)
+    return text
 
 
 def test_loss(findings: Findings) -> str:
@@ -54,7 +54,7 @@ def test_loss(findings: Findings) -> str:
     holes = [result.name for result in results if result.mean is None]
     if holes:
         text += f" Without a number: {listed(holes)}."
-    return text + _rests_on(findings)
+    return text
 
 
 def effects(findings: Findings) -> str:
@@ -72,7 +72,7 @@ def effects(findings: Findings) -> str:
             f" Of the variance among the architectures depth has {share(shares.depth)}, latent size "
             f"{share(shares.latent)}, the two together {share(shares.interaction)}."
         )
-    return text + _rests_on(findings)
+    return text
 
 
 def cost(findings: Findings) -> str:
@@ -84,7 +84,7 @@ def cost(findings: Findings) -> str:
     return (
         f"Test loss, {_over_seeds(findings)}, against what a model costs. Filled: no other architecture has as low a "
         f"loss at as low a cost (Pareto front, by mean loss). By "
-        f"{'; by '.join(f'{kind}: {names}' for kind, names in fronts.items())}." + _rests_on(findings)
+        f"{'; by '.join(f'{kind}: {names}' for kind, names in fronts.items())}."
     )
 
 
@@ -117,14 +117,12 @@ def reader(findings: Findings) -> str:
     if rho is not None:
         word = "A lower loss goes with" if rho < -0.5 else "A lower loss does not go with"
         text += f" {word} more readable digits: rank correlation {rho:+.2f} over {len(losses)} architectures."
-    return text.replace("-0.", "\N{MINUS SIGN}0.") + _rests_on(findings)
+    return text.replace("-0.", "\N{MINUS SIGN}0.")
 
 
 def classes(findings: Findings) -> str:
     """Caption of losses and misread digits by class."""
-    return f"Which digits are hard: means over the test images of a class, {_over_seeds(findings)}." + _rests_on(
-        findings
-    )
+    return f"Which digits are hard: means over the test images of a class, {_over_seeds(findings)}."
 
 
 def confusion(findings: Findings) -> str:
@@ -133,7 +131,7 @@ def confusion(findings: Findings) -> str:
     assert record is not None
     return (
         f"The cell of which the fewest digits are read, {record.key}: in each row what a digit is taken for, in % of "
-        "its test images; empty is never." + rests_on_records([record])
+        "its test images; empty is never."
     )
 
 
@@ -142,7 +140,7 @@ def robustness(findings: Findings) -> str:
     settings = findings.sweep.manifest.settings
     return (
         f"Test loss of the models trained at strength {settings.alpha:g} of {settings.noise} noise, tested at others, "
-        "mean over the evaluated seeds; the table below has the numbers." + _rests_on(findings)
+        "mean over the evaluated seeds; the table below has the numbers."
     )
 
 
@@ -177,7 +175,7 @@ def example(findings: Findings) -> str:
     return (
         f"Test image of class {int(samples.labels[index])}: of the ten samples the one of median error under "
         f"{record.architecture} (seed {record.seed}), the architecture with the lowest test loss whose images can be "
-        "read." + rests_on_records([record])
+        "read."
     )
 
 
@@ -193,7 +191,7 @@ def denoised(findings: Findings) -> str:
     )
     if holes:
         text += f" Holes: {listed(holes)}."
-    return text + _rests_on(findings)
+    return text
 
 
 def extremes(findings: Findings) -> str:
@@ -201,7 +199,6 @@ def extremes(findings: Findings) -> str:
     return (
         "The test images that each architecture denoises best, at the median and worst, of all test images: clean, "
         "corrupted, denoised. Numbers are the MSE of the image; the first evaluated seed is shown."
-        + _rests_on(findings)
     )
 
 
@@ -211,7 +208,3 @@ def _over_seeds(findings: Findings) -> str:
     if counts[-1] == 1:
         return "one seed (n = 1)"
     return f"mean over seeds (n = {counts[0] if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'})"
-
-
-def _rests_on(findings: Findings) -> str:
-    return rests_on_records(usable_records(findings.sweep))

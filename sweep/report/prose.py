@@ -1,9 +1,8 @@
 """The sentences of a report on claims, depth and the points on further axes. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from dae.architecture import STEM_SIZE
-from sweep.analysis.arrays import usable_records
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.profiles import Profile
@@ -22,9 +21,6 @@ from sweep.report.words import (
     listed,
     mse,
     pair_name,
-    rests_on,
-    rests_on_results,
-    share,
 )
 
 CLAIMS = {
@@ -110,7 +106,7 @@ def on_split(claim: Claim, split: Split) -> str:
         sizes = (f"{pair_name(pair)}, {effect_size(pair.effects[split])}" for pair in failing)
         text += f"It fails for {listed(sizes, separator='; ')}. "
     text += f"Pair by pair: {verdict_counts(pairs, split)}."
-    return text + rests_on(caveat for pair in pairs for caveat in pair.caveats)
+    return text
 
 
 def verdict_counts(pairs: Sequence[Contrast], split: Split) -> str:
@@ -119,13 +115,6 @@ def verdict_counts(pairs: Sequence[Contrast], split: Split) -> str:
     if set(verdicts) == {Verdict.ONE_SEED}:
         return str(Verdict.ONE_SEED)
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict if verdict in verdicts)
-
-
-def collapsed(sweep: Sweep) -> str:
-    """How many models have collapsed; empty where none has."""
-    records = usable_records(sweep)
-    count = sum(record.collapsed for record in records)
-    return f"{count} of {len(records)} models collapsed." if count else ""
 
 
 def confounds(results: Sequence[Result]) -> list[str]:
@@ -173,39 +162,36 @@ def stem_note(sweep: Sweep) -> str:
 
 
 def depth_sentences(findings: Findings) -> list[str]:
-    """Where more depth stops paying or starts to overfit, latent size by latent size; from four depths on."""
-    texts = []
-    for profile in findings.profiles:
-        if len(profile.points) < MIN_DEPTHS:
-            continue
-        best = next(point.result for point in profile.points if point.depth == profile.best)
-        text = (
-            f"At latent {profile.latent} the lowest test loss is that of depth {profile.best} ({mse(best.mean or 0.0)})"
+    """Which depths may be the best and where they overfit, latent size by latent size; from four depths on."""
+    return [_depth_sentence(profile) for profile in findings.profiles if len(profile.points) >= MIN_DEPTHS]
+
+
+def _depth_sentence(profile: Profile) -> str:
+    best = next(point.result for point in profile.points if point.depth == profile.best)
+    text = f"At latent {profile.latent} depth {profile.best} has the lowest test loss ({mse(best.mean or 0.0)})"
+    if not profile.may_be_best:
+        return f"{text}; nothing shows that it is not chance: that takes two seeds of two depths or more."
+    sure = f"95{SPACE}%"
+    if not profile.shown_worse:
+        text += f"; no depth is shown to be worse than another ({sure})"
+    elif len(profile.may_be_best) == 1:
+        text += f"; it is shown to be the best of {_numbers((*profile.shown_worse, *profile.may_be_best))} ({sure})"
+    else:
+        text += (
+            f". The best depth is {_numbers(profile.may_be_best, 'or')} ({sure}): "
+            f"{_numbers(profile.shown_worse)} {'is' if len(profile.shown_worse) == 1 else 'are'} shown to be worse"
         )
-        if profile.enough is None:
-            text += "; with one seed, where depth stops paying cannot be told from chance"
-        elif profile.enough == profile.points[-1].depth:
-            text += f": up to depth {profile.enough}, the deepest, more depth is shown to pay"
-        else:
-            told = f"as far as {counted(len(best.records), 'seed')} can tell"
-            text += f"; more depth stops paying at depth {profile.enough}, {told}: no deeper one is shown to do better"
-            text += _left_open(profile)
-        if profile.overfits_from is not None:
-            text += f". From depth {profile.overfits_from} on it overfits: validation lies above training and rises"
-        elif profile.enough is not None:
-            text += ". No depth is shown to overfit"
-        texts.append(text + "." + rests_on_results(point.result for point in profile.points))
-    return texts
+    if profile.untested:
+        text += f". Depth {_numbers(profile.untested)} could not be compared"
+    if profile.overfits_from is not None:
+        text += f". From depth {profile.overfits_from} on it overfits: validation lies above training and rises"
+    return text + "."
 
 
-def _left_open(profile: Profile) -> str:
-    """By how much a depth beyond `Profile.enough` is lower, and by how much one might be."""
-    losses = {point.depth: point.result.mean or 0.0 for point in profile.points}
-    if profile.enough is None or profile.may_gain is None:
-        return ""
-    seen = f"depth {profile.best} lies {share(1 - losses[profile.best] / losses[profile.enough])} lower, "
-    seen = "" if profile.best == profile.enough else seen
-    return f" ({seen}a gain of up to {share(max(0.0, profile.may_gain))} is left open)"
+def _numbers(numbers: Iterable[int], word: str = "and") -> str:
+    """Such as ``1, 2 and 5``."""
+    *others, last = map(str, sorted(numbers))
+    return f"{', '.join(others)} {word} {last}" if others else last
 
 
 MIN_DEPTHS = 4
@@ -223,7 +209,7 @@ def facet_sentence(findings: Findings) -> str:
     best, worst = ranked[0], ranked[-1]
     text = f"Test loss from {mse(best.mean or 0.0)} ({best.name}) to {mse(worst.mean or 0.0)} ({worst.name})"
     verdicts = [f"claim {CLAIMS[claim.factor][0]} {claim.verdict}" for claim in findings.claims if claim.verdict]
-    return ". ".join([text, *([capitalised("; ".join(verdicts))] if verdicts else [])]) + "." + rests_on_results(ranked)
+    return ". ".join([text, *([capitalised("; ".join(verdicts))] if verdicts else [])]) + "."
 
 
 def facet_name(findings: Findings) -> str:
@@ -245,5 +231,5 @@ def matched(arm: Findings) -> str:
     effect = effect_sentence(arm.claims[1], "depth", arm)
     return (
         f"With the width solved for each depth, so that all have {counts[0]:,} to {counts[-1]:,} parameters: "
-        f"{effect[:1].lower()}{effect[1:]}" + rests_on_results(results)
+        f"{effect[:1].lower()}{effect[1:]}"
     )

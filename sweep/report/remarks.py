@@ -15,9 +15,6 @@ from sweep.report.words import (
     interval,
     listed,
     percent,
-    rests_on,
-    rests_on_records,
-    rests_on_results,
 )
 
 
@@ -61,7 +58,6 @@ def gap(sweep: Sweep) -> str:
     return (
         f"At the last epoch the validation loss differs from the training loss {spread}. The training loss is a "
         "running mean within the epoch, under weights that are still improving, so that validation can lie below it."
-        + rests_on_records(usable_records(sweep))
     )
 
 
@@ -91,7 +87,6 @@ def interaction(contrasts: Sequence[Contrast], latents: Claim) -> list[str]:
                 else f" ({effect.verdict})"
             )
             + "."
-            + rests_on(contrast.caveats)
         )
     return lines
 
@@ -135,5 +130,4 @@ def average_image(sweep: Sweep, results: Sequence[Result], arrays: Arrays) -> st
     return (
         "Both ratios are 0 for a model that always paints the average image and 1 for one whose reconstructions are as "
         f"varied as clean images. The smallest latent {verdict}: {numbers}."
-        + rests_on_results(result for result, _ in ratios)
     )

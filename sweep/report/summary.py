@@ -1,22 +1,19 @@
-"""The sentences at the top of a report: what is completed, what depth and latent size do, and how sure. No torch."""
+"""The first screen of a report: what depth and latent size do, how sure that is, what is wrong with cells. No torch."""
 
-from sweep.analysis.claims import Claim, Factor, Split
+from collections.abc import Callable, Sequence
+
+from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result
-from sweep.records.record import Status
-from sweep.report.prose import CLAIMS, depth_sentences, effect_sentence, verdict_counts
-from sweep.report.words import (
-    SPACE,
-    capitalised,
-    command,
-    counted,
-    hardest,
-    interval,
-    mse,
-    needed,
-    rests_on,
-    rests_on_results,
-)
+from sweep.analysis.verdicts import Effect, Verdict
+from sweep.records.record import Record, Status
+from sweep.report.prose import depth_sentences
+from sweep.report.words import SPACE, capitalised, command, counted, hardest, listed, mse, roughly
+
+MOST_STEPS = 2
+"""Steps between levels that a sentence names; of more it gives the two levels farthest apart."""
+
+DECIDED = {Verdict.SUPPORTED, Verdict.CONTRADICTED}
 
 
 def lead(findings: Findings) -> str:
@@ -44,7 +41,7 @@ def extremes(findings: Findings) -> str:
         text += f"; highest: {_with_loss(worst)}"
     if identity := findings.sweep.manifest.baselines.get("identity"):
         text += f"; doing nothing gives {mse(identity)}"
-    return text + "." + rests_on_results([best, worst])
+    return text + "."
 
 
 def _with_loss(result: Result) -> str:
@@ -54,66 +51,138 @@ def _with_loss(result: Result) -> str:
 def summary(findings: Findings) -> list[tuple[str, str]]:
     """Headings and sentences on the test loss: what depth does, what compression does, how sure that is."""
     latent, depth = findings.claims
+    return [("Depth", _effect(depth)), ("Compression", _effect(latent)), ("How sure", _certainty(findings))]
+
+
+def more(findings: Findings) -> list[str]:
+    """What a reader wants to know next: which depth is best, where a small latent costs most."""
+    return [*depth_sentences(findings)[:1], *_more_if_shallow(findings)]
+
+
+def _effect(claim: Claim) -> str:
+    """What the claim's factor does to the test loss on average, step by step."""
+    averages = [average for average in claim.averages if average.effects]
+    if not averages:
+        return f"No two completed cells differ in {_factor(claim)} alone."
+    steps = [average for average in averages if average.adjacent]
+    if len(steps) > MOST_STEPS:
+        steps = [max(averages, key=lambda average: abs(_level(average.higher) - _level(average.lower)))]
+    # From shallow to deep and from large to small, as a reader thinks of the change.
+    steps = sorted(steps, key=lambda step: _level(step.higher), reverse=claim.factor is Factor.LATENT)
+    return capitalised("; ".join(_step(claim, step) for step in steps)) + "."
+
+
+def _factor(claim: Claim) -> str:
+    return "depth" if claim.factor is Factor.DEPTH else "latent size"
+
+
+def _step(claim: Claim, step: Contrast) -> str:
+    """One step in at most 15 words, such as ``depth 3 has 30 to 34 % less error than depth 1``."""
+    effect, high, low = step.effects[Split.TEST], _level(step.higher), _level(step.lower)
+    if claim.factor is Factor.DEPTH:  # the claim: shallower is worse
+        subject, other, size = f"depth {low}", f"depth {high}", _reduction(effect)
+        word = "less" if effect.holds else "more"
+    else:
+        subject, other, size = f"latent {high}", f"latent {low}", _increase(effect)
+        word = "more" if effect.holds else "less"
+    if effect.verdict is Verdict.WITHHELD:
+        return f"{subject} and {other} are not compared: a cell collapsed"
+    if effect.verdict is Verdict.NOT_RESOLVED:
+        return f"{subject} and {other} are too close to tell apart"
+    return f"{subject} has {size} {word} error than {other}"
+
+
+def _reduction(effect: Effect) -> str:
+    """How much lower the lower loss is, as a part of the higher one: never above 100 %."""
+    return _percentages(effect, lambda relative: abs(relative) / (1 + max(relative, 0.0)))
+
+
+def _increase(effect: Effect) -> str:
+    """How much higher the higher loss is, as a part of the lower one."""
+    return _percentages(effect, lambda relative: abs(relative) / (1 + min(relative, 0.0)))
+
+
+def _percentages(effect: Effect, part: Callable[[float], float]) -> str:
+    """The 95 % interval in whole per cent, or the size alone where there is one seed."""
+    if effect.relative is None or not effect.difference:
+        return f"{abs(effect.difference):.5f}"
+    base = effect.difference / effect.relative
+    ends = [effect.difference] if effect.low is None or effect.high is None else [effect.low, effect.high]
+    numbers = sorted({_rounded(100 * part(end / base)) for end in ends}, key=float)
+    return f"{' to '.join(numbers)}{SPACE}%"
+
+
+def _rounded(percent: float) -> str:
+    """Whole per cent, and one digit below 1."""
+    return f"{percent:.0f}" if percent >= 1 else f"{percent:.1f}"
+
+
+def _level(text: str) -> int:
+    return int(text.rsplit(" ", 1)[-1])
+
+
+def _more_if_shallow(findings: Findings) -> list[str]:
+    corners = findings.effects.corners
+    if corners is None or not corners.effects:
+        return []
+    effect, (shallow, deep) = corners.effects[Split.TEST], (corners.other_levels[0], corners.other_levels[-1])
+    if effect.verdict not in {*DECIDED, Verdict.ONE_SEED}:
+        return []
+    small, large = (corners.higher.removeprefix("latent "), corners.lower.removeprefix("latent "))
     return [
-        ("Depth", effect_sentence(depth, "depth", findings) + _stops(findings)),
-        ("Compression", effect_sentence(latent, "latent size", findings) + _more_if_shallow(findings)),
-        ("How sure", _certainty(findings)),
+        f"Going from latent {large} to {small} costs {abs(effect.difference):.5f} {'more' if effect.holds else 'less'} "
+        f"at depth {shallow} than at depth {deep}" + (" (one seed)." if effect.p is None else f" (95{SPACE}%).")
     ]
 
 
-def _stops(findings: Findings) -> str:
-    """Where more depth stops paying, where there are enough depths to say."""
-    sentences = depth_sentences(findings)
-    return f" {sentences[0]}" if sentences else ""
-
-
-def _more_if_shallow(findings: Findings) -> str:
-    corners = findings.effects.corners
-    if corners is None or not corners.effects:
-        return ""
-    effect, (shallow, deep) = corners.effects[Split.TEST], (corners.other_levels[0], corners.other_levels[-1])
-    small, large = (corners.higher.removeprefix("latent "), corners.lower.removeprefix("latent "))
-    way = "more" if effect.holds else "less"
-    certain = f" ({interval(effect)}: {effect.verdict})" if effect.p is not None else ""
-    return (
-        f" Going from latent {large} to {small} costs {abs(effect.difference):.5f} {way} at depth {shallow} "
-        f"than at depth {deep}{certain}."
-    )
-
-
 def _certainty(findings: Findings) -> str:
-    claims = findings.claims
     counts = sorted({len(result.losses) for result in findings.results if result.losses})
     seeds = counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    rests = rests_on(caveat for claim in claims for contrast in claim.answers for caveat in contrast.caveats)
     if counts[-1] == 1:
-        signs = "; ".join(_signs(claim) for claim in claims if claim.comparable_pairs())
-        more = command(findings.whole.manifest, "--seeds 0,1,2")
-        return (
-            "One seed an architecture: the spread between seeds is unknown, so that no verdict can be given. "
-            + (f"{capitalised(signs)}. " if signs else "")
-            + f"Verdicts take two seeds or more, such as {more}."
-            + rests
-        )
-    texts = [_verdict_of(claim) for claim in claims if claim.verdict is not None]
-    return (
-        f"Over {seeds} an architecture, {'; '.join(texts)}. The chance of any false verdict in a family of "
-        f"comparisons is held at 5{SPACE}%." + rests
-        if texts
-        else f"Over {seeds} an architecture, nothing can be compared."
+        more_seeds = command(findings.whole.manifest, "--seeds 0,1,2")
+        return f"One seed each: sizes without certainty. {more_seeds} adds intervals."
+    contrasts = [contrast for claim in findings.claims for contrast in claim.answers if contrast.effects]
+    if not contrasts:
+        return f"{capitalised(seeds)} each, but no two architectures that can be compared."
+    decided = sum(contrast.effects[Split.TEST].verdict in DECIDED for contrast in contrasts)
+    text = f"{capitalised(seeds)} each: {decided} of {counted(len(contrasts), 'comparison')} decided"
+    plan = hardest(contrast.effects[Split.TEST].needed for contrast in contrasts)
+    if plan is not None:
+        time = "" if plan.seconds is None else f", {roughly(plan.seconds)}"
+        text += f"; the rest take about {counted(plan.more or 0, 'more seed')}{time}"
+    return f"{text}. At most 5{SPACE}% chance of any false one."
+
+
+# ---- what to know of the cells
+
+
+def caveats(findings: Findings) -> list[tuple[str, str]]:
+    """What is wrong with cells, once a kind: which, and what to do."""
+    records = [record for record in findings.whole.records.values() if record.status is Status.COMPLETED]
+    epochs = findings.whole.manifest.settings.epochs
+    kinds: Sequence[tuple[str, list[Record], str]] = (
+        (
+            "collapsed",
+            [record for record in records if record.collapsed],
+            "no better than the mean training image, so that nothing is concluded from them: train with another seed.",
+        ),
+        (
+            "unconverged",
+            [record for record in records if record.unconverged and not record.collapsed],
+            f"validation loss still falls by over 1{SPACE}% an epoch: train longer than {counted(epochs, 'epoch')}.",
+        ),
+        (
+            "with dead latent channels",
+            [record for record in records if record.dead_latent_channels and not record.collapsed],
+            "they work with a smaller latent than their name says: --initialisation lsuv keeps channels alive.",
+        ),
     )
+    return [
+        (f"{len(concerned)} of {counted(len(records), 'cell')} {kind}", f"{listed(_keys(concerned))}: {advice}")
+        for kind, concerned, advice in kinds
+        if concerned
+    ]
 
 
-def _signs(claim: Claim) -> str:
-    pairs, (name, statement) = claim.comparable_pairs(), CLAIMS[claim.factor]
-    holding = sum(pair.effects[Split.TEST].holds for pair in pairs)
-    return f"the sign of claim {name}, {statement}, holds in {holding} of {counted(len(pairs), 'pair')}"
-
-
-def _verdict_of(claim: Claim) -> str:
-    name, statement = CLAIMS[claim.factor]
-    word = "average" if claim.factor is Factor.DEPTH else "pair"
-    text = f"claim {name}, {statement}, is {claim.verdict}: {verdict_counts(claim.answers, Split.TEST)} of "
-    text += counted(len(claim.answers), word)
-    most = hardest(contrast.effects[Split.TEST].needed for contrast in claim.answers if contrast.effects)
-    return text + (f"; the hardest of the open ones takes {needed(most)}" if most else "")
+def _keys(records: Sequence[Record]) -> list[str]:
+    return [record.key for record in records]

@@ -3,12 +3,10 @@
 from collections.abc import Iterable
 
 from sweep.analysis.claims import Contrast
-from sweep.analysis.results import Result, flags_of
 from sweep.analysis.statistics import Limit, Needed
 from sweep.analysis.verdicts import Effect
 from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings, value_text
 from sweep.records.matching import WIDTH, find_arms
-from sweep.records.record import Record
 from sweep.records.sweep import Manifest
 
 SPACE, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
@@ -71,22 +69,6 @@ def caveats_text(caveats: Iterable[str]) -> str:
         kind, _, key = caveat.rpartition(" ")
         cells.setdefault(kind, []).append(key)
     return "; ".join(f"{kind} {listed(keys)}" for kind, keys in cells.items())
-
-
-def rests_on(caveats: Iterable[str]) -> str:
-    """A sentence that names what is wrong with the cells that the one before rests on; empty where nothing is."""
-    listing = caveats_text(caveats)
-    return f" This rests on {listing}." if listing else ""
-
-
-def rests_on_records(records: Iterable[Record]) -> str:
-    """The same of cells that collapsed or had not converged."""
-    return rests_on(f"{flag} {record.key}" for record in records for flag in flags_of(record))
-
-
-def rests_on_results(results: Iterable[Result]) -> str:
-    """The same of the cells of some architectures."""
-    return rests_on_records(record for result in results for record in result.records)
 
 
 def bounds(low: float | None, high: float | None, digits: int = 5) -> str:

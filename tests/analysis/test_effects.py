@@ -89,7 +89,7 @@ def by_depth(
     return profile
 
 
-def test_where_depth_stops_paying(tmp_path: Path) -> None:
+def test_which_depths_may_be_the_best(tmp_path: Path) -> None:
     profile = by_depth(tmp_path, {1: 0.015, 2: 0.012, 3: 0.010, 4: 0.010, 5: 0.0101})
     assert [step.loss and step.loss.verdict for step in profile.steps] == [
         Verdict.SUPPORTED,
@@ -97,10 +97,31 @@ def test_where_depth_stops_paying(tmp_path: Path) -> None:
         Verdict.NOT_RESOLVED,
         Verdict.CONTRADICTED,
     ]
-    assert (profile.enough, profile.overfits_from) == (3, None)
+    assert (profile.may_be_best, profile.shown_worse, profile.untested) == ((3, 4), (1, 2, 5), ())
     assert profile.best in {3, 4}
-    assert profile.may_gain is not None
-    assert 0 < profile.may_gain < 0.01
+    assert profile.overfits_from is None
+
+
+def test_nothing_compared_is_nothing_concluded(tmp_path: Path) -> None:
+    """Depth 1 shares no seed with the others, depth 2 has a collapsed one: neither is best or worse."""
+
+    def changed(record: Record) -> Record:
+        if record.depth == 1:
+            return replace(record, key=record.key.replace("-s", "-s7"), seed=int(f"7{record.seed}"))
+        return replace(record, collapsed=record.depth == 2 and record.seed == 0)
+
+    grid = Grid.product((1, 2, 3, 5), (13,), (0, 1, 2))
+    losses = {(1, 13): 0.0477, (2, 13): 0.0222, (3, 13): 0.0150, (5, 13): 0.0149}
+    sweep = gather(make_sweep(tmp_path, grid, losses=losses, seed_sd=2e-3))
+    records = [changed(record) for record in sweep.records.values()]
+    grid = Grid.of(record.cell for record in records)
+    sweep = replace(
+        sweep, records={record.key: record for record in records}, manifest=replace(sweep.manifest, grid=grid)
+    )
+    (profile,) = profiles(sweep, load_arrays(sweep))
+    assert profile.untested == (1, 2)
+    assert set(profile.may_be_best) <= {3, 5}
+    assert profile.shown_worse in {(), (3,), (5,)}
 
 
 def test_overfitting_is_a_gap_and_a_rise_that_are_both_supported(tmp_path: Path) -> None:
@@ -127,7 +148,8 @@ def test_overfitting_is_a_gap_and_a_rise_that_are_both_supported(tmp_path: Path)
 def test_one_seed_gives_sizes_and_no_verdict(tmp_path: Path) -> None:
     sweep = gather(make_sweep(tmp_path))
     for profile in profiles(sweep, load_arrays(sweep)):
-        assert (profile.enough, profile.overfits_from) == (None, None)
+        assert (profile.may_be_best, profile.shown_worse, profile.untested) == ((), (), (1, 3, 5))
+        assert profile.overfits_from is None
         assert profile.best == 5
         assert {step.loss and step.loss.verdict for step in profile.steps} == {Verdict.ONE_SEED}
         assert profile.points[0].seconds.low is None

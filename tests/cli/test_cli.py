@@ -435,7 +435,7 @@ def storage(in_process: InProcess, folder: Path, undisturbed: Store) -> Store:
 @pytest.mark.parametrize(
     ("option", "found", "asked"),
     [("--epochs", "3", "4"), ("--lr", "0.001", "0.01"), ("--alpha", "0.5", "0.25"), ("--batch-size", "32", "64"),
-     ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--latent-bias", "0.0", "0.5"),
+     ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--initialisation", "lsuv", "he"),
      ("--train-fraction", "0.1", "0.2")],
 )  # fmt: skip
 def test_a_contradiction_names_the_field_both_values_and_the_way_out(

@@ -37,7 +37,7 @@ from sweep.tracking.tracker import Tracker
 from sweep.trials.processes import wait_gone
 
 GRID = Grid.product((1, 3), (5,), (0,))
-SETTINGS = Settings(dataset="mnist-5k", epochs=4, train_fraction=0.1, batch_size=32)
+SETTINGS = Settings.usual("mnist-5k", epochs=4, train_fraction=0.1, batch_size=32)
 OPTIONS = ["--dataset", "mnist-5k", "--depths", "1,3", "--latents", "5", "--epochs", "4", "--train-fraction", "0.1"]
 LONGER = replace(SETTINGS, epochs=24)
 LONGER_OPTIONS = [*OPTIONS, "--epochs", str(LONGER.epochs)]

@@ -19,10 +19,9 @@ from dae.data import Dataset
 from dae.training import Images
 from sweep.analysis.arrays import load_arrays
 from sweep.analysis.results import loss_table
-from sweep.driver.declaration import declare
+from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.drill import compare
 from sweep.driver.events import clean_and_noisy
-from sweep.driver.runner import _todo
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Grid, Settings
 from sweep.records.record import CellFiles
@@ -34,7 +33,7 @@ from sweep.trials.trial import Trial
 
 CASES, RECOVERIES = 800, 60
 GRID = Grid.product((1, 3), (5,), (0,))
-SETTINGS = Settings(dataset="mnist-5k", epochs=3, batch_size=16, width=4)
+SETTINGS = Settings.usual("mnist-5k", epochs=3, batch_size=16, width=4)
 DONE, BEGUN = (CellFiles(cell.key) for cell in GRID.cells)
 FILES = [MANIFEST, SAMPLES, IDENTITY, DONE.record, DONE.weights, DONE.test, BEGUN.record, BEGUN.checkpoint]
 
@@ -46,7 +45,7 @@ def go(store: Store, dataset: Dataset, stop_after: int | None = None) -> tuple[S
     told: list[str] = []
     sweep = declare(request_for(store, GRID, SETTINGS), dataset, told.append)
     images = Images(dataset, SETTINGS.alpha, "cpu")
-    for cell in _todo(sweep, told.append):
+    for cell in cells_to_train(sweep, sweep.manifest.grid, told.append):
         trial = Trial(Job(store, SETTINGS, "cpu", 1.0, None), cell, images)
         if stop_after is None or cell != GRID.cells[1]:
             trial.advance(float("inf"))

@@ -73,7 +73,7 @@ def small() -> Iterator[None]:
 def trained(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A sweep of the tiny digits, one of its cells under other noise; never evaluated. Not to be changed."""
     store = Store(tmp_path_factory.mktemp("trained") / "mnist-5k")
-    settings = Settings(dataset="mnist-5k", epochs=2, batch_size=16)
+    settings = Settings.usual("mnist-5k", epochs=2, batch_size=16)
     cells = [Cell.from_key(key) for key in (KEY, "DAE_1_5-s0", "DAE_1_5-alpha0.25-s0")]
     request = Request(
         store=store,

@@ -11,7 +11,7 @@ from synthetic import make_sweep
 
 from dae.errors import UserError
 from sweep.records.grid import Cell, Grid, Settings
-from sweep.records.record import Attempt, CellFiles, Epoch, Record, Status, read_record, read_verified
+from sweep.records.record import LATER_SETTINGS, Attempt, CellFiles, Epoch, Record, Status, read_record, read_verified
 from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, check_settings, gather
 from sweep.storage.sealing import Damaged, digest, dump_json
 from sweep.storage.store import Store
@@ -154,13 +154,16 @@ def test_fields_of_a_later_version_are_left_out() -> None:
     assert Record.from_bytes(dump_json(document)) == sample_record()
 
 
-def test_a_record_from_before_the_latents_bias_says_what_it_was_made_with() -> None:
-    document = json.loads(Record.new(CELL, Settings(), {"name": "mnist", "fingerprint": "f"}).to_bytes())
-    del document["sha256"], document["config"]["latent_bias"]
+@pytest.mark.parametrize(("name", "then", "now"), [("initialisation", "he", "lsuv"), ("averaging", 0.0, 0.99)])
+def test_a_record_from_before_a_setting_says_what_it_was_made_with(name: str, then: object, now: object) -> None:
+    document = json.loads(Record.new(CELL, Settings(initialisation="he"), {"name": "m", "fingerprint": "f"}).to_bytes())
+    del document["sha256"]
+    for later in LATER_SETTINGS:
+        del document["config"][later]
     record = Record.from_bytes(dump_json(document))
-    assert record.config["latent_bias"] == 0
-    with pytest.raises(UserError, match=r"latent_bias 0.0, this command asks for 0.5.*--latent-bias 0.0"):
-        check_settings(record, Settings(latent_bias=0.5))
+    assert record.config | LATER_SETTINGS == record.config
+    with pytest.raises(UserError, match=rf"{name} {then}, this command asks for {now}.*--{name} {then}"):
+        check_settings(record, replace(Settings(initialisation="he"), **{name: now}))  # type: ignore[arg-type]
 
 
 def test_another_schema_is_told_to_the_user() -> None:

@@ -3,14 +3,12 @@
 import pytest
 
 from sweep.analysis.statistics import Needed
-from sweep.report.words import caveats_text, hardest, listed, needed, rests_on
+from sweep.report.words import caveats_text, hardest, listed, needed
 
 
 def test_a_kind_of_caveat_is_said_once() -> None:
     caveats = ["dead channels in A-s0", "collapsed B-s1", "dead channels in C-s2", "dead channels in A-s0"]
     assert caveats_text(caveats) == "dead channels in A-s0, C-s2; collapsed B-s1"
-    assert rests_on(caveats) == " This rests on dead channels in A-s0, C-s2; collapsed B-s1."
-    assert rests_on([]) == ""
 
 
 def test_a_long_list_ends_in_a_number() -> None:

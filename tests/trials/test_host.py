@@ -26,7 +26,7 @@ from sweep.trials.watchdog import MARK
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clean_environment")]
 
 GRID = Grid.product((1, 3), (5, 8), (0,))
-SETTINGS = Settings(dataset="mnist-5k", epochs=12, train_fraction=0.1, batch_size=32)
+SETTINGS = Settings.usual("mnist-5k", epochs=12, train_fraction=0.1, batch_size=32)
 OPTIONS = [
     "run", "--dataset", "mnist-5k", "--depths", "1,3", "--latents", "5,8", "--train-fraction", "0.1",
     "--gpus", "1", "--cpus", "2", "--wandb", "disabled", "--no-report",

@@ -243,7 +243,7 @@ class Listener:
     def lost(self, key, reason, *, is_final): print(reason, file=sys.stderr)
 
 before, called = dict(os.environ), []
-settings = Settings(dataset="mnist-5k", train_fraction=0.1, batch_size=32, epochs=2)
+settings = Settings.usual("mnist-5k", train_fraction=0.1, batch_size=32, epochs=2)
 cells = [Cell.from_key(key) for key in ("DAE_1_5-s0", "DAE_1_8-s0")]
 resources = Resources(cpus=1, gpus=0, trials_per_gpu=1)
 dataset = data.load("mnist-5k", Path("nowhere"), 0.1)

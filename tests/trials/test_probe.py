@@ -58,7 +58,7 @@ store = Store(Path(sys.argv[1]))
 probe.STEPS, probe.MEASURED_S, probe.POLL_S = ((1, 2),), 0.3, 0.05
 resources = Resources(cpus=2, gpus=1, trials_per_gpu=3)
 dataset = data.load("mnist-5k", Path("nowhere"), 0.1)
-settings = Settings(dataset="mnist-5k", train_fraction=0.1, batch_size=32)
+settings = Settings.usual("mnist-5k", train_fraction=0.1, batch_size=32)
 cells = [Cell.from_key("DAE_1_5-s0")] * 9
 with session.local_cluster(resources, 2**20, lambda: None):
     jobs = {device: Job(store, settings, device, 0.3, None) for device in ("cpu", "cuda")}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 CELL = Cell(depth=2, latent=5, seed=1)
 FILES = CellFiles(CELL.key)
-SETTINGS = Settings(dataset="mnist-5k", epochs=4, batch_size=16, width=4)
+SETTINGS = Settings.usual("mnist-5k", epochs=4, batch_size=16, width=4)
 
 
 def job(folder: Path, settings: Settings = SETTINGS) -> Job:
