@@ -89,4 +89,4 @@ def test_the_example_in_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     exec(example.split("```")[0], names)
-    assert "found" in names
+    assert "study" in names

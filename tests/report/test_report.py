@@ -103,9 +103,7 @@ def test_the_summary_has_three_short_sentences_with_numbers(study: Path) -> None
     # Means over latents 0.017277, 0.011533 and 0.010470; over depths 0.012120, 0.012707 and 0.014453.
     assert "Depth Depth 3 has 33 % less error than depth 1; depth 5 has 9 % less error than depth 3." in text
     assert "Compression Latent 8 has 5 % more error than latent 13; latent 5 has 14 % more error than latent 8." in text
-    assert (
-        "One seed each: sizes without certainty. dae-sweep run --dataset mnist --name study --seeds 0,1,2 adds" in text
-    )
+    assert "One seed each: sizes without certainty. dae-sweep run --dataset mnist --name study --seeds 0,1,2" in text
     assert "Going from latent 13 to 5 costs 0.00420 more at depth 1 than at depth 5 (one seed)." in text
     assert "Lowest test loss: DAE_5_13 with MSE 0.01009 (PSNR 19.96 dB)" in text
     assert "highest: DAE_1_5 with MSE 0.02012 (PSNR 16.96 dB); doing nothing gives 0.11630." in text
@@ -113,7 +111,7 @@ def test_the_summary_has_three_short_sentences_with_numbers(study: Path) -> None
 
 @pytest.mark.parametrize("depths", [(1,), (1, 3), (1, 3, 5), range(1, 8)], ids=lambda depths: f"depths {list(depths)}")
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)], ids=["one seed", "three seeds"])
-@pytest.mark.parametrize("spread", [1e-6, 1e-2], ids=["sure", "unsure"])
+@pytest.mark.parametrize("spread", [1e-6, 2e-3], ids=["sure", "unsure"])
 def test_no_sentence_of_the_summary_is_long_or_says_more_than_there_is(
     tmp_path: Path, depths: tuple[int, ...], seeds: tuple[int, ...], spread: float
 ) -> None:
@@ -250,9 +248,7 @@ def test_collapsed_and_unconverged_cells_are_said(tmp_path: Path) -> None:
     flags = {"DAE_1_5-s0": "collapsed", "DAE_5_13-s0": "unconverged"}
     text = text_of(build(gather(make_sweep(tmp_path, flags=flags))).read_text())
     assert "1 of 9 cells collapsed. DAE_1_5-s0: no better than the mean training image" in text
-    assert (
-        "1 of 9 cells unconverged. DAE_5_13-s0: validation loss still falls by over 1 % an epoch: train longer" in text
-    )
+    assert "1 of 9 cells unconverged. DAE_5_13-s0: validation loss still falls by over 1 % an epoch" in text
     assert "rests on unconverged" not in text
     assert "1 of 9 completed cells had not converged after 15 epochs" in text
     assert "Collapsed, no better than predicting the mean image: DAE_1_5-s0." in text
