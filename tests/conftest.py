@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -17,10 +18,11 @@ import pytest
 from synthetic import drawn_digits
 
 from dae.data import Dataset
+from sweep.driver.signals import HANDLED
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import Status
 from sweep.storage.store import Store
-from sweep.trials import machine
+from sweep.trials import account
 
 if TYPE_CHECKING:
     from tracked import Server
@@ -44,7 +46,8 @@ SMALL = Settings.usual("mnist-5k", train_fraction=0.1, epochs=3, batch_size=32)
 
 @pytest.hookimpl(trylast=True)  # once `leftovers` has said where temporary files go
 def pytest_configure() -> None:
-    os.environ |= machine.cache_folders()
+    folder = Path(tempfile.gettempdir()) / "cache"
+    os.environ |= {variable: str(folder / name) for variable, name in account.CACHES.items()}
 
 
 @pytest.fixture
@@ -62,7 +65,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """A command that runs in this process takes the signals over; afterwards they are pytest's again."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in HANDLED}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

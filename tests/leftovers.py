@@ -61,7 +61,7 @@ class Run:
                 os.kill(number, signal.SIGKILL)
         # Folders that a library keeps as long as this very process lives.
         living = {str(peeked[2][0]) for each in weakref.finalize._registry if (peeked := each.peek()) and peeked[2]}
-        names = ["home", "ray", "pytest-of-*"] + [f"{WORKER}*"] * self.has_workers
+        names = ["home", "cache", "ray", "ray-????", "pytest-of-*"] + [f"{WORKER}*"] * self.has_workers
         allowed = {*(path for name in names for path in self.temporary.glob(name)), *map(Path, living)}
         files = [path for path in self.temporary.iterdir() if path not in allowed]
         files += self.home.iterdir()

@@ -1,22 +1,22 @@
 """The command line: parse, build dataclasses, call, print."""
 
-import os
-
 import click
 
 from sweep import __version__
 from sweep.cli import jobs, plan, read, run
 from sweep.cli.errors import Commands
-from sweep.trials import machine
+from sweep.trials import account
+from sweep.trials.environment import environment, isolated, set_aside
 
 HELP = {"help_option_names": ["-h", "--help"]}
 
 
 @click.group(cls=Commands, context_settings=HELP)
 @click.version_option(__version__)
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context, /) -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
-    os.environ |= machine.cache_folders()
+    ctx.with_resource(environment({**set_aside(), **isolated(), **account.variables()}))
 
 
 for command in (

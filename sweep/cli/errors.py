@@ -1,23 +1,34 @@
 """For whatever goes wrong in a command: a sentence and an exit code."""
 
-from typing import TYPE_CHECKING, Any
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
 import click
 
 from dae.errors import UserError
+from sweep.cli.options import Decorator
 from sweep.driver.signals import Interrupted
 from sweep.storage.store import Unreadable, Unwritable
-
-if TYPE_CHECKING:
-    pass
-from sweep.cli.options import Decorator
 
 
 class Commands(click.Group):
     """Turns what can go wrong into a sentence and an exit code."""
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Print whatever the terminal can show: of a letter that it lacks a question mark, and not an error."""
+        for name in ("stdout", "stderr"):
+            stream = getattr(sys, name)
+            if stream is None:  # closed by who started the command
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+            elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                stream.reconfigure(errors="replace")
+        return super().main(*arguments, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command: 2 is a request that cannot be carried out, 130 and 143 are signals, 1 is all else."""
+        """Run the command: 2 is a request that cannot be carried out, 128 + n is signal n, 1 is all else."""
         try:
             return super().invoke(ctx)
         except Interrupted as interrupt:

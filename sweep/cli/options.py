@@ -209,6 +209,7 @@ which_machines = options(
         help="Trials that share a GPU, each asks for 1/k of it; auto: measure how many get most done.",
     ),
     click.option("--cpus", type=int, help="CPU cores the sweep may use in all.  [default: all there are]"),
+    click.option("--temp-dir", metavar="DIR", help="Where Ray's sockets and logs go.  [default: $TMPDIR, or /tmp]"),
 )
 which_tracking = options(
     click.option(

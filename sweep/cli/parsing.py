@@ -176,6 +176,7 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
         resolving=resolving_of(given, grid, start),
         evaluation=not (given["no_report"] or given["no_evaluation"]),
         report=not given["no_report"],
+        temp_dir=None if given["temp_dir"] is None else Path(given["temp_dir"]),
     )
 
 

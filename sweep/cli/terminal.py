@@ -1,9 +1,11 @@
 """What `dae-sweep run` prints."""
 
+import sys
 import time
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from sweep.analysis.results import loss_notes, loss_table
@@ -24,7 +26,9 @@ class Terminal:
     """
 
     def __init__(self, *, quiet: bool, start: float) -> None:
-        self._console, self._is_quiet, self._start = Console(), quiet, start
+        # FORCE_COLOR asks for colours in a file, not for a table that is drawn there four times a second.
+        interactive = None if sys.stdout.isatty() else False
+        self._console, self._is_quiet, self._start = Console(force_interactive=interactive), quiet, start
 
     def progress(self, sweep: Sweep, slots: int) -> Progress:
         """A live table, or a line an epoch where there is no terminal."""
@@ -69,9 +73,15 @@ class Terminal:
                 table.add_column(name, justify="right")
             for row in rows:
                 table.add_row(*row)
-            self._console.print(table)
+            self._print_whole(table)
             for note in loss_notes(facet):
                 self._console.print(f"* {note}", highlight=False, markup=False)
+
+    def _print_whole(self, table: Table) -> None:
+        """As wide as it is: a terminal that is narrower wraps it, where rich would cut numbers off."""
+        wide = self._console.options.update(max_width=10_000)
+        width = max(self._console.width, Measurement.get(self._console, wide, table).maximum)
+        self._console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore")
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -45,7 +45,7 @@ class Driver:
         storage.mkdir(parents=True, exist_ok=True)
         self.store = open_store(storage, NAME)
         self.log = storage / "driver.log"
-        command = [sys.executable, "-m", "sweep", "run", "--storage", str(storage), *options]
+        command = [sys.executable, "-P", "-m", "sweep", "run", "--storage", str(storage), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -83,7 +83,7 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._settings, self._slots, self._clock = console, settings, slots, clock
-        self._is_live = console.is_terminal and not quiet
+        self._is_live = console.is_terminal and console.is_interactive and not quiet
         self._is_quiet = quiet
         self._rows = {cell.key: _Row(cell, _cost(cell, settings), Status.MISSING) for cell in cells}
         for key, record in records.items():

@@ -21,6 +21,7 @@ class Request:
         resolving: how far seeds are added while verdicts are undecided; None for the seeds of the grid alone.
         evaluation: whether to compute what the report shows beside the test losses.
         report: whether to write it.
+        temp_dir: where a Ray of this command's own keeps its sockets and logs; None for the usual place.
     """
 
     store: Store
@@ -38,6 +39,7 @@ class Request:
     resolving: Resolving | None = None
     evaluation: bool = False
     report: bool = False
+    temp_dir: Path | None = None
 
     @property
     def slots(self) -> int:

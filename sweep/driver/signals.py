@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for a whole command."""
+"""Ctrl-C, SIGTERM and the warnings of batch systems, for a whole command."""
 
 import os
 import signal
@@ -6,9 +6,9 @@ import threading
 from types import FrameType
 from typing import Self
 
-from sweep.trials.processes import descendants
+from sweep.trials.processes import WARNINGS, descendants
 
-HANDLED = (signal.SIGINT, signal.SIGTERM)
+HANDLED = (signal.SIGINT, signal.SIGTERM, *WARNINGS)
 
 PATIENCE_S = 20.0
 """How long the work may take to stop; every finished epoch is on disk anyway."""

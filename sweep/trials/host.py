@@ -22,9 +22,10 @@ from typing import Any, NamedTuple, Protocol
 from dae.data import Dataset
 from sweep.records.grid import Cell
 from sweep.records.record import Record
+from sweep.trials.gpus import visible
 from sweep.trials.job import Job
 from sweep.trials.printing import ByThread
-from sweep.trials.processes import belong_to_driver
+from sweep.trials.processes import belong_to_driver, deaf
 
 CONNECT_TIMEOUT_S = 60.0
 """How long a trial waits for a host that is being started."""
@@ -232,7 +233,7 @@ class Hosts:
 
     def __init__(self, gpus: int, job: Job, dataset: Dataset, cells: Sequence[Cell]) -> None:
         self._work = (job, dataset, cells)
-        self.addresses = {gpu: _new_address() for gpu in _visible(gpus)}
+        self.addresses = {gpu: _new_address() for gpu in _names(gpus)}
         self._processes = {gpu: self._start(gpu) for gpu in self.addresses}
 
     def _start(self, gpu: str) -> Any:
@@ -240,11 +241,8 @@ class Hosts:
         address = self.addresses[gpu]
         process = context.Process(target=_serve, args=(address, gpu), name=f"host of GPU {gpu}", daemon=True)
         # Ctrl-C is for the driver, also before the host has said so; what it starts inherits this.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with deaf(signal.SIGINT):
             process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         threading.Thread(target=self._prepare, args=(address,), daemon=True).start()
         return process
 
@@ -288,8 +286,6 @@ def _new_address() -> Address:
     return Address(f"\0dae-sweep-{secrets.token_hex(8)}", secrets.token_bytes(32))
 
 
-def _visible(gpus: int) -> list[str]:
-    """Their names, as Ray calls those that it gives to trials."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = [name.strip() for name in visible.split(",") if name.strip()] if visible else []
-    return named[:gpus] or [str(number) for number in range(gpus)]
+def _names(gpus: int) -> list[str]:
+    """Of as many GPUs, as Ray calls those that it gives to trials."""
+    return visible()[:gpus] or [str(number) for number in range(gpus)]

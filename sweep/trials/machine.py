@@ -1,34 +1,27 @@
 """What this machine has to give."""
 
 import os
-import tempfile
-from importlib.metadata import version
-from pathlib import Path
-
-import pynvml
 
 from dae.errors import UserError
+from sweep.trials import cgroup, gpus
 
 
 def cpu_count() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may use: those that it may run on, and no more than a container's quota is worth."""
+    cores = len(os.sched_getaffinity(0))
+    quota = cgroup.cpus()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def memory_bytes() -> int:
+    """Memory this process may use: the machine's, or what a container allows of it."""
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(here, cgroup.memory() or here)
 
 
 def gpu_count() -> int:
     """NVIDIA GPUs this process may use; 0 where torch was built without CUDA."""
-    if "+cpu" in version("torch"):
-        return 0
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return 0
-    try:
-        present = int(pynvml.nvmlDeviceGetCount())
-    finally:
-        pynvml.nvmlShutdown()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return present if visible is None else min(present, len([part for part in visible.split(",") if part.strip()]))
+    return len(gpus.visible())
 
 
 def check_gpus(asked: int) -> None:
@@ -44,13 +37,3 @@ def check_gpus(asked: int) -> None:
             f"and {cpu_count()} CPU cores. Give --gpus {available}"
             + (" to train on the CPU." if not available else ".")
         )
-
-
-def cache_folders() -> dict[str, str]:
-    """Environment variables for Triton, torch (compiled code) and matplotlib (fonts), which would use the home folder.
-
-    Those that the user has set are not among them.
-    """
-    beside_ray = Path(tempfile.gettempdir()) / "ray"
-    folders = {"TRITON_CACHE_DIR": "triton", "TORCHINDUCTOR_CACHE_DIR": "torchinductor", "MPLCONFIGDIR": "matplotlib"}
-    return {name: str(beside_ray / folder) for name, folder in folders.items() if name not in os.environ}

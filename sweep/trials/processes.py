@@ -5,8 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -94,9 +94,24 @@ def wait_gone(processes: Iterable[Process], timeout_s: float) -> list[Process]:
     return left
 
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+"""With these a batch system says to all processes of a job that its time ends; the driver alone has an answer."""
+
+
+@contextmanager
+def deaf(*others: signal.Signals) -> Iterator[None]:
+    """What is started meanwhile does not hear `WARNINGS` and ``others``, of which it would die."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*WARNINGS, *others})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def belong_to_driver() -> None:
     """Call this first in a spawned process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends what it started
+    for number in (signal.SIGINT, *WARNINGS):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver ends what it started
     threading.Thread(target=_end_with_driver, daemon=True).start()
 
 

@@ -116,6 +116,16 @@ def without_sigterm_handler() -> Iterator[None]:
                 signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def without_current_folder() -> Iterator[None]:
+    """Keep Ray from putting the current folder on the path of its workers, where a file may be called as a module is.
+
+    Without this class the folder is there, as the last on the path.
+    """
+    with replaced("ray.job_config:JobConfig._runtime_env_has_working_dir", lambda _: lambda _config: True):
+        yield
+
+
 def _wait_registered(node: Any) -> None:
     """Wait for the raylet that was started. Ray itself looks once a second, which it does where this cannot look."""
     deadline = time.monotonic() + REGISTER_TIMEOUT_S

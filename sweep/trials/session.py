@@ -1,11 +1,12 @@
 """A Ray of this command's own or one that runs already, and what a sweep may take of it. Knows Ray, not Tune."""
 
+import gc
 import logging
 import math
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
-from sweep.trials import machine, ray_private
-from sweep.trials.environment import environment
+from sweep.trials import account, gpus, ray_private
+from sweep.trials.environment import environment, isolated, ray_set_aside, tune_set_aside
+from sweep.trials.processes import deaf
+from sweep.trials.ray_folder import cause, session_folder
 from sweep.trials.resources import Node, Resources
 
 ENVIRONMENT = {
@@ -35,18 +38,22 @@ ANSWER_TIMEOUT_S = 8.0
 
 
 @contextmanager
-def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[[], None]) -> Iterator[None]:
+def local_cluster(
+    resources: Resources, dataset_bytes: int, meanwhile: Callable[[], None], temp_dir: Path | None = None
+) -> Iterator[None]:
     """A Ray of this command's own, closed to others by its token, gone when it ends.
 
     Args:
         resources: what trials may use in all.
         dataset_bytes: size of what they share.
         meanwhile: called when Ray's processes were started, which takes them a while.
+        temp_dir: where Ray's sockets and logs go; None for the folder of temporary files.
 
     Raises:
         UserError: it does not start, or it would be open to the network.
     """
-    variables = {
+    variables: dict[str, str | None] = {
+        **ray_set_aside(),
         # What a worker imports while it waits for its first trial. Trials on GPUs have hosts for what needs torch.
         "RAY_preload_python_modules": "sweep.trials.tuning"
         if resources.gpus
@@ -57,9 +64,14 @@ def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[
     }
     if "RAY_AUTH_MODE" not in os.environ:
         variables["RAY_AUTH_TOKEN"] = _token()
+    if gpus.VISIBLE in os.environ:  # Ray would count entries that CUDA does not
+        variables[gpus.VISIBLE] = ",".join(gpus.visible())
+    _check_connects()
     with ExitStack() as stack:
+        folder = stack.enter_context(session_folder(temp_dir))
         stack.enter_context(_ray_environment(variables))
         _check_loopback(_own_address())
+        object_store_bytes = max(128 * 2**20, 2 * dataset_bytes)
         try:
             with ray_private.lean_start(meanwhile):
                 session = stack.enter_context(
@@ -68,18 +80,50 @@ def local_cluster(resources: Resources, dataset_bytes: int, meanwhile: Callable[
                         num_cpus=max(resources.cpus, 1),
                         num_gpus=resources.gpus,
                         include_dashboard=False,
-                        object_store_memory=max(128 * 2**20, 2 * dataset_bytes),
+                        object_store_memory=object_store_bytes,
+                        _temp_dir=str(folder),
+                        _plasma_directory=None if _has_shared_memory(object_store_bytes) else str(folder.parent),
                     )
                 )
         except Exception as error:  # of any kind: Ray has no one word for it
             reason = " ".join(str(error).split())
-            raise UserError(
-                f"Ray did not start: {reason[:200]} Is the machine busy, or out of memory or of room for temporary "
-                "files? Nothing was lost: give the same command again."
-            ) from error
+            raise UserError(f"Ray did not start: {reason[:200]} {_explained(reason, folder)}") from error
         _check_loopback(session.address)
         session.is_local = True
         yield
+
+
+def _explained(reason: str, folder: Path) -> str:
+    """What to do about a Ray that did not start."""
+    logs = f"Ray's logs are in {folder} until the next run."
+    if meaning := cause(reason, folder):
+        return f"{meaning} {logs}"
+    return f"Is the machine busy, or out of memory? Nothing was lost: give the same command again. {logs}"
+
+
+def _check_connects() -> None:
+    """Refuse at once where Ray's processes could not reach each other; Ray would wait for minutes.
+
+    Raises:
+        UserError: this machine has no loopback that works.
+    """
+    try:
+        with socket.create_server((LOOPBACK, 0)) as server:
+            socket.create_connection(server.getsockname(), 5).close()
+    except OSError as error:
+        raise UserError(
+            f"Ray cannot start: nothing on this machine can connect to {LOOPBACK} ({error.strerror or error}). Bring "
+            "the loopback interface up (ip link set lo up), or leave the sandbox that has none."
+        ) from error
+
+
+def _has_shared_memory(size: int) -> bool:
+    """Whether Ray's object store has room in shared memory; some containers have little of it, or none."""
+    try:
+        room = os.statvfs("/dev/shm")
+    except OSError:
+        return False
+    return os.access("/dev/shm", os.W_OK) and room.f_bavail * room.f_bsize >= size
 
 
 @cache
@@ -113,7 +157,9 @@ def running_cluster(address: str) -> Iterator[None]:
         UserError: there is none, it does not answer, or it does not let us in.
     """
     with ExitStack() as stack:
-        variables = {} if "RAY_AUTH_MODE" in os.environ or not has_token() else {"RAY_AUTH_MODE": "token"}
+        variables: dict[str, str] = (
+            {} if "RAY_AUTH_MODE" in os.environ or not has_token() else {"RAY_AUTH_MODE": "token"}
+        )
         stack.enter_context(_ray_environment(variables))
         import ray
 
@@ -131,9 +177,8 @@ def running_cluster(address: str) -> Iterator[None]:
 
 def has_token() -> bool:
     """Whether the user has a token for Ray clusters, at one of the places where Ray looks."""
-    return (
-        bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
-        or (Path.home() / ".ray" / "auth_token").is_file()
+    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or (
+        (home := account.home()) is not None and (home / ".ray" / "auth_token").is_file()
     )
 
 
@@ -208,9 +253,9 @@ def shared(dataset: Any) -> Any:
 
 
 @contextmanager
-def _ray_environment(variables: dict[str, str]) -> Iterator[None]:
+def _ray_environment(variables: Mapping[str, str | None]) -> Iterator[None]:
     with (
-        environment(machine.cache_folders() | ENVIRONMENT | variables),
+        environment({**account.variables(), **isolated(), **tune_set_aside(), **variables, **ENVIRONMENT}),
         ray_private.import_time_constants(),
     ):
         yield
@@ -223,12 +268,15 @@ def _session(**options: Any) -> Iterator[Session]:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        with ray_private.without_sigterm_handler():
+        with ray_private.without_sigterm_handler(), ray_private.without_current_folder(), deaf():
             information = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options).address_info
         current = Session(information.get("node_ip_address", ""), information.get("session_dir"))
         yield current
     finally:
         current = Session()
+        # What Tune has left in cycles refers to actors. Another thread that collects it once Ray is gone would end this
+        # process, from within Ray and with exit code 1.
+        gc.collect()
         ray.shutdown()
 
 

@@ -20,7 +20,7 @@ from dae.data import Dataset
 from sweep.records.grid import Cell
 from sweep.records.record import DRAINED, Record, Status
 from sweep.trials import ray_private, session
-from sweep.trials.environment import environment
+from sweep.trials.environment import environment, tune_set_aside
 from sweep.trials.host import Address, Executor, HostExecutor, Hosts
 from sweep.trials.job import Job
 from sweep.trials.resources import Resources
@@ -205,7 +205,7 @@ def run_trials(
     ray_private.check_keys_stay_here(os.environ)
     with (
         tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.current.folder) as folder,
-        environment(ENVIRONMENT),
+        environment({**tune_set_aside(), **ENVIRONMENT}),
         ray_private.patched_tune(() if session.current.is_local else None),
     ):
         tune.Tuner(

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGKILL
 
-from sweep.trials.environment import environment
-from sweep.trials.processes import Process, marked
+from sweep.trials.environment import environment, isolated
+from sweep.trials.processes import Process, deaf, marked
 from sweep.trials.ray_private import IDLE_TITLE, TRIAL_TITLES
 
 GRACE_S = 3.0
@@ -38,15 +38,16 @@ def watching() -> Iterator[None]:
     """Should this process be killed meanwhile, what it has started is ended; nothing else ever is."""
     driver = Process.of(os.getpid())
     assert driver is not None
-    watchdog = subprocess.Popen(
-        [sys.executable, "-m", __name__, f"{MARK}={driver.name}"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    with deaf(), environment(isolated()):
+        watchdog = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__, f"{MARK}={driver.name}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
     try:
-        with environment({MARK: driver.name} | KEEPS_MARKS):
+        with environment({MARK: driver.name} | KEEPS_MARKS | isolated()):
             yield
     finally:
         watchdog.communicate(ENDED)
