@@ -131,16 +131,20 @@ def test_every_setting_arrives_in_what_is_trained_and_recorded() -> None:
         width=6,
         latent_channels=3,
         latent_bias=0.5,
+        initialisation="he",
+        warmup=2,
+        averaging=0.9,
     )
     cell = Cell(depth=4, latent=9, seed=11)
     model, training = settings.model(cell), settings.training(cell)
     assert (model.depth, model.latent, model.width, model.latent_channels) == (4, 9, 6, 3)
     assert (training.epochs, training.batch_size, training.lr, training.alpha, training.seed) == (7, 64, 0.01, 0.3, 11)
-    assert training.latent_bias == 0.5
+    assert (training.latent_bias, training.initialisation) == (0.5, "he")
+    assert (training.warmup, training.averaging) == (2, 0.9)
     assert settings.config(cell) == {
         "depth": 4, "latent": 9, "seed": 11, "dataset": "kmnist", "train_fraction": 0.25, "epochs": 7,
         "batch_size": 64, "lr": 0.01, "alpha": 0.3, "noise": "gaussian", "width": 6, "latent_channels": 3,
-        "latent_bias": 0.5,
+        "latent_bias": 0.5, "initialisation": "he", "warmup": 2, "averaging": 0.9,
     }  # fmt: skip
 
 
