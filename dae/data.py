@@ -1,5 +1,6 @@
 """Named datasets of 28x28 images: located or downloaded, checked, split. Without torch."""
 
+import errno
 import gzip
 import hashlib
 import math
@@ -8,7 +9,8 @@ import sys
 import tempfile
 import time
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ Pixels = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.uint8]
 """Shape (n,), classes 0 to 9."""
 
+CLASSES = 10
 VALIDATION_SHARE = 0.2
 SPLIT_SEED = 0
 STALL_S = 12.0
@@ -72,6 +75,12 @@ SOURCES = {
             "25c81989df183df01b3e8a0aad5dffbe",
             "bef4ecab320f06d8554ea6380940ec79",
             "bb300cfdad3c16e7a12a480ee83cd310",
+        ),
+        sha256=(
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
     ),
     "kmnist": Source(
@@ -198,35 +207,52 @@ def _find(name: str, data_dir: Path) -> Path | None:
 
 
 def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
-    source, path = SOURCES[name], folder / FILES[index]
+    source, path, packed = SOURCES[name], folder / FILES[index], None
     try:
         if path.is_file():
             content = path.read_bytes()
         else:
             path = path.with_name(f"{path.name}.gz")
             packed = path.read_bytes()
-            if source.sha256 is None and hashlib.md5(packed).hexdigest() != source.gzip_md5[index]:
-                raise _corrupt(path, "its digest is not the published one")
             content = gzip.decompress(packed)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _corrupt(path, str(error)) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    _check_identity(name, index, path, content)
-    return _parse_idx(path, content, count=60_000 if index < 2 else 10_000, is_image=index % 2 == 0)
+    known = _dataset_of(content, index)
+    if known not in (None, name):
+        raise UserError(f"{path} is a file of {known}, not of {name}. Give --dataset {known} or another --data-dir.")
+    if known is None and source.sha256 is not None:
+        raise _corrupt(path, f"its content is not that of {name}")
+    if known is None and packed is not None and hashlib.md5(packed).hexdigest() != source.gzip_md5[index]:
+        raise _corrupt(path, "its digest is not the published one")
+    array = _parse_idx(path, content, count=60_000 if index < 2 else 10_000, is_image=index % 2 == 0)
+    _check_values(path, array)
+    return array
 
 
-def _check_identity(name: str, index: int, path: Path, content: bytes) -> None:
+def _dataset_of(content: bytes, index: int) -> str | None:
+    """The dataset whose file number ``index`` has this content, however it was packed; None for an unknown one."""
     digest = hashlib.sha256(content).hexdigest()
-    for other, source in SOURCES.items():
-        if source.sha256 is None:
-            continue
-        if other == name and digest != source.sha256[index]:
-            raise _corrupt(path, f"its content is not that of {name}")
-        if other != name and digest == source.sha256[index]:
-            raise UserError(
-                f"{path} is a file of {other}, not of {name}. Give --dataset {other} or another --data-dir."
-            )
+    known = {source.sha256[index]: name for name, source in SOURCES.items() if source.sha256 is not None}
+    return known.get(digest)
+
+
+def _check_values(path: Path, array: npt.NDArray[np.uint8]) -> None:
+    """Refuse images that are all of one grey, which cannot be scaled, and labels other than the ten classes.
+
+    Raises:
+        UserError: it is such a file.
+    """
+    if array.ndim > 1:
+        if array.min() == array.max():
+            raise _corrupt(path, f"every pixel of every image is {array.min()}")
+        return
+    if array.max() >= CLASSES:
+        first = int(np.argmax(array >= CLASSES))
+        raise _corrupt(path, f"label {array[first]} of image {first} is none of the classes 0 to {CLASSES - 1}")
+    if missing := sorted(set(range(CLASSES)) - set(array.tolist())):
+        raise _corrupt(path, f"no image is of class {', '.join(map(str, missing))}")
 
 
 def _parse_idx(path: Path, content: bytes, *, count: int, is_image: bool) -> npt.NDArray[np.uint8]:
@@ -260,7 +286,7 @@ def _download(name: str, data_dir: Path) -> Path:
     missing = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with _alone(lock):
             if downloaded := _find(name, data_dir):
                 return downloaded
             with tempfile.TemporaryDirectory(prefix=f".{folder}-", dir=data_dir) as aside:
@@ -283,6 +309,18 @@ def _download(name: str, data_dir: Path) -> Path:
         f"Put {', '.join(FILES)} (raw or .gz) into {target} or name their folder with --data-dir,\n"
         f"or use the digits that need no download: --dataset {EMBEDDED}."
     )
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Meanwhile no other process that does the same; where the file system has no locks, several may download."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(FileLock(lock))
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        yield
 
 
 def _run_downloader(folder: str, aside: Path) -> str | None:

@@ -14,7 +14,8 @@ from sweep.driver.signals import Signals
 from sweep.driver.training import Training
 from sweep.records.grid import AXES
 from sweep.records.sweep import Sweep, gather
-from sweep.storage.store import Held, Store
+from sweep.storage.lease import Held
+from sweep.storage.store import Store
 from sweep.tracking.tracker import Tracker
 from sweep.trials.machine import cpu_count
 

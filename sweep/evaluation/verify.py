@@ -20,8 +20,9 @@ from sweep.records.grid import Cell
 from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references, unpack
 from sweep.records.record import CellFiles, Record, Status, read_verified
 from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Sweep
+from sweep.storage.lease import LEASE_FOLDER
 from sweep.storage.sealing import Damaged
-from sweep.storage.store import LEASE_FOLDER, LOCK_FILE, MARKER_FOLDER
+from sweep.storage.store import LOCK_FILE, MARKER_FOLDER
 
 TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas

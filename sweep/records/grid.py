@@ -1,6 +1,8 @@
 """The cells of a sweep, their axes and the settings they share. No torch, no Ray."""
 
 import re
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -135,6 +137,20 @@ _KEY = re.compile(
 )
 
 
+def _check_key(cell: Cell) -> None:
+    """Refuse a value that a key cannot carry: trials and later commands know a cell by its key alone.
+
+    Raises:
+        UserError: the cell is not the one that its key names.
+    """
+    try:
+        is_carried = Cell.from_key(cell.key) == cell
+    except ValueError:
+        is_carried = False
+    if not is_carried:
+        raise UserError(f"{axes_text(cell.axes)} is out of range: the name of a cell, {cell.key}, cannot carry it.")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """The settings that the cells of a sweep share, but for their axes.
@@ -162,6 +178,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
             raise UserError(f"train fraction {self.train_fraction} is out of range: it must be above 0 and at most 1.")
+        for name in self.__slots__:
+            if isinstance(value := getattr(self, name), float) and 0 < abs(value) < sys.float_info.min:
+                raise UserError(
+                    f"{name.replace('_', ' ')} {value} is out of range: trials compute without denormal numbers, so "
+                    f"that it would be 0 to them. The least above 0 is {sys.float_info.min}."
+                )
         self.model(Cell(depth=1, latent=1, seed=0))
         self.training(Cell(depth=1, latent=1, seed=0))
 
@@ -188,6 +210,8 @@ class Settings:
         These are values equal to the sweep's settings, so that an axis that includes the sweep's value uses the cells
         without this axis; and width at depth 1, which has no layer of that width.
         """
+        if not cell.axes:
+            return cell
         effective = (
             (name, value)
             for name, value in cell.axes
@@ -250,7 +274,7 @@ class Grid:
             if not values:
                 between = "=" if option.startswith("--axis") else " "
                 raise UserError(f"{option} is empty: give at least one value, for example {option}{between}{example}.")
-            if repeated := sorted({value for value in values if values.count(value) > 1}):
+            if repeated := sorted(value for value, count in Counter(values).items() if count > 1):
                 raise UserError(f"{option} repeats {', '.join(map(value_text, repeated))}: give each value once.")
         for depth, latent in product(depths, latents):
             ModelConfig(depth=depth, latent=latent)
@@ -260,6 +284,7 @@ class Grid:
             _check_axis(name)
             for value in values:
                 Settings(**{name: value})  # type: ignore[arg-type]  # the caller gives values of the right type
+                _check_key(Cell(depth=1, latent=1, seed=0, axes=((name, value),)))
         names = sorted(axes)
         points = [tuple(zip(names, point, strict=True)) for point in product(*(axes[name] for name in names))]
         return cls.of(
@@ -312,7 +337,8 @@ class Grid:
     @property
     def architectures(self) -> tuple[Cell, ...]:
         """A cell with seed 0 for every architecture and point on the axes, in the grid's order."""
-        return tuple(dict.fromkeys(replace(cell, seed=0) for cell in self.cells))
+        points = dict.fromkeys((cell.depth, cell.latent, cell.axes) for cell in self.cells)
+        return tuple(Cell(depth=depth, latent=latent, seed=0, axes=axes) for depth, latent, axes in points)
 
 
 def longest_first(cells: Iterable[Cell], settings: Settings) -> list[Cell]:

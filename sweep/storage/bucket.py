@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ class ObjectStore(Store):
     @property
     def filesystem(self) -> fs.FileSystem:
         """Pyarrow's file system, made once in a process."""
-        return _filesystem(self.scheme, self.options)
+        with _making:
+            return _filesystem(self.scheme, self.options)
 
     def uri(self, name: str = "") -> str:
         """The URI of the file, as messages give it."""
@@ -89,7 +91,7 @@ class ObjectStore(Store):
 
     def download(self, name: str) -> Path:
         """A copy of the file on this machine, deleted when this process ends."""
-        path = Path(_scratch().name) / name
+        path = _scratch() / uuid.uuid4().hex / name  # of its own, which no other thread or store writes
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.read(name))
         return path
@@ -184,16 +186,15 @@ class ObjectStore(Store):
     @contextmanager
     def log(self, name: str) -> Iterator[TextIO]:
         """The file, to add lines to; it is put when the context ends."""
-        key = self.uri(name)
-        if key not in _logs:
-            _logs.clear()  # a process writes the log of one cell at a time
-            _logs[key] = self.read_all([name]).get(name, b"").decode(errors="replace")
-        lines = io.StringIO(_logs[key])
+        uri = self.uri(name)
+        if _log.uri != uri:
+            _log.uri, _log.text = uri, self.read_all([name]).get(name, b"").decode(errors="replace")
+        lines = io.StringIO(_log.text)
         lines.seek(0, io.SEEK_END)
         yield lines
-        if lines.getvalue() != _logs[key]:
-            _logs[key] = lines.getvalue()
-            self.write(name, _logs[key].encode())
+        if lines.getvalue() != _log.text:
+            self.write(name, lines.getvalue().encode())
+            _log.text = lines.getvalue()
 
     @contextmanager
     def spool(self, name: str) -> Iterator[Path]:
@@ -229,7 +230,7 @@ class ObjectStore(Store):
 
     def locked(self) -> bool:
         """Whether a live process holds the sweep, as far as this machine's clock can tell."""
-        return Lease(self).is_held_by_another()
+        return Lease(self).other() is not None
 
     def _key(self, name: str) -> str:
         return str(self.path(name))
@@ -381,11 +382,26 @@ def _advice(store: ObjectStore, reason: str) -> str:
     return f"Check {names[store.scheme]}."
 
 
-@cache
-def _scratch() -> "tempfile.TemporaryDirectory[str]":
+_making = threading.Lock()
+"""Held while something is made that all threads of the process share."""
+
+
+def _scratch() -> Path:
     """A folder for copies of files, deleted when this process ends."""
+    with _making:
+        return Path(_temporary_folder().name)
+
+
+@cache
+def _temporary_folder() -> "tempfile.TemporaryDirectory[str]":
     return tempfile.TemporaryDirectory(prefix="dae-sweep-")
 
 
-_logs: dict[str, str] = {}
-"""The content so far of the log that this process writes, by its URI."""
+class _Log(threading.local):
+    """The log that this thread writes, and its content so far; a GPU's host works on a cell in each of its threads."""
+
+    uri = ""
+    text = ""
+
+
+_log = _Log()

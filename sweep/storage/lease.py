@@ -1,9 +1,9 @@
-"""The lock of a sweep in a bucket, which has no file locks.
+"""The lock of a sweep in a bucket, or in a folder whose file system has no locks.
 
 A process that wants the sweep puts an entry and then lists the entries. It holds the sweep if there is no other entry;
 else it deletes its entry again. Of two that come at the same time both may give up, but they never both hold it:
-whichever lists last sees the other's entry. This needs a store whose lists show everything put before; S3 and Google
-Cloud Storage promise that.
+whichever lists last sees the other's entry. This needs a store whose lists show everything put before; S3, Google
+Cloud Storage and file systems promise that.
 
 The holder puts its entry again every `BEAT_S`. An entry that was not renewed for `EXPIRY_S` belongs to a dead process
 and is removed. Its age is the difference of two times of the store's clock, so that the clocks of the machines do not
@@ -24,12 +24,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
-from sweep.storage.store import LEASE_FOLDER, Held, holder
-
+LEASE_FOLDER = ".lease"
+"""Holds the entries of those who hold the sweep or want it."""
 BEAT_S = 5.0
 EXPIRY_S = 30.0
 QUICK_TRIES = 3
 """Tries with a short random pause between them, for processes that come at the same time."""
+
+
+class Held(Exception):
+    """Another live process holds the lock; the message names it."""
+
+
+def holder() -> str:
+    """The name of this process, for messages to others that find the sweep held."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 class Objects(Protocol):
@@ -102,10 +111,11 @@ class Lease:
             if self.is_held:
                 self._store.impatient().delete(self._name)
 
-    def is_held_by_another(self) -> bool:
-        """Whether there is an entry, not expired by the clock of this machine, of a process not known to be dead."""
+    def other(self) -> str | None:
+        """Who else has an entry that is not expired by the clock of this machine, and is not known to be dead."""
         oldest_ns = time.time_ns() - EXPIRY_S * 1e9
-        return any(entry.put_at_ns > oldest_ns and not self._is_dead(entry) for entry in self._entries())
+        entries = (entry for entry in self._entries() if entry.name != self._name and entry.put_at_ns > oldest_ns)
+        return next((self._holder_of(entry) for entry in entries if not self._is_dead(entry)), None)
 
     def _beat(self) -> None:
         store, last = self._store.impatient(0), time.monotonic()

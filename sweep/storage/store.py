@@ -3,9 +3,7 @@
 Readers see a file as it was before or after a write, never a part of it: it is written aside, flushed and renamed.
 """
 
-import fcntl
 import os
-import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -13,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TextIO
 
+from sweep.storage import filelock
+from sweep.storage.lease import LEASE_FOLDER, Held, Lease, holder
+
 LOCK_FILE = ".lock"
-LEASE_FOLDER = ".lease"
-"""Holds the entries of the lock of a sweep in a bucket."""
 MARKER_FOLDER = ".preflight"
 """Holds what the nodes of a cluster write at the start of a run, to show that they can."""
 
@@ -32,10 +31,6 @@ class Unreadable(OSError):
 
     def __str__(self) -> str:
         return f"cannot read {self.filename}: {self.strerror}"
-
-
-class Held(Exception):
-    """Another live process holds the lock; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +68,8 @@ class Store:
         """
         return self.path(name)
 
-    def impatient(self) -> "Store":
-        """The same store, which reports sooner that it cannot be reached."""
+    def impatient(self, patience_s: float = 0.0) -> "Store":
+        """The same store, which reports after ``patience_s`` that it cannot be reached; a folder reports at once."""
         return self
 
     def create(self) -> None:
@@ -136,6 +131,14 @@ class Store:
         paths = self.path(name).rglob("*")
         return sorted(f"{path.relative_to(self.root)}{'/' * path.is_dir()}" for path in paths)
 
+    def modified(self, name: str = "") -> dict[str, int]:
+        """When each file in the folder ``name`` was written, in ns of the file system's clock."""
+        times = {}
+        for path in self.path(name).glob("*"):
+            with suppress(FileNotFoundError):  # removed since
+                times[f"{name}/{path.name}"] = path.stat().st_mtime_ns
+        return times
+
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in ``name``, sorted, without hidden ones."""
         folder = self.path(name)
@@ -160,40 +163,36 @@ class Store:
     def sweep_up(self) -> None:
         """Remove partial files of writers that were killed. Only for the holder of the lock."""
         for partial in self.root.rglob(".*.partial"):
-            partial.unlink(missing_ok=True)
+            if partial.parent.name != LEASE_FOLDER:  # where others may be writing that they want the sweep
+                partial.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[Callable[[], bool]]:
         """Hold the sweep for this process; the yielded function tells whether it still does.
 
-        The kernel releases the lock of a folder when the process ends in any way.
+        The kernel releases the lock of a folder when the process ends in any way. Where the file system has no locks,
+        a `Lease` is held instead, as in a bucket.
 
         Raises:
             Held: another process holds it.
         """
+        lease = Lease(self)
         with self.path(LOCK_FILE).open("a+") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise Held(file.read().strip() or "another process") from None
+                if not filelock.take(file):
+                    file.seek(0)
+                    raise Held(file.read().strip() or "another process")
+            except filelock.NoLocks:
+                with lease:
+                    yield lambda: lease.is_held
+                return
+            if (other := lease.other()) is not None:  # of a machine where the same folder has no locks
+                raise Held(other)
             file.truncate(0)
             file.write(holder())
             file.flush()
             yield lambda: True
 
     def locked(self) -> bool:
-        """Whether a live process holds the sweep."""
-        try:
-            with self.path(LOCK_FILE).open("r") as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
-
-
-def holder() -> str:
-    """The name of this process, for messages to others that find the sweep held."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+        """Whether a live process holds the sweep; asking never refuses one that wants to."""
+        return filelock.is_taken(self.path(LOCK_FILE)) or Lease(self).other() is not None

@@ -36,9 +36,9 @@ from sweep.storage.store import Store
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "alpha": st.floats(0, 1, allow_subnormal=True).map(abs),
+    "alpha": st.floats(0, 1, allow_subnormal=False).map(abs),
     "batch_size": st.integers(1, 10**6),
-    "lr": st.floats(0, 1e300, exclude_min=True),
+    "lr": st.floats(0, 1e300, exclude_min=True, allow_subnormal=False),
     "noise": st.sampled_from(NOISES),
     "width": st.integers(1, 10**4),
 }

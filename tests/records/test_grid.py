@@ -1,4 +1,5 @@
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -131,19 +132,19 @@ def test_every_setting_arrives_in_what_is_trained_and_recorded() -> None:
         latent_channels=3,
         latent_bias=0.5,
         initialisation="he",
-        warmup=1,
-        averaging=0.5,
+        warmup=2,
+        averaging=0.9,
     )
     cell = Cell(depth=4, latent=9, seed=11)
     model, training = settings.model(cell), settings.training(cell)
     assert (model.depth, model.latent, model.width, model.latent_channels) == (4, 9, 6, 3)
     assert (training.epochs, training.batch_size, training.lr, training.alpha, training.seed) == (7, 64, 0.01, 0.3, 11)
     assert (training.latent_bias, training.initialisation) == (0.5, "he")
-    assert (training.warmup, training.averaging) == (1, 0.5)
+    assert (training.warmup, training.averaging) == (2, 0.9)
     assert settings.config(cell) == {
         "depth": 4, "latent": 9, "seed": 11, "dataset": "kmnist", "train_fraction": 0.25, "epochs": 7,
         "batch_size": 64, "lr": 0.01, "alpha": 0.3, "noise": "gaussian", "width": 6, "latent_channels": 3,
-        "latent_bias": 0.5, "initialisation": "he", "warmup": 1, "averaging": 0.5,
+        "latent_bias": 0.5, "initialisation": "he", "warmup": 2, "averaging": 0.9,
     }  # fmt: skip
 
 
@@ -154,3 +155,29 @@ def test_the_costly_cells_come_first(grid: Grid) -> None:
     costs = [mac_count(settings.model(cell)) for cell in order]
     assert sorted(order) == sorted(grid.cells)
     assert costs == sorted(costs, reverse=True)
+
+
+@pytest.mark.parametrize("value", [1e-320, 5e-324, 2.2e-308])
+@pytest.mark.parametrize("name", ["lr", "alpha", "averaging", "latent_bias", "train_fraction"])
+def test_a_number_that_trials_would_take_for_zero_is_refused(name: str, value: float) -> None:
+    # They flush denormal numbers to zero: the key of the cell would name another one there.
+    with pytest.raises(UserError, match=rf"^{name.replace('_', ' ')} {value} is out of range: .* it would be 0"):
+        Settings(**{name: value})
+
+
+def test_an_axis_value_that_a_key_cannot_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="lr 1e-320 is out of range"):
+        Grid.product((1,), (5,), (0,), {"lr": (1e-3, 1e-320)})
+    monkeypatch.setattr("sweep.records.grid.value_text", lambda value: f"{value:.1f}")  # which loses digits
+    with pytest.raises(UserError, match=r"alpha 0.2 is out of range: the name of a cell, DAE_1_1-alpha0.2-s0, cannot"):
+        Grid.product((1,), (5,), (0,), {"alpha": (0.25,)})
+
+
+def test_many_seeds_are_checked_in_the_time_of_their_number() -> None:
+    start = time.process_time()
+    grid = Grid.product((1,), (5,), range(1, 100_001))
+    assert len(grid.cells) == 100_000
+    assert len(grid.architectures) == 1
+    assert time.process_time() - start < 10, "it took minutes"
+    with pytest.raises(UserError, match="--seeds repeats 7: give each value once"):
+        Grid.product((1,), (5,), (*range(1, 100_000), 7))

@@ -207,25 +207,59 @@ def test_images_of_another_size_are_refused(fakes: Fakes, tmp_path: Path) -> Non
         load("kmnist", folder)
 
 
-@pytest.mark.parametrize("name", ["fashion-mnist", "kmnist"])
-def test_a_packed_file_other_than_the_published_one_is_refused(fakes: Fakes, name: str) -> None:
+def test_a_packed_file_other_than_the_published_one_is_refused(fakes: Fakes) -> None:
     with pytest.raises(UserError, match=f"{FILES[0]}.gz is truncated or corrupt: its digest is not the published one"):
-        load(name, fakes.packed)
+        load("kmnist", fakes.packed)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("packing", ["raw", "gz"])
+def test_files_whose_content_is_not_the_known_one_are_refused(fakes: Fakes, name: str, packing: str) -> None:
+    with pytest.raises(UserError, match=f"{FILES[0]}.* is truncated or corrupt: its content is not that of {name}"):
+        load(name, fakes.folder if packing == "raw" else fakes.packed)
 
 
 @pytest.mark.parametrize("packing", ["raw", "gz"])
-def test_files_that_are_not_mnists_are_refused(fakes: Fakes, packing: str) -> None:
-    with pytest.raises(UserError, match=f"{FILES[0]}.* is truncated or corrupt: its content is not that of mnist"):
-        load("mnist", fakes.folder if packing == "raw" else fakes.packed)
+@pytest.mark.parametrize("theirs", ["mnist", "fashion-mnist"])
+def test_files_of_another_dataset_are_named(
+    fakes: Fakes, monkeypatch: pytest.MonkeyPatch, theirs: str, packing: str
+) -> None:
+    monkeypatch.setitem(SOURCES, theirs, fakes.source)
+    folder = fakes.folder if packing == "raw" else fakes.packed
+    for name in {"mnist", "fashion-mnist", "kmnist"} - {theirs}:
+        with pytest.raises(UserError) as caught:
+            load(name, folder)
+        path = folder / (FILES[0] + ("" if packing == "raw" else ".gz"))
+        assert str(caught.value).startswith(f"{path} is a file of {theirs}, not of {name}.")
+        assert f"--dataset {theirs} " in str(caught.value)
+    assert load(theirs, folder).name == theirs  # so the digests are checked, not always refused
 
 
-def test_files_of_another_dataset_are_named(fakes: Fakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SOURCES, "mnist", fakes.source)
+def test_every_dataset_whose_content_is_known_is_known_whole() -> None:
+    known = [digest for source in SOURCES.values() for digest in source.sha256 or ()]
+    assert len(known) == len(set(known)) == 8, "KMNIST's content is known by the published packing alone"
+    assert all(len(digest) == 64 for digest in known)
+
+
+@pytest.mark.parametrize(
+    ("index", "content", "reason"),
+    [
+        (0, np.full((60_000, 28, 28), 7, np.uint8), "every pixel of every image is 7"),
+        (2, np.zeros((10_000, 28, 28), np.uint8), "every pixel of every image is 0"),
+        (1, np.r_[np.arange(59_999) % 10, 200].astype(np.uint8), "label 200 of image 59999 is none of the classes 0"),
+        (3, np.arange(10_000).astype(np.uint8) % 11, "label 10 of image 10 is none of the classes 0 to 9"),
+        (3, np.arange(10_000).astype(np.uint8) % 8, "no image is of class 8, 9"),
+    ],
+    ids=["grey", "black", "label-200", "label-10", "class-missing"],
+)
+def test_pixels_and_labels_that_no_digits_have_are_refused(
+    fakes: Fakes, tmp_path: Path, index: int, content: Bytes, reason: str
+) -> None:
+    folder = link(fakes.folder, tmp_path / "data")
+    path = replace_file(folder / FILES[index], idx(content))
     with pytest.raises(UserError) as caught:
-        load("kmnist", fakes.folder)
-    assert str(caught.value).startswith(f"{fakes.folder / FILES[0]} is a file of mnist, not of kmnist.")
-    assert "--dataset mnist " in str(caught.value)
-    assert load("mnist", fakes.folder).name == "mnist"  # so the digests are checked, not always refused
+        load("kmnist", folder)
+    assert str(caught.value).startswith(f"{path} is truncated or corrupt: {reason}")
 
 
 @pytest.mark.parametrize(

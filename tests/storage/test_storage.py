@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ from test_store import child, kill
 
 from dae.errors import UserError
 from sweep.cli import main
+from sweep.records.record import CellFiles
+from sweep.records.sweep import gather
 from sweep.storage import bucket as buckets
 from sweep.storage import lease
 from sweep.storage.bucket import ObjectStore
+from sweep.storage.lease import LEASE_FOLDER, Held
 from sweep.storage.opening import open_storage, open_store
-from sweep.storage.store import LEASE_FOLDER, Held, Store, Unreadable, Unwritable
+from sweep.storage.store import Store, Unreadable, Unwritable
 
 pytest.importorskip("moto")
 
@@ -136,7 +140,7 @@ def test_lines_are_added_to_a_log(store: Store) -> None:
     for line in ("first", "größe"):
         with store.log("cells/a/log.txt") as log:
             print(line, file=log)
-    buckets._logs.clear()  # as another process finds it
+    buckets._log.uri = ""  # as another process finds it
     with store.log("cells/a/log.txt") as log:
         print("third", file=log)
     assert store.read("cells/a/log.txt").decode() == "first\ngröße\nthird\n"
@@ -243,6 +247,32 @@ def test_each_operation_costs_few_requests(bucket: ObjectStore, s3: S3) -> None:
     with pytest.raises(FileNotFoundError):
         bucket.read("b")
     assert cost(lambda: bucket.read_all(["b"])) == 1
+
+
+def test_threads_that_write_the_logs_of_several_cells_lose_no_line(store: Store) -> None:
+    def write(cell: int) -> None:
+        time.sleep(0.1 * cell)  # so that they do not all begin at the same moment
+        for line in range(5):
+            with store.log(f"cells/{cell}/log.txt") as log:
+                meeting.wait(30)
+                log.write(f"line {line} of {cell}\n")
+
+    meeting = threading.Barrier(4)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    for cell in range(4):
+        lines = store.read(f"cells/{cell}/log.txt").decode().splitlines()
+        assert lines == [f"line {line} of {cell}" for line in range(5)]
+
+
+def test_threads_that_download_the_same_file_read_all_of_it(store: Store) -> None:
+    content = bytes(range(256)) * 4000
+    store.write("file", content)
+    if isinstance(store, ObjectStore):
+        buckets._temporary_folder().cleanup()
+        buckets._temporary_folder.cache_clear()
+    with ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(lambda _: store.download("file").read_bytes(), range(24))) == {content}
 
 
 WRITER = """
@@ -477,3 +507,38 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(
     assert not subprocess.run(
         [sys.executable, "-c", "import sweep.storage.store, sys; sys.exit('pyarrow' in sys.modules)"], check=False
     ).returncode
+
+
+HOSTED = """
+import sys
+from sweep import cli
+from sweep.driver import training
+from sweep.trials import machine
+job = training._job
+training._job = lambda sweep, device, share: job(sweep, "cpu", share)
+machine.gpu_count = lambda: 1
+sys.argv[0] = "dae-sweep"
+cli.main()
+"""
+"""Trains as on a GPU, in threads of one host, but on the CPU."""
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_host_writes_several_cells_into_a_bucket_at_a_time(s3: S3, clean_environment: Path) -> None:
+    uri = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    del environment["CUDA_VISIBLE_DEVICES"]
+    options = ["--gpus", "1", "--cpus", "2", "--trials-per-gpu", "2", "--seeds", "0,1", "--epochs", "6"]
+    words = ["run", *SWEEP, *options, "--wandb", "disabled", "--no-report", "--storage", uri]
+    done = subprocess.run(
+        [sys.executable, "-c", HOSTED, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lost" not in done.stdout + done.stderr
+    sweep = gather(open_store(uri, "mnist-5k"))
+    for cell in sweep.manifest.grid.cells:
+        assert len(sweep.records[cell.key].attempts) == 1
+        lines = sweep.store.read(CellFiles(cell.key).log).decode().splitlines()
+        assert f"{cell.key} begins after epoch 0 on cpu" in lines[0]
+        assert len(lines) == 7

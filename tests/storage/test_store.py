@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import select
@@ -12,11 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from synthetic import make_sweep
 
 from dae.errors import UserError
+from sweep.storage import lease
+from sweep.storage.lease import Held
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged, dump_json, load_json, seal, unseal
-from sweep.storage.store import Held, Store
+from sweep.storage.store import Store
 
 values = st.recursive(
     st.none()
@@ -235,6 +240,77 @@ def test_a_child_that_outlives_its_parent_does_not_hold_the_lock(tmp_path: Path)
     finally:
         heir.kill()
         heir.wait()
+
+
+POLLER = """
+import sys
+from pathlib import Path
+from sweep.storage.store import Store
+store = Store(Path(sys.argv[1]))
+print("polling", flush=True)
+while True:
+    store.locked()
+"""
+
+
+def test_who_asks_for_the_holder_never_refuses_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    pollers = [child(POLLER, tmp_path) for _ in range(2)]
+    try:
+        for _ in range(1000):
+            with store.lock():
+                pass
+    finally:
+        for poller in pollers:
+            kill(poller)
+
+
+NO_LOCKS = """
+import errno, fcntl, os
+def refuse(*_):
+    raise OSError(errno.{0}, os.strerror(errno.{0}))
+fcntl.fcntl = fcntl.flock = fcntl.lockf = refuse
+"""
+"""Makes the file systems of a process ones without locks."""
+QUICK_BEAT = "from sweep.storage import lease; lease.BEAT_S = 0.2"
+
+
+@pytest.mark.parametrize("error", ["ENOLCK", "EOPNOTSUPP", "ENOSYS"])
+def test_a_file_system_without_locks_has_one_holder_and_a_killed_one_lets_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(getattr(errno, error), os.strerror(getattr(errno, error)))
+
+    store = Store(tmp_path)
+    first = child(NO_LOCKS.format(error) + QUICK_BEAT + HOLDER, tmp_path)
+    try:
+        assert store.locked(), "a machine with locks sees the holder on one without"
+        with pytest.raises(Held, match=rf"^process {first.pid} on "), store.lock():
+            pass
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
+        assert store.locked()
+        monkeypatch.setattr(lease, "BEAT_S", 0.2)
+        monkeypatch.setattr(lease, "EXPIRY_S", 1.0)
+        with pytest.raises(Held, match=rf"^process {first.pid} on "), store.lock():
+            pass
+    finally:
+        kill(first)
+    assert not store.locked()
+    with store.lock() as is_held:
+        assert is_held()
+        assert store.locked()
+        store.sweep_up()
+    assert not store.locked()
+
+
+def test_commands_read_a_sweep_where_the_file_system_has_no_locks(tmp_path: Path) -> None:
+    make_sweep(tmp_path / "sweeps" / "mnist-5k")
+    for words in (["status"], ["report", "--dataset", "mnist-5k"], ["plan", "--name", "mnist-5k"]):
+        program = NO_LOCKS.format("ENOLCK") + "from sweep import cli\ncli.main()"
+        command = [sys.executable, "-c", program, *words, "--storage", str(tmp_path / "sweeps")]
+        done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 # ---- content that vouches for itself
