@@ -43,6 +43,8 @@ class World:
 
     Attributes:
         own_share: part of each variance that is an architecture's alone; the rest is common and cancels in differences.
+        unequal: standard deviation of the logarithm of the architectures' spreads over seeds; 0: all spread alike.
+        tails: degrees of freedom of the t distribution that seeds are drawn from; infinite: normal.
     """
 
     truth: Truth
@@ -51,20 +53,29 @@ class World:
     rest_sd: float = 3.0
     images: int = 100
     own_share: float = 0.5
+    unequal: float = 0.0
+    tails: float = float("inf")
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def __post_init__(self) -> None:
         self._common_image = self._skewed(self.image_sd * (1 - self.own_share) ** 0.5)
         self._image = {cell: self._skewed(self.image_sd * self.own_share**0.5) for cell in GRID.cells}
+        self._factor = {cell: float(np.exp(self.unequal * self.rng.standard_normal())) for cell in GRID.cells}
         self._common_seed: dict[int, float] = {}
         self._outputs: dict[str, Outputs] = {}
 
     def _skewed(self, sd: float) -> np.ndarray:
         return sd * (self.rng.gamma(4, size=self.images) - 4) / 2
 
+    def _tailed(self) -> float:
+        """Of standard deviation 1."""
+        if np.isinf(self.tails):
+            return float(self.rng.standard_normal())
+        return float(self.rng.standard_t(self.tails) * ((self.tails - 2) / self.tails) ** 0.5)
+
     def _losses(self, cell: Cell) -> np.ndarray:
         common = self._common_seed.setdefault(cell.seed, (1 - self.own_share) ** 0.5 * self.rng.standard_normal())
-        seed = self.seed_sd * (common + self.own_share**0.5 * self.rng.standard_normal())
+        seed = self.seed_sd * (common + self.own_share**0.5 * self._factor[replace(cell, seed=0)] * self._tailed())
         image = self._common_image + self._image[replace(cell, seed=0)]
         rest = self.rest_sd * self.rng.standard_normal(self.images)
         return self.truth[cell.depth, cell.latent] + seed + image + rest
@@ -204,6 +215,9 @@ WORLDS: dict[str, dict[str, float]] = {
     "mostly seeds": {"seed_sd": 1.0, "image_sd": 1.0, "rest_sd": 3.0},
     "seeds and images alike": {"seed_sd": 1.0, "image_sd": 6.0, "rest_sd": 3.0},
     "mostly images": {"seed_sd": 0.3, "image_sd": 8.0, "rest_sd": 2.0},
+    "unequal spreads": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "unequal": 0.7},
+    "very unequal spreads": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "unequal": 1.2},
+    "heavy tails": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "tails": 3.0},
 }
 """What the uncertainty comes from."""
 

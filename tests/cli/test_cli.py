@@ -434,7 +434,7 @@ def storage(in_process: InProcess, folder: Path, undisturbed: Store) -> Store:
 
 @pytest.mark.parametrize(
     ("option", "found", "asked"),
-    [("--epochs", "3", "4"), ("--lr", "0.001", "0.01"), ("--alpha", "0.5", "0.25"), ("--batch-size", "32", "64"),
+    [("--epochs", "3", "4"), ("--lr", "0.004", "0.01"), ("--alpha", "0.5", "0.25"), ("--batch-size", "32", "64"),
      ("--width", "16", "8"), ("--latent-channels", "4", "2"), ("--initialisation", "lsuv", "he"),
      ("--train-fraction", "0.1", "0.2")],
 )  # fmt: skip
