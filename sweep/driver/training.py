@@ -51,9 +51,11 @@ class Training:
             UserError: Ray does not start, or the cluster cannot run this sweep.
             Interrupted: a signal came; every finished epoch is on disk.
         """
-        todo = cells_to_train(sweep, self.request.grid, self.display.warn)
+        # The seeds that --resolve has declared are of the same command.
+        grid = self.request.grid if self.request.resolving is None else sweep.manifest.grid
+        todo = cells_to_train(sweep, grid, self.display.warn)
         copy_to_tracker(sweep, self.tracker, todo)
-        self._tell_left_out(sweep)
+        self._tell_left_out(sweep, grid)
         if not todo:
             if self.request.resolving is None:  # which says itself how it goes on
                 self.display.tell(f"{sweep.manifest.name}: every cell is trained already")
@@ -64,9 +66,9 @@ class Training:
         self.display.tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(self.request)}")
         return self._train(sweep, todo)
 
-    def _tell_left_out(self, sweep: Sweep) -> None:
+    def _tell_left_out(self, sweep: Sweep, grid: Grid) -> None:
         """Name the declared cells that are not completed and that this command does not ask for."""
-        asked = set(self.request.grid.cells)
+        asked = set(grid.cells)
         left_out = [
             cell.key for cell in sweep.manifest.grid.cells if cell not in asked and not sweep.status(cell).is_final
         ]
