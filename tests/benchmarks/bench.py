@@ -137,7 +137,8 @@ def own_options(given: argparse.Namespace, folder: Path, seed: int, trials_per_g
     depths, latents = (",".join(dict.fromkeys(map(str, values))) for values in zip(*CELLS, strict=True))
     return [
         "run", "--data-dir", given.data_dir, "--storage", str(folder), "--depths", depths, "--latents", latents,
-        "--initialisation", "he", "--seeds", str(seed), "--epochs", str(given.epochs), "--train-fraction", str(given.fraction),
+        "--initialisation", "he", "--seeds", str(seed), "--epochs", str(given.epochs),
+        "--train-fraction", str(given.fraction),
         "--wandb", "offline", "--quiet", "--gpus", str(given.gpus),
         *(["--trials-per-gpu", trials_per_gpu] if given.gpus else []),
     ]  # fmt: skip
