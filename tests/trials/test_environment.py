@@ -34,6 +34,7 @@ FOREIGN = {
     "OMP_PLACES": "cores",
     "OMP_PROC_BIND": "true",
     "PYTHONINSPECT": "1",
+    "PYTHONWARNINGS": "error",
 }
 
 
