@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -30,6 +31,7 @@ import sweep
 from dae.errors import UserError
 from sweep.trials import ray_private
 from sweep.trials.job import git_commit
+from sweep.trials.processes import descendants, everyone
 from sweep.trials.session import has_token
 from sweep.trials.shipped import COMMIT, VERSIONS, public
 
@@ -137,7 +139,7 @@ class Cluster:
         with self._explained(), tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
             self._client.submit_job(
                 # In place of the shell: a signal reaches the driver, and its exit code is the job's.
-                entrypoint="exec " + shlex.join(["python3", "-m", "sweep", "run", "--address", "auto", *words]),
+                entrypoint="exec " + shlex.join(["python3", "-P", "-m", "sweep", "run", "--address", "auto", *words]),
                 submission_id=job_id,
                 metadata={OPTIONS: shlex.join(words)},
                 runtime_env={"py_modules": packages(Path(folder)), "env_vars": environment},
@@ -207,6 +209,8 @@ class Cluster:
         """What can go wrong between here and the head, in a sentence."""
         import requests
 
+        if not _tunnels.get(self.address, lambda: True)():
+            raise UserError(f"the tunnel to the cluster's head, at {self.address}, has ended: give the command again.")
         try:
             yield
         except UserError:
@@ -298,7 +302,7 @@ def forwarded(config: Path) -> Iterator[str]:
     ports = ["--port", str(port), "--remote-port", str(DASHBOARD_PORT)]
     with tempfile.TemporaryFile("w+") as said:
         launcher = subprocess.Popen(
-            [sys.executable, "-c", ray, "dashboard", str(config), *ports],
+            [sys.executable, "-P", "-c", ray, "dashboard", str(config), *ports],
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=subprocess.STDOUT,
@@ -306,23 +310,46 @@ def forwarded(config: Path) -> Iterator[str]:
         )
         try:
             deadline = time.monotonic() + TUNNEL_TIMEOUT_S
-            while launcher.poll() is None and time.monotonic() < deadline and not _listens(port):
+            while launcher.poll() is None and time.monotonic() < deadline and not _is_tunnel(port, launcher.pid):
                 time.sleep(0.2)
-            if not _listens(port):
+            if not _is_tunnel(port, launcher.pid):
                 said.seek(0)
                 last = [line.strip() for line in said.read().splitlines() if line.strip()]
                 raise UserError(
                     f"Ray's launcher does not reach the head of {config}: {last[-1] if last else 'it says nothing'}. "
                     f"Is it up (ray up {config}), and does ray attach {config} work?"
                 )
-            yield f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{port}"
+            _tunnels[url] = partial(_is_tunnel, port, launcher.pid)
+            try:
+                yield url
+            finally:
+                del _tunnels[url]
         finally:
             if launcher.poll() is None:
                 os.killpg(launcher.pid, signal.SIGTERM)
             launcher.wait()
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+_tunnels: dict[str, Callable[[], bool]] = {}
+"""By URL, whether a tunnel of ours still listens there; asked before a token goes out."""
+
+LISTENING = "0A"
+"""How the kernel writes the state of a socket that waits for connections."""
+
+
+def _is_tunnel(port: int, launcher: int) -> bool:
+    """Whether the launcher, or an ssh that it shares, is what listens at the port of this machine.
+
+    Any process may take the port before the launcher does, and would be told the token.
+    """
+    listeners = _listeners(port)
+    ours = descendants(launcher)
+    ours += [process for process in everyone() if re.match(r"ssh: .*\[mux\]", process.command)]  # ControlMaster
+    return bool(listeners) and listeners <= {file for process in ours for file in process.files}
+
+
+def _listeners(port: int) -> set[str]:
+    """The sockets that listen at the port, as /proc names the files of processes."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {f"socket:[{row[9]}]" for row in rows if row[3] == LISTENING and row[1].endswith(f":{port:04X}")}

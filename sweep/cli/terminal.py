@@ -16,6 +16,9 @@ from sweep.records.grid import axes_text
 from sweep.records.record import duration
 from sweep.records.sweep import Sweep
 
+WIDEST = 10_000
+"""Columns of a terminal that no table fills."""
+
 
 class Terminal:
     """The `Display` of a run in a terminal, or in a file.
@@ -79,9 +82,8 @@ class Terminal:
 
     def _print_whole(self, table: Table) -> None:
         """As wide as it is: a terminal that is narrower wraps it, where rich would cut numbers off."""
-        wide = self._console.options.update(max_width=10_000)
-        width = max(self._console.width, Measurement.get(self._console, wide, table).maximum)
-        self._console.print(table, width=width, crop=False, no_wrap=True, overflow="ignore")
+        width = Measurement.get(self._console, self._console.options.update(max_width=WIDEST), table).maximum
+        Console(width=max(self._console.width, width)).print(table)
 
     def _print(self, line: str) -> None:
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)

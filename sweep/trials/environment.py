@@ -16,6 +16,7 @@ SET_ASIDE = (
     "OMP_PROC_BIND",
     "MPLBACKEND",  # notebooks set one that a terminal lacks; the report needs none
     "PYTHONINSPECT",  # children would wait for a prompt
+    "PYTHONWARNINGS",  # of libraries, in children, they would be errors
 )
 """Variables of other programs under which a command breaks or crawls."""
 

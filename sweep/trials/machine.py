@@ -5,6 +5,9 @@ import os
 from dae.errors import UserError
 from sweep.trials import cgroup, gpus
 
+RAY_BYTES, TRIAL_BYTES = 800 * 2**20, 350 * 2**20
+"""About what Ray and the driver take, and a trial."""
+
 
 def cpu_count() -> int:
     """Cores this process may use: those that it may run on, and no more than a container's quota is worth."""
@@ -17,6 +20,11 @@ def memory_bytes() -> int:
     """Memory this process may use: the machine's, or what a container allows of it."""
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(here, cgroup.memory() or here)
+
+
+def trials_in_memory() -> int:
+    """How many trials on CPUs fit into the memory, one at least; a process of torch each, beside Ray's and the driver."""
+    return max(1, (memory_bytes() - RAY_BYTES) // TRIAL_BYTES)
 
 
 def gpu_count() -> int:

@@ -86,8 +86,6 @@ def _unfit(place: Path) -> str | None:
         return "has letters in its name that are not ASCII, which Ray cannot use"
     if too_many := max(0, len(str(place) + LONGEST_SOCKET) - MOST_BYTES):
         return f"has a name too long for Ray's sockets, by {too_many} bytes of {MOST_BYTES}"
-    if " " in str(place):
-        return "has a space in its name, which Ray cannot use"
     try:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="r", dir=place) as folder, socket.socket(socket.AF_UNIX) as end:

@@ -543,7 +543,9 @@ def test_damage_is_a_warning_and_the_sweep_goes_on(
     assert "4 of 4 completed" in result.stdout
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138), (signal.SIGUSR2, 140)]
+)
 def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
     in_process: InProcess, folder: Path, number: signal.Signals, exit_code: int
 ) -> None:

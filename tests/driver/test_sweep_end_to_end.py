@@ -29,6 +29,7 @@ from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import CellFiles, Record, Status, read_record, read_verified
 from sweep.records.sweep import gather
 from sweep.storage.store import Store
+from sweep.trials import ray_folder
 
 pytestmark = pytest.mark.slow
 
@@ -191,7 +192,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Command
     """The command that made a sweep, and the sweep. Not to be changed: copy it."""
     folder = tmp_path_factory.mktemp("finished")
     words = [*SMALL_RUN, "--storage", folder / "sweeps", "--wandb", "offline"]
-    command = Command(folder, *words, WANDB_API_KEY=tracked.KEY)
+    command = Command(folder, *words, WANDB_API_KEY=tracked.KEY, **{ray_folder.KEEP: "1"})
     try:
         code = command.wait()
         assert code == 0, command.text
@@ -272,7 +273,8 @@ def test_nothing_is_written_anywhere_else(finished: tuple[Command, Store]) -> No
         "cells", "report", "samples.npz", "sweep.json", "wandb",
     ]  # fmt: skip
     assert not list(store.root.rglob("*.partial"))
-    assert [path.name for path in command.temporary.iterdir()] == ["ray"], "what is Ray's, and nothing of ours"
+    (rays,) = command.temporary.iterdir()
+    assert rays.name.startswith(ray_folder.PREFIX), "what is Ray's, kept for these tests, and nothing of ours"
 
 
 def test_the_key_of_wandb_is_in_no_file_and_no_log(finished: tuple[Command, Store]) -> None:
@@ -299,6 +301,7 @@ def test_the_same_command_again_trains_nothing(start: Any, copy: Store) -> None:
     before = snapshot(copy.path("cells"))
     command = start(*SMALL_RUN, "--storage", copy.root.parent)
     assert command.wait() == 0
+    assert list(command.temporary.iterdir()) == []
     assert snapshot(copy.path("cells")) == before
     assert "4 of 4 completed" in command.text
     assert " epoch " not in command.text
@@ -346,7 +349,7 @@ def test_signals_a_lost_process_and_a_killed_driver_on_the_way_to_the_same_bits(
     # One trial at a time, so that one cell is completed when the driver is killed and the other one at work.
     words = [*LONG_RUN, "--cpus", "1", "--storage", store.root.parent]
     num_epochs = 0
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)):
         command = start(*words)
         command.read_until(rf"{first}  epoch")
         # A terminal sends Ctrl-C, a batch system SIGTERM to every process of the group, Ray's among them.

@@ -22,7 +22,7 @@ from dae.adam import Adam
 from dae.errors import UserError
 from dae.private import lookup
 from sweep.tracking import service, wandb_private
-from sweep.trials import ray_private
+from sweep.trials import ray_folder, ray_private
 from sweep.trials.processes import Process, trials
 
 
@@ -272,7 +272,7 @@ def sweep(folder: Path, *, without: str = "", first: bool = False, **environment
     paths = os.pathsep.join([str(ROOT / "tests/without"), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, "first" if first else "", str(folder)],
-        env=kept | {"PYTHONPATH": paths, "DAE_SWEEP_WITHOUT": without} | environment,
+        env=kept | {"PYTHONPATH": paths, "DAE_SWEEP_WITHOUT": without, ray_folder.KEEP: "1"} | environment,
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert "ANSWER" in done.stdout, done.stderr[-3000:]

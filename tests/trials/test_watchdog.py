@@ -6,8 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from sweep.trials.processes import Process, wait_gone
+from sweep.trials.processes import Process, descendants, wait_gone
+
+ROOT = Path(__file__).parents[2]
 
 # A child that starts two processes and ends at once: nothing but their environment tells whose they are. The second
 # is called as Ray's workers are.
@@ -22,10 +25,15 @@ with watching():
 
 
 @contextmanager
-def driver() -> Iterator[tuple[subprocess.Popen[str], Process, Process]]:
+def driver(folder: Path = ROOT) -> Iterator[tuple[subprocess.Popen[str], Process, Process]]:
     """A driver under watch, an orphan that it has started, and one that ends by itself."""
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+        [sys.executable, "-P", "-c", DRIVER],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert process.stdout is not None
     orphan, worker = (Process.of(int(process.stdout.readline())) for _ in range(2))
@@ -50,6 +58,22 @@ def test_an_orphan_of_a_killed_driver_is_ended_and_what_ends_by_itself_is_left_a
         assert beside.poll() is None
     beside.kill()
     beside.wait()
+
+
+def test_files_that_are_called_as_modules_are_do_not_matter(tmp_path: Path) -> None:
+    for name in ("sweep", "dae", "ray", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong file')")
+    with driver(tmp_path) as (process, orphan, _):
+        process.kill()
+        assert wait_gone([orphan], 10) == []
+
+
+def test_a_warning_of_a_batch_system_does_not_end_the_watchdog() -> None:
+    with driver() as (process, orphan, _):
+        (watchdog,) = [below for below in descendants(process.pid) if "watchdog" in below.command]
+        watchdog.send(signal.SIGUSR1)
+        process.kill()
+        assert wait_gone([orphan], 10) == []
 
 
 def test_nothing_is_ended_when_the_driver_ends_well() -> None:
