@@ -5,7 +5,7 @@ import os
 import click
 
 from sweep import __version__
-from sweep.cli import jobs, plan, read, run
+from sweep.cli import jobs, plan, read, remove, run
 from sweep.cli.errors import Commands
 from sweep.trials import machine
 
@@ -27,6 +27,7 @@ for command in (
     read.verify,
     read.sync,
     read.drill,
+    remove.remove,
     jobs.submit,
     jobs.jobs,
 ):

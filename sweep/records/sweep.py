@@ -14,6 +14,8 @@ from sweep.storage.store import Store
 
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
+REMOVED = "removed"
+"""Holds the folders of the cells that `dae-sweep remove` took out."""
 IDENTITY = ".id"
 """Holds a copy of the sweep's id, which names W&B runs and is needed even when the manifest is damaged."""
 
@@ -27,6 +29,7 @@ class Manifest:
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
         conditions: baselines under the other noises of the axes, by the file with the sample digits under that noise.
         digests: SHA-256 of the files that belong to the sweep and not to a cell, by name.
+        removed: the keys of the cells that `dae-sweep remove` took out of the grid.
         looks: for every look of `dae-sweep run --resolve` the keys of the cells that it added.
     """
 
@@ -40,6 +43,7 @@ class Manifest:
     conditions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     looks: tuple[tuple[str, ...], ...] = ()
+    removed: tuple[str, ...] = ()
 
     @classmethod
     def new(cls, **values: Any) -> Self:
@@ -53,7 +57,10 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""
-        return dump_json({"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]})
+        document = {"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]}
+        if not self.removed:
+            del document["removed"]  # as in sweeps of versions that did not have it
+        return dump_json(document)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -66,6 +73,7 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
+            document["removed"] = tuple(document.get("removed", ()))
             document["looks"] = tuple(map(tuple, document.get("looks", ())))
             document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             names = {field.name for field in fields(cls)}
@@ -100,6 +108,8 @@ class Sweep:
         counts = Counter("damaged" if cell.key in self.damaged else str(self.status(cell)) for cell in cells)
         completed = f"{counts.pop(Status.COMPLETED, 0)} of {len(cells)} completed"
         others = [f"{counts[status]} {status}" for status in (*Status, "damaged") if status in counts]
+        if self.manifest.removed:
+            others.append(f"{len(self.manifest.removed)} removed")
         return ", ".join([completed, *others])
 
     @property

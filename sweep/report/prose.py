@@ -128,6 +128,13 @@ def collapsed(sweep: Sweep) -> str:
     return f"{count} of {len(records)} models collapsed." if count else ""
 
 
+def removed(sweep: Sweep) -> str:
+    """Which cells were taken out of the sweep; empty where none was."""
+    keys = sweep.manifest.removed
+    were = "was" if len(keys) == 1 else "were"
+    return f"{counted(len(keys), 'cell')} of this sweep {were} removed: {', '.join(keys)}." if keys else ""
+
+
 def confounds(results: Sequence[Result]) -> list[str]:
     """What else changes with the latent size, by depth; the claim (*) reads all of it as latent size."""
     lines = []

@@ -148,6 +148,9 @@ class ObjectStore(Store):
 
         self._ask(delete, name, Unwritable)
 
+    def discard(self, name: str) -> None:
+        """Do nothing: a folder is gone with its last object."""
+
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
         info = self._ask(lambda: self.filesystem.get_file_info(self._key(name)), name, Unreadable)

@@ -154,13 +154,16 @@ def test_fields_of_a_later_version_are_left_out() -> None:
     assert Record.from_bytes(dump_json(document)) == sample_record()
 
 
+HE_SETTINGS = Settings(initialisation="he")
+
+
 def test_a_record_from_before_the_latents_bias_says_what_it_was_made_with() -> None:
-    document = json.loads(Record.new(CELL, Settings(), {"name": "mnist", "fingerprint": "f"}).to_bytes())
+    document = json.loads(Record.new(CELL, HE_SETTINGS, {"name": "mnist", "fingerprint": "f"}).to_bytes())
     del document["sha256"], document["config"]["latent_bias"]
     record = Record.from_bytes(dump_json(document))
     assert record.config["latent_bias"] == 0
     with pytest.raises(UserError, match=r"latent_bias 0.0, this command asks for 0.5.*--latent-bias 0.0"):
-        check_settings(record, Settings(latent_bias=0.5))
+        check_settings(record, replace(HE_SETTINGS, latent_bias=0.5))
 
 
 def test_another_schema_is_told_to_the_user() -> None:
