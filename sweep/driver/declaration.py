@@ -13,7 +13,7 @@ from dae.testset import TestSet
 from sweep.driver.removal import check_none_removed
 from sweep.driver.request import Request
 from sweep.records.grid import Cell, Grid, longest_first
-from sweep.records.record import CellFiles, Record, check_checkpoint, check_files, read_record, read_verified
+from sweep.records.record import CellFiles, Record, check_checkpoint, damage, read_verified, record_of
 from sweep.records.sweep import IDENTITY, MANIFEST, REMOVED, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
 from sweep.storage.sealing import Damaged, digest, seal, unseal
 from sweep.storage.store import Store
@@ -68,17 +68,19 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
 def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> list[Cell]:
     """Cells of ``grid`` to train or to continue, longest first; also completed ones whose files are damaged."""
     todo = []
+    unusable = damage(sweep.store, [sweep.records[cell.key] for cell in grid.cells if cell.key in sweep.records])
     for cell in grid.cells:
+        reason = unusable.get(cell.key)
         if cell.key in sweep.damaged:
             warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
             sweep.store.delete(CellFiles(cell.key).record)
         elif sweep.status(cell).is_final:
-            try:
-                check_files(sweep.store, sweep.records[cell.key])
+            if reason is None:
                 continue
-            except Damaged as error:
-                warn(f"{error}; {cell.key} is trained again")
-        if cell.key in sweep.records or cell.key in sweep.damaged:
+            warn(f"{reason}; {cell.key} is trained again")
+        elif reason is not None:
+            warn(f"the checkpoint of {cell.key} is damaged ({reason}): the cell is trained from the start")
+        if cell.key in sweep.damaged or sweep.status(cell).is_final:
             try:
                 check_checkpoint(sweep.store, cell)
             except Damaged as error:
@@ -128,9 +130,10 @@ def _recorded(store: Store, removed: Collection[str]) -> Grid:
 def gather_records(store: Store, grid: Grid) -> dict[str, Record]:
     """The readable records of a grid, without a manifest."""
     records = {}
+    contents = store.read_all(CellFiles(cell.key).record for cell in grid.cells)
     for cell in grid.cells:
-        with suppress(FileNotFoundError, Damaged):
-            records[cell.key] = read_record(store, cell)
+        with suppress(KeyError, Damaged):
+            records[cell.key] = record_of(cell, contents[CellFiles(cell.key).record])
     return records
 
 

@@ -74,8 +74,8 @@ def _check(keys: Sequence[str], known: Collection[str], manifest: Manifest) -> N
 
 def _copy(store: Store, source: str, target: str) -> None:
     names = [name for name in store.names(source) if not name.endswith("/")]
-    for name, content in store.read_all(names).items():
-        store.write(target + name.removeprefix(source), content)
+    contents = store.read_all(names)
+    store.write_all({target + name.removeprefix(source): content for name, content in contents.items()})
 
 
 def _delete(store: Store, folder: str) -> None:

@@ -8,12 +8,17 @@ from typing import Any, Self
 
 from dae.errors import UserError
 from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, suffix, value_text
-from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, check_files, now, record_of
+from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, damage, now, record_of
 from sweep.storage.sealing import Damaged, dump_json, load_json
 from sweep.storage.store import Store
 
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
+MORE_EPOCHS = (
+    " A finished cell cannot go on for more epochs: the state of its optimiser is not kept, and the cells of a sweep "
+    "have to be trained equally long to be compared. Under another --name all are trained anew, to the numbers that "
+    "they would have had at first."
+)
 REMOVED = "removed"
 """Holds the folders of the cells that `dae-sweep remove` took out."""
 IDENTITY = ".id"
@@ -151,15 +156,12 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
         except Damaged as error:
             damaged[cell.key] = f"record.json: {error}"
             continue
-        try:
-            if thorough:
-                check_files(store, record)
-        except Damaged as error:
-            damaged[cell.key] = str(error)
-            continue
         if record.status is Status.RUNNING and not is_live:
             record = replace(record, status=Status.INTERRUPTED)
         records[cell.key] = record
+    if thorough:
+        damaged |= damage(store, list(records.values()))
+        records = {key: record for key, record in records.items() if key not in damaged}
     return Sweep(store, manifest, records, damaged)
 
 
@@ -208,7 +210,9 @@ def _refuse_difference(subject: str, made_with: Mapping[str, Any], asked: Mappin
     raise UserError(
         f"{subject} with {', '.join(f'{name} {made_with.get(name)}' for name in differing)}, this command asks for "
         f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
-        f"{options} to go on with this one" + (f", and {new_cells} for new cells beside the old ones." if axes else ".")
+        f"{options} to go on with this one"
+        + (f", and {new_cells} for new cells beside the old ones." if axes else ".")
+        + (MORE_EPOCHS if "epochs" in differing else "")
     )
 
 

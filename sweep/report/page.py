@@ -169,7 +169,7 @@ def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
 
     The files of one that could be drawn before go.
     """
-    pictures = list[tuple[Exhibit, str]]()
+    pictures, drawings = list[tuple[Exhibit, str]](), dict[str, bytes]()
     for exhibit in exhibits(findings):
         png, svg = f"{exhibit.name}.png", f"{exhibit.name}.svg"
         if exhibit.draw is None:
@@ -178,10 +178,10 @@ def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
             pictures.append((exhibit, ""))
             continue
         drawn = drawing.render(exhibit.draw(findings))
-        output.write(png, drawn.png)
-        output.write(svg, drawn.svg)
+        drawings |= {png: drawn.png, svg: drawn.svg}
         source = _data_uri(drawn.png, "png") if exhibit.is_photo else _data_uri(drawn.svg, "svg+xml")
         pictures.append((exhibit, source))
+    output.write_all(drawings)
     return pictures
 
 

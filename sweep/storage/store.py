@@ -5,7 +5,7 @@ Readers see a file as it was before or after a write, never a part of it: it is 
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,6 +121,15 @@ class Store:
                 aside.unlink(missing_ok=True)
         except OSError as error:
             raise Unwritable(error.errno, error.strerror or str(error), str(path)) from error
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Replace these files, each as `write` does.
+
+        Raises:
+            Unwritable: one failed.
+        """
+        for name, data in contents.items():
+            self.write(name, data)
 
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""

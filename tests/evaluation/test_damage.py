@@ -19,10 +19,9 @@ from dae.data import Dataset
 from dae.training import Images
 from sweep.analysis.arrays import load_arrays
 from sweep.analysis.results import loss_table
-from sweep.driver.declaration import declare
+from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.drill import compare
 from sweep.driver.events import clean_and_noisy
-from sweep.driver.runner import _todo
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Grid, Settings
 from sweep.records.record import CellFiles
@@ -46,7 +45,7 @@ def go(store: Store, dataset: Dataset, stop_after: int | None = None) -> tuple[S
     told: list[str] = []
     sweep = declare(request_for(store, GRID, SETTINGS), dataset, told.append)
     images = Images(dataset, SETTINGS.alpha, "cpu")
-    for cell in _todo(sweep, told.append):
+    for cell in cells_to_train(sweep, told.append):
         trial = Trial(Job(store, SETTINGS, "cpu", 1.0, None), cell, images)
         if stop_after is None or cell != GRID.cells[1]:
             trial.advance(float("inf"))
