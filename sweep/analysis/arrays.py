@@ -10,7 +10,7 @@ import numpy as np
 
 from dae.config import IMAGE_SIZE
 from sweep.analysis.statistics import Array
-from sweep.records.record import CellFiles, Record, read_verified
+from sweep.records.record import CellFiles, Record, verified
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged
 
@@ -86,23 +86,25 @@ _OUTPUT_SHAPES = {"loss": (None,), "samples": _IMAGES, "class_means": _IMAGES, "
 def load_arrays(sweep: Sweep) -> Arrays:
     """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
     samples, outputs, damaged = None, {}, {}
+    records = usable_records(sweep)
+    contents = sweep.store.read_all([sweep.manifest.samples, *(CellFiles(record.key).test for record in records)])
     try:
-        samples = Samples(**_read_npz(sweep, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
+        samples = Samples(**_unpacked(contents, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
     except Damaged as error:
         damaged[sweep.manifest.samples] = str(error)
-    for record in usable_records(sweep):
+    for record in records:
         name = CellFiles(record.key).test
         try:
-            outputs[record.key] = _checked(Outputs(**_read_npz(sweep, name, record.digests, _OUTPUT_SHAPES)), record)
+            outputs[record.key] = _checked(Outputs(**_unpacked(contents, name, record.digests, _OUTPUT_SHAPES)), record)
         except Damaged as error:
             damaged[name] = str(error)
     return Arrays(samples, outputs, damaged)
 
 
-def _read_npz(
-    sweep: Sweep, name: str, digests: Mapping[str, str], shapes: Mapping[str, tuple[int | None, ...]]
+def _unpacked(
+    contents: Mapping[str, bytes], name: str, digests: Mapping[str, str], shapes: Mapping[str, tuple[int | None, ...]]
 ) -> dict[str, Array]:
-    data = read_verified(sweep.store, name, digests)
+    data = verified(name, contents, digests)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in shapes}

@@ -3,7 +3,7 @@
 import click
 
 from sweep import __version__
-from sweep.cli import jobs, plan, read, run
+from sweep.cli import jobs, plan, read, remove, run
 from sweep.cli.errors import Commands
 from sweep.trials import account
 from sweep.trials.environment import environment, isolated, set_aside
@@ -27,6 +27,7 @@ for command in (
     read.verify,
     read.sync,
     read.drill,
+    remove.remove,
     jobs.submit,
     jobs.jobs,
 ):

@@ -1,5 +1,6 @@
 """Commands that read a sweep which is there: `status`, `report`, `verify`, `sync`; and `drill`, which makes its own."""
 
+import errno
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sweep.driver.signals import Signals
 from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.opening import open_storage, open_store
 from sweep.storage.sealing import Damaged
+from sweep.storage.store import Store, Unwritable
 
 
 @click.command()
@@ -49,20 +51,25 @@ def status(storage: str) -> None:
 
 @click.command()
 @which_existing
+@click.option("--output", metavar="DIR", help="Write it there, and nothing into the sweep, which may be another's.")
 @debug_option
 @click.pass_context
-def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str) -> None:
+def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str, output: str | None) -> None:
     """Rebuild the report of a sweep from its folder alone."""
     sweep = existing(name, storage, dataset)
-    store = sweep.store
+    target = sweep.store.below("report") if output is None else Store(Path(output).expanduser().absolute())
     from sweep.report import page as pages
 
     try:
-        pages.build(sweep)
+        pages.build(sweep, target)
     except pages.NothingCompleted as nothing:
         click.echo(f"Error: {nothing}", err=True)
         ctx.exit(1)
-    click.echo(f"{sweep.tally}\nReport: {store.uri('report/index.html')}")
+    except Unwritable as refusal:
+        if refusal.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise UserError(f"{refusal}. Give a folder that can be written: dae-sweep report --output DIR.") from refusal
+    click.echo(f"{sweep.tally}\nReport: {target.uri('index.html')}")
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What a sweep declares before anything is trained: its manifest, its sample digits, and the cells left to train."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,10 +10,11 @@ import numpy as np
 from dae.data import Dataset
 from dae.errors import UserError
 from dae.testset import TestSet
+from sweep.driver.removal import check_none_removed
 from sweep.driver.request import Request
 from sweep.records.grid import Cell, Grid, longest_first
-from sweep.records.record import CellFiles, Record, check_checkpoint, check_files, read_record, read_verified
-from sweep.records.sweep import IDENTITY, MANIFEST, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
+from sweep.records.record import CellFiles, Record, check_checkpoint, damage, read_verified, record_of
+from sweep.records.sweep import IDENTITY, MANIFEST, REMOVED, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
 from sweep.storage.sealing import Damaged, digest, seal, unseal
 from sweep.storage.store import Store
 
@@ -32,10 +33,17 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     except Damaged as error:
         warn(f"{MANIFEST} is damaged ({error}): it is written anew from this command and the records")
         existing = None
-    grid = request.grid.union(_recorded(store))
+    removed = tuple(store.folders(REMOVED)) if existing is None else existing.manifest.removed
+    check_none_removed(request.grid, store.name, removed)
+    grid = request.grid.union(_recorded(store, removed))
     if existing is None:
         manifest = Manifest.new(
-            name=store.name, grid=grid, settings=settings, dataset=_describe(dataset), **_known_id(store)
+            name=store.name,
+            grid=grid,
+            settings=settings,
+            dataset=_describe(dataset),
+            removed=removed,
+            **_known_id(store),
         )
         records = gather_records(store, grid)
     else:
@@ -60,17 +68,19 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
 def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> list[Cell]:
     """Cells of ``grid`` to train or to continue, longest first; also completed ones whose files are damaged."""
     todo = []
+    unusable = damage(sweep.store, [sweep.records[cell.key] for cell in grid.cells if cell.key in sweep.records])
     for cell in grid.cells:
+        reason = unusable.get(cell.key)
         if cell.key in sweep.damaged:
             warn(f"{cell.key}: {sweep.damaged[cell.key]}; the cell is trained again")
             sweep.store.delete(CellFiles(cell.key).record)
         elif sweep.status(cell).is_final:
-            try:
-                check_files(sweep.store, sweep.records[cell.key])
+            if reason is None:
                 continue
-            except Damaged as error:
-                warn(f"{error}; {cell.key} is trained again")
-        if cell.key in sweep.records or cell.key in sweep.damaged:
+            warn(f"{reason}; {cell.key} is trained again")
+        elif reason is not None:
+            warn(f"the checkpoint of {cell.key} is damaged ({reason}): the cell is trained from the start")
+        if cell.key in sweep.damaged or sweep.status(cell).is_final:
             try:
                 check_checkpoint(sweep.store, cell)
             except Damaged as error:
@@ -108,10 +118,10 @@ def _known_id(store: Store) -> dict[str, str]:
         return {}
 
 
-def _recorded(store: Store) -> Grid:
-    """The cells that have a folder, declared or not."""
+def _recorded(store: Store, removed: Collection[str]) -> Grid:
+    """The cells that have a folder, declared or not; a kill amid a removal leaves folders of removed ones."""
     cells = []
-    for folder in store.folders("cells"):
+    for folder in set(store.folders("cells")) - set(removed):
         with suppress(ValueError):
             cells.append(Cell.from_key(folder))
     return Grid.of(cells)
@@ -120,9 +130,10 @@ def _recorded(store: Store) -> Grid:
 def gather_records(store: Store, grid: Grid) -> dict[str, Record]:
     """The readable records of a grid, without a manifest."""
     records = {}
+    contents = store.read_all(CellFiles(cell.key).record for cell in grid.cells)
     for cell in grid.cells:
-        with suppress(FileNotFoundError, Damaged):
-            records[cell.key] = read_record(store, cell)
+        with suppress(KeyError, Damaged):
+            records[cell.key] = record_of(cell, contents[CellFiles(cell.key).record])
     return records
 
 

@@ -1,21 +1,18 @@
 """From a request to a finished sweep: prepare it, train what is missing, evaluate, report."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.driver.declaration import declare
+from sweep.driver.holding import holding
 from sweep.driver.progress import Display
 from sweep.driver.request import Request
 from sweep.driver.signals import Signals
 from sweep.driver.training import Training
 from sweep.records.grid import AXES
 from sweep.records.sweep import Sweep, gather
-from sweep.storage.lease import Held
-from sweep.storage.store import Store
 from sweep.tracking.tracker import Tracker
 from sweep.trials.machine import cpu_count
 
@@ -50,7 +47,7 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
     """
     dataset = _load(request)
     store = request.store
-    with _locked(store) as is_held, store.spool("wandb") as folder:
+    with holding(store) as is_held, store.spool("wandb") as folder:
         store.sweep_up()
         sweep = declare(request, dataset, display.warn)
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=display.warn)
@@ -80,28 +77,6 @@ def _load(request: Request) -> Dataset:
             "lower --batch-size or raise --train-fraction."
         )
     return dataset
-
-
-@contextmanager
-def _locked(store: Store) -> Iterator[Callable[[], bool]]:
-    """The sweep's folder, made if need be, for this process alone; what is yielded tells whether it still is.
-
-    Raises:
-        UserError: it cannot be written, or another run holds it.
-    """
-    with ExitStack() as lock:
-        try:
-            store.create()
-            is_held = lock.enter_context(store.lock())
-        except Held as holder:
-            raise UserError(
-                f"{holder} is already at the sweep in {store.uri()}. Wait for it, or give another --name."
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {store.uri()} ({error.strerror}). Give a --storage that can be written."
-            ) from error
-        yield is_held
 
 
 def _evaluate(request: Request, sweep: Sweep, dataset: Dataset, display: Display) -> None:

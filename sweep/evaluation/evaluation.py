@@ -22,7 +22,7 @@ from sweep.evaluation import tasks
 from sweep.evaluation.tasks import SETTINGS, Denoised, Noise
 from sweep.records.grid import longest_first
 from sweep.records.quality import READER, Baseline, Condition, References, load_quality, load_references
-from sweep.records.record import CellFiles, Record, read_verified
+from sweep.records.record import CellFiles, Record, read_verified, verified
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged
 
@@ -216,9 +216,10 @@ class _Evaluation:
         settings = self._sweep.manifest.settings
         records = {record.cell: record for record in cells}
         futures = []
+        contents = self._store.read_all(CellFiles(record.key).weights for record in cells)
         for cell in longest_first(records, settings):
             try:
-                weights = read_verified(self._store, CellFiles(cell.key).weights, records[cell].digests)
+                weights = verified(CellFiles(cell.key).weights, contents, records[cell].digests)
             except Damaged as error:
                 self._warn(f"{cell.key} is not evaluated: {error}")
                 continue

@@ -237,14 +237,15 @@ def load_references(sweep: Sweep) -> References | None:
 def load_quality(sweep: Sweep) -> Qualities:
     """The quality of every completed cell that was evaluated. That of other weights than the cell's is damaged."""
     by_key, damaged = {}, {}
+    contents = sweep.store.read_all(CellFiles(record.key).quality for record in sweep.completed)
     for record in sweep.completed:
         name = CellFiles(record.key).quality
+        if name not in contents:
+            continue
         try:
-            quality = Quality.from_bytes(sweep.store.read(name))
+            quality = Quality.from_bytes(contents[name])
             if quality.weights != record.digests.get("model.safetensors", ""):
                 raise Damaged("it is of other weights than the cell's")
-        except FileNotFoundError:
-            continue
         except Damaged as error:
             damaged[record.key] = f"{name}: {error}"
         else:

@@ -8,12 +8,19 @@ from typing import Any, Self
 
 from dae.errors import UserError
 from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, suffix, value_text
-from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, check_files, now, record_of
+from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, damage, now, record_of
 from sweep.storage.sealing import Damaged, dump_json, load_json
 from sweep.storage.store import Store
 
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
+MORE_EPOCHS = (
+    " A finished cell cannot go on for more epochs: the state of its optimiser is not kept, and the cells of a sweep "
+    "have to be trained equally long to be compared. Under another --name all are trained anew, to the numbers that "
+    "they would have had at first."
+)
+REMOVED = "removed"
+"""Holds the folders of the cells that `dae-sweep remove` took out."""
 IDENTITY = ".id"
 """Holds a copy of the sweep's id, which names W&B runs and is needed even when the manifest is damaged."""
 
@@ -27,6 +34,7 @@ class Manifest:
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
         conditions: baselines under the other noises of the axes, by the file with the sample digits under that noise.
         digests: SHA-256 of the files that belong to the sweep and not to a cell, by name.
+        removed: the keys of the cells that `dae-sweep remove` took out of the grid.
         looks: for every look of `dae-sweep run --resolve` the keys of the cells that it added.
     """
 
@@ -40,6 +48,7 @@ class Manifest:
     conditions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
     looks: tuple[tuple[str, ...], ...] = ()
+    removed: tuple[str, ...] = ()
 
     @classmethod
     def new(cls, **values: Any) -> Self:
@@ -53,7 +62,10 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""
-        return dump_json({"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]})
+        document = {"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]}
+        if not self.removed:
+            del document["removed"]  # as in sweeps of versions that did not have it
+        return dump_json(document)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -66,6 +78,7 @@ class Manifest:
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
             document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
+            document["removed"] = tuple(document.get("removed", ()))
             document["looks"] = tuple(map(tuple, document.get("looks", ())))
             document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
             names = {field.name for field in fields(cls)}
@@ -100,6 +113,8 @@ class Sweep:
         counts = Counter("damaged" if cell.key in self.damaged else str(self.status(cell)) for cell in cells)
         completed = f"{counts.pop(Status.COMPLETED, 0)} of {len(cells)} completed"
         others = [f"{counts[status]} {status}" for status in (*Status, "damaged") if status in counts]
+        if self.manifest.removed:
+            others.append(f"{len(self.manifest.removed)} removed")
         return ", ".join([completed, *others])
 
     @property
@@ -141,15 +156,12 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
         except Damaged as error:
             damaged[cell.key] = f"record.json: {error}"
             continue
-        try:
-            if thorough:
-                check_files(store, record)
-        except Damaged as error:
-            damaged[cell.key] = str(error)
-            continue
         if record.status is Status.RUNNING and not is_live:
             record = replace(record, status=Status.INTERRUPTED)
         records[cell.key] = record
+    if thorough:
+        damaged |= damage(store, list(records.values()))
+        records = {key: record for key, record in records.items() if key not in damaged}
     return Sweep(store, manifest, records, damaged)
 
 
@@ -198,7 +210,9 @@ def _refuse_difference(subject: str, made_with: Mapping[str, Any], asked: Mappin
     raise UserError(
         f"{subject} with {', '.join(f'{name} {made_with.get(name)}' for name in differing)}, this command asks for "
         f"{', '.join(str(asked[name]) for name in differing)}. Give another --name to begin a new sweep, or "
-        f"{options} to go on with this one" + (f", and {new_cells} for new cells beside the old ones." if axes else ".")
+        f"{options} to go on with this one"
+        + (f", and {new_cells} for new cells beside the old ones." if axes else ".")
+        + (MORE_EPOCHS if "epochs" in differing else "")
     )
 
 

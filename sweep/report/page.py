@@ -23,6 +23,7 @@ from sweep.report import claim_tables, drawing, prose, remarks, summary, tables
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
 from sweep.report.words import command, counted
+from sweep.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +34,17 @@ class NothingCompleted(Exception):
     """No cell has a result yet; the message says how far the sweep has come and what to do."""
 
 
-def build(sweep: Sweep) -> Path:
+def build(sweep: Sweep, output: Store | None = None) -> Path:
     """Write the report of a sweep folder from that folder alone; the same records give the same bytes.
 
-    Beside ``report/index.html`` there are its figures as PNG and SVG, ``results.csv`` (a row a cell of the grid)
+    Beside ``index.html`` there are its figures as PNG and SVG, ``results.csv`` (a row a cell of the grid)
     and ``history.csv`` (a row a cell and epoch). The tables hold all cells; figures and claims are of the first point
     on the sweep's axes where a cell is completed, the others have a section each. What cannot be read is named on the
     page and logged as a warning.
+
+    Args:
+        sweep: as `sweep.records.sweep.gather` read it.
+        output: where to write; the folder ``report`` of the sweep if left out. Nothing else is written.
 
     Returns:
         Path of ``index.html``.
@@ -49,13 +54,13 @@ def build(sweep: Sweep) -> Path:
     """
     if not usable_records(sweep):
         raise NothingCompleted(_nothing(sweep))
-    findings, store = Findings.of(sweep), sweep.store
+    findings, output = Findings.of(sweep), output or sweep.store.below(FOLDER)
     for name, reason in findings.unreadable.items():
         log.warning("%s: %s; the report leaves out what needs it", name, reason)
-    store.write(f"{FOLDER}/results.csv", _csv(tidy.cell_rows(findings)))
-    store.write(f"{FOLDER}/history.csv", _csv(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
-    store.write(f"{FOLDER}/index.html", _page(findings).encode())
-    return store.path(f"{FOLDER}/index.html")
+    output.write("results.csv", _csv(tidy.cell_rows(findings)))
+    output.write("history.csv", _csv(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
+    output.write("index.html", _page(findings, output).encode())
+    return output.path("index.html")
 
 
 def _nothing(sweep: Sweep) -> str:
@@ -70,7 +75,7 @@ def _nothing(sweep: Sweep) -> str:
 # ---- the page
 
 
-def _page(findings: Findings) -> str:
+def _page(findings: Findings, output: Store) -> str:
     sweep, results = findings.sweep, findings.results
     cells = receipts(findings)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -86,7 +91,8 @@ def _page(findings: Findings) -> str:
         more=summary.more(findings),
         several_seeds=len(sweep.manifest.grid.seeds) > 1,
         unreadable=[f"{name}: {reason}" for name, reason in findings.unreadable.items()],
-        pictures=_pictures(findings),
+        removed=prose.removed(findings.whole),
+        pictures=_pictures(findings, output),
         verdicts=claim_tables.verdicts(findings),
         claims=[_claim(claim, findings) for claim in findings.claims],
         results=tables.results(findings),
@@ -158,24 +164,24 @@ def _arm(findings: Findings) -> dict[str, Any]:
     return {"text": "", "tables": [], "missing": f"An arm of equal parameters was not run: {run}"}
 
 
-def _pictures(findings: Findings) -> list[tuple[Exhibit, str]]:
+def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
     """Draw and write every figure: what it is, and the image itself as a URI, empty where it cannot be drawn.
 
     The files of one that could be drawn before go.
     """
-    store, pictures = findings.sweep.store, list[tuple[Exhibit, str]]()
+    pictures, drawings = list[tuple[Exhibit, str]](), dict[str, bytes]()
     for exhibit in exhibits(findings):
-        png, svg = f"{FOLDER}/{exhibit.name}.png", f"{FOLDER}/{exhibit.name}.svg"
+        png, svg = f"{exhibit.name}.png", f"{exhibit.name}.svg"
         if exhibit.draw is None:
-            store.delete(png)
-            store.delete(svg)
+            output.delete(png)
+            output.delete(svg)
             pictures.append((exhibit, ""))
             continue
         drawn = drawing.render(exhibit.draw(findings))
-        store.write(png, drawn.png)
-        store.write(svg, drawn.svg)
+        drawings |= {png: drawn.png, svg: drawn.svg}
         source = _data_uri(drawn.png, "png") if exhibit.is_photo else _data_uri(drawn.svg, "svg+xml")
         pictures.append((exhibit, source))
+    output.write_all(drawings)
     return pictures
 
 

@@ -117,6 +117,13 @@ def verdict_counts(pairs: Sequence[Contrast], split: Split) -> str:
     return ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict if verdict in verdicts)
 
 
+def removed(sweep: Sweep) -> str:
+    """Which cells were taken out of the sweep; empty where none was."""
+    keys = sweep.manifest.removed
+    were = "was" if len(keys) == 1 else "were"
+    return f"{counted(len(keys), 'cell')} of this sweep {were} removed: {', '.join(keys)}." if keys else ""
+
+
 def confounds(results: Sequence[Result]) -> list[str]:
     """What else changes with the latent size, by depth; the claim (*) reads all of it as latent size."""
     lines = []

@@ -1,6 +1,6 @@
 """The details of every cell: its configuration, files, the end of its log and its loss curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import log
 
@@ -8,6 +8,7 @@ from sweep.analysis.findings import Findings
 from sweep.analysis.results import flags_of
 from sweep.records.grid import Cell
 from sweep.records.record import CellFiles, Epoch, Status, duration
+from sweep.records.sweep import Sweep
 from sweep.report.words import mse, share
 
 LOG_LINES = 12
@@ -44,14 +45,18 @@ def receipts(findings: Findings) -> dict[str, list[Receipt]]:
         for key, quality in facet.qualities.by_key.items()
         if labels is not None
     }
+    sweep = findings.whole
+    there = set(sweep.store.names("cells"))
+    logs = sweep.store.read_all({CellFiles(cell.key).log for cell in sweep.manifest.grid.cells} & there)
     by_architecture: dict[str, list[Receipt]] = {}
-    for cell in findings.whole.manifest.grid.cells:
-        by_architecture.setdefault(cell.architecture, []).append(_receipt(findings, cell, read.get(cell.key)))
+    for cell in sweep.manifest.grid.cells:
+        receipt = _receipt(sweep, cell, read.get(cell.key), there, logs)
+        by_architecture.setdefault(cell.architecture, []).append(receipt)
     return by_architecture
 
 
-def _receipt(findings: Findings, cell: Cell, read: float | None) -> Receipt:
-    sweep = findings.whole
+def _receipt(sweep: Sweep, cell: Cell, read: float | None, there: Set[str], logs: Mapping[str, bytes]) -> Receipt:
+    """The receipt of a cell, from the names of the files that are there and the logs."""
     record = sweep.records.get(cell.key)
     if record is None:
         reason = sweep.damaged.get(cell.key, "")
@@ -78,18 +83,15 @@ def _receipt(findings: Findings, cell: Cell, read: float | None) -> Receipt:
         status=str(record.status),
         headline=" · ".join([str(record.status), *([loss] if loss else []), *flags]),
         facts=[(name, value) for name, value in facts if value],
-        files=[(what, name) for what, name in files if sweep.store.exists(name)],
+        files=[(what, name) for what, name in files if name in there],
         curve=curve(record.history),
-        log=_tail(findings, names.log),
+        log=_tail(logs.get(names.log, b"")),
         error=record.error or "",
     )
 
 
-def _tail(findings: Findings, name: str) -> str:
-    try:
-        lines = findings.whole.store.read(name).decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return ""
+def _tail(log: bytes) -> str:
+    lines = log.decode(errors="replace").splitlines()
     return "\n".join(line[:240] for line in lines[-LOG_LINES:])
 
 

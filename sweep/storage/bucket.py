@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,7 +40,8 @@ FIRST_PATIENCE_S = 3.0
 REQUEST_TIMEOUT_S = 10.0
 """Of one request that receives no byte. Pyarrow itself tries once, since requests are repeated here."""
 LONGEST_PAUSE_S = 5.0
-READERS = 16
+WORKERS = 16
+"""Requests that are made side by side."""
 
 OPTIONS = {
     "s3": ("scheme", "endpoint_override", "region", "force_virtual_addressing", "tls_ca_file_path", "anonymous"),
@@ -115,7 +116,7 @@ class ObjectStore(Store):
         return self._ask(get, name, Unreadable)
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those files that exist, by name; `READERS` files at a time."""
+        """The bytes of those files that exist, by name; `WORKERS` files at a time."""
 
         def get(name: str) -> bytes | None:
             try:
@@ -124,7 +125,7 @@ class ObjectStore(Store):
                 return None
 
         names = list(names)
-        with ThreadPoolExecutor(READERS) as readers:
+        with ThreadPoolExecutor(WORKERS) as readers:
             return {name: data for name, data in zip(names, readers.map(get, names), strict=True) if data is not None}
 
     def write(self, name: str, data: bytes) -> None:
@@ -137,6 +138,11 @@ class ObjectStore(Store):
 
         self._ask(put, name, Unwritable)
 
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Put these files, `WORKERS` at a time."""
+        with ThreadPoolExecutor(WORKERS) as writers:
+            list(writers.map(self.write, contents, contents.values()))
+
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""
 
@@ -147,6 +153,9 @@ class ObjectStore(Store):
                 return
 
         self._ask(delete, name, Unwritable)
+
+    def discard(self, name: str) -> None:
+        """Do nothing: a folder is gone with its last object."""
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""

@@ -5,11 +5,11 @@ Readers see a file as it was before or after a write, never a part of it: it is 
 
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, TextIO
+from typing import ClassVar, Self, TextIO
 
 from sweep.storage import filelock
 from sweep.storage.lease import LEASE_FOLDER, Held, Lease, holder
@@ -55,6 +55,10 @@ class Store:
     def uri(self, name: str = "") -> str:
         """The path or URI of the file, as messages give it."""
         return str(self.path(name))
+
+    def below(self, name: str) -> Self:
+        """The store of a folder in this one."""
+        return replace(self, root=self.root / name)
 
     def path(self, name: str) -> Path:
         """The file's path in its file system; `open` can use it only where the store is a folder."""
@@ -118,9 +122,23 @@ class Store:
         except OSError as error:
             raise Unwritable(error.errno, error.strerror or str(error), str(path)) from error
 
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Replace these files, each as `write` does.
+
+        Raises:
+            Unwritable: one failed.
+        """
+        for name, data in contents.items():
+            self.write(name, data)
+
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""
         self.path(name).unlink(missing_ok=True)
+
+    def discard(self, name: str) -> None:
+        """Remove the folder if it is there and empty."""
+        with suppress(OSError):
+            self.path(name).rmdir()
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""

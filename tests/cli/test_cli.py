@@ -453,6 +453,50 @@ def test_a_contradiction_names_the_field_both_values_and_the_way_out(
     assert snapshot(storage.root) == before
 
 
+def test_more_epochs_of_a_finished_sweep_are_refused_with_the_reason(storage: Store, in_process: InProcess) -> None:
+    refused(
+        ask("run", "--name", "mnist-5k", "--epochs", "20"),
+        "epochs 3, this command asks for 20",
+        "the state of its optimiser is not kept",
+        "Under another --name all are trained anew",
+    )
+    assert "optimiser" not in ask("run", "--name", "mnist-5k", "--lr", "0.01").output
+    assert in_process.rounds == []
+
+
+@pytest.fixture
+def interrupted(in_process: InProcess, folder: Path) -> Store:
+    """Depths 1 to 3 were declared, with three epochs; a signal came amid the first cell."""
+
+    def interrupt(_key: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    in_process.before = interrupt
+    assert ask(*SMALL_RUN, "--depths", "1..3", "--latents", "5", "--no-report").exit_code == 130
+    in_process.before, in_process.rounds = (lambda _key: None), []
+    return Store(folder / "sweeps" / "mnist-5k")
+
+
+def test_a_command_that_names_a_grid_trains_that_grid_alone(interrupted: Store, in_process: InProcess) -> None:
+    result = ask(*SMALL_RUN, "--depths", "1", "--latents", "5", "--no-report")
+    assert result.exit_code == 0, result.output
+    assert in_process.rounds == [["DAE_1_5-s0"]]
+    said = " ".join(result.output.split())
+    assert "this command leaves out DAE_2_5-s0, DAE_3_5-s0, declared before; without --depths" in said
+
+
+def test_a_command_that_names_no_grid_resumes_all_with_the_sweeps_settings(
+    interrupted: Store, in_process: InProcess
+) -> None:
+    result = ask("run", "--name", "mnist-5k", "--gpus", "0", "--wandb", "disabled", "--no-report")
+    assert result.exit_code == 0, result.output
+    assert in_process.rounds == [["DAE_3_5-s0", "DAE_2_5-s0", "DAE_1_5-s0"]]
+    sweep = gather(interrupted)
+    assert {len(record.history) for record in sweep.completed} == {3}
+    assert {record.config["train_fraction"] for record in sweep.completed} == {0.1}
+    assert "leaves out" not in result.output
+
+
 def test_a_finished_sweep_is_reported_again_and_not_trained(storage: Store, in_process: InProcess) -> None:
     before = snapshot(storage.path("cells"))
     result = ask(*SMALL_RUN)

@@ -16,10 +16,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from s3 import BUCKET, S3, serve, wait_for
+from synthetic import add_evaluation, make_sweep
 from test_store import child, kill
 
 from dae.errors import UserError
+from sweep.analysis.arrays import load_arrays
 from sweep.cli import main
+from sweep.driver.declaration import cells_to_train
+from sweep.records.grid import Grid
+from sweep.records.quality import load_quality
 from sweep.records.record import CellFiles
 from sweep.records.sweep import gather
 from sweep.storage import bucket as buckets
@@ -50,7 +55,7 @@ def s3(server: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S3:
 
 @pytest.fixture(scope="module")
 def gcs() -> Iterator[int]:
-    """Port of an emulator of Google Cloud Storage, if it is installed; no extra has it: it needs an old setuptools."""
+    """Port of an emulator of Google Cloud Storage."""
     pytest.importorskip("gcp_storage_emulator")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -273,6 +278,42 @@ def test_threads_that_download_the_same_file_read_all_of_it(store: Store) -> Non
         buckets._temporary_folder.cache_clear()
     with ThreadPoolExecutor(8) as threads:
         assert set(threads.map(lambda _: store.download("file").read_bytes(), range(24))) == {content}
+
+
+@pytest.mark.cluster
+def test_the_files_of_many_cells_are_asked_for_side_by_side(
+    bucket: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = Grid.product((1, 3), (5, 8), range(5))
+    folder = make_sweep(tmp_path / "study", grid)
+    add_evaluation(folder)
+    bucket.write_all(folder.read_all(name for name in folder.names() if not name.endswith("/")))
+    inner, guard = buckets.uninterruptible, threading.Lock()
+    under_way, most = 0, 0
+
+    def counted(request: Callable[[], object]) -> object:
+        nonlocal under_way, most
+        with guard:
+            under_way += 1
+            most = max(most, under_way)
+        try:
+            time.sleep(0.1)
+            return inner(request)
+        finally:
+            with guard:
+                under_way -= 1
+
+    monkeypatch.setattr(buckets, "uninterruptible", counted)
+    sweep = gather(bucket)
+    for read in (
+        lambda: gather(bucket, thorough=True),
+        lambda: cells_to_train(sweep, grid, pytest.fail),
+        lambda: load_arrays(sweep),
+        lambda: load_quality(sweep),
+    ):
+        most = 0
+        read()
+        assert most > 4, "one after the other"
 
 
 WRITER = """
