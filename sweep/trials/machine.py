@@ -23,7 +23,7 @@ def memory_bytes() -> int:
 
 
 def trials_in_memory() -> int:
-    """How many trials on CPUs fit into the memory, one at least; a process of torch each, beside Ray's and the driver."""
+    """How many trials on CPUs fit into the memory, one at least: processes of torch, beside Ray and the driver."""
     return max(1, (memory_bytes() - RAY_BYTES) // TRIAL_BYTES)
 
 
