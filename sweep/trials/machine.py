@@ -5,8 +5,8 @@ import os
 from dae.errors import UserError
 from sweep.trials import cgroup, gpus
 
-RAY_BYTES, TRIAL_BYTES = 800 * 2**20, 350 * 2**20
-"""About what Ray and the driver take, and a trial."""
+RAY_BYTES, TRIAL_BYTES = 600 * 2**20, 500 * 2**20
+"""About what Ray and the driver were seen to take, and a trial of mnist-5k or a little more."""
 
 
 def cpu_count() -> int:
@@ -23,7 +23,7 @@ def memory_bytes() -> int:
 
 
 def trials_in_memory() -> int:
-    """How many trials on CPUs fit into the memory, one at least: processes of torch, beside Ray and the driver."""
+    """How many trials on CPUs fit into the memory beside Ray and the driver, one at least."""
     return max(1, (memory_bytes() - RAY_BYTES) // TRIAL_BYTES)
 
 
