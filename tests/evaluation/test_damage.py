@@ -45,7 +45,7 @@ def go(store: Store, dataset: Dataset, stop_after: int | None = None) -> tuple[S
     told: list[str] = []
     sweep = declare(request_for(store, GRID, SETTINGS), dataset, told.append)
     images = Images(dataset, SETTINGS.alpha, "cpu")
-    for cell in cells_to_train(sweep, sweep.manifest.grid, told.append):
+    for cell in cells_to_train(sweep, GRID, told.append):
         trial = Trial(Job(store, SETTINGS, "cpu", 1.0, None), cell, images)
         if stop_after is None or cell != GRID.cells[1]:
             trial.advance(float("inf"))
