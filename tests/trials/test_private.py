@@ -21,7 +21,7 @@ import dae.torch_private
 from dae.adam import Adam
 from dae.errors import UserError
 from dae.private import lookup
-from sweep.tracking import service, wandb_private
+from sweep.tracking import configuration, service, wandb_private
 from sweep.trials import ray_private
 from sweep.trials.processes import Process, trials
 
@@ -44,7 +44,7 @@ def test_the_name_is_there_in_the_versions_that_are_tested(path: str) -> None:
 
 
 def test_a_name_or_module_that_is_not_there_is_none() -> None:
-    assert len(NAMES) == 19
+    assert len(NAMES) == 20
     assert lookup("ray.nothing_of_this_name:a") is None
     assert lookup("json:JSONDecoder.nothing") is None
 
@@ -104,9 +104,9 @@ def test_a_stored_key_is_found(
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
     netrc = clean_environment / ".netrc"
     netrc.write_text(f"machine elsewhere.example login user password {'k' * 40}\n")
-    assert not service.has_key()
+    assert not configuration.has_key()
     netrc.write_text(f"machine wandb.example login user password {'k' * 40}\n")
-    assert service.has_key()
+    assert configuration.has_key()
 
 
 def test_settings_that_wandb_does_not_know_are_not_given() -> None:
