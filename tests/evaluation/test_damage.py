@@ -14,15 +14,15 @@ import pytest
 from conftest import as_trials_do, request_for
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from selection import cases
 
 from dae.data import Dataset
 from dae.training import Images
 from sweep.analysis.arrays import load_arrays
 from sweep.analysis.results import loss_table
-from sweep.driver.declaration import declare
+from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.drill import compare
 from sweep.driver.events import clean_and_noisy
-from sweep.driver.runner import _todo
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Grid, Settings
 from sweep.records.record import CellFiles
@@ -32,7 +32,7 @@ from sweep.storage.store import Store
 from sweep.trials.job import Job
 from sweep.trials.trial import Trial
 
-CASES, RECOVERIES = 800, 60
+CASES, RECOVERIES = cases(100, nightly=800), 60
 GRID = Grid.product((1, 3), (5,), (0,))
 SETTINGS = Settings(dataset="mnist-5k", epochs=3, batch_size=16, width=4)
 DONE, BEGUN = (CellFiles(cell.key) for cell in GRID.cells)
@@ -46,7 +46,7 @@ def go(store: Store, dataset: Dataset, stop_after: int | None = None) -> tuple[S
     told: list[str] = []
     sweep = declare(request_for(store, GRID, SETTINGS), dataset, told.append)
     images = Images(dataset, SETTINGS.alpha, "cpu")
-    for cell in _todo(sweep, told.append):
+    for cell in cells_to_train(sweep, GRID, told.append):
         trial = Trial(Job(store, SETTINGS, "cpu", 1.0, None), cell, images)
         if stop_after is None or cell != GRID.cells[1]:
             trial.advance(float("inf"))
