@@ -39,8 +39,20 @@ class Configuration:
     has_key: bool
 
 
+def base_url() -> str:
+    """The server's, as wandb has it; also while a tracker is at work, whose wandb is left as it is.
+
+    Raises:
+        UserError: wandb does not take its settings.
+    """
+    try:
+        return str(wandb_private.user_settings(service.wandb()).base_url)
+    except Exception as error:
+        raise UserError(f"W&B does not take its settings: {error}") from None
+
+
 def read() -> Configuration:
-    """Ask wandb.
+    """Ask wandb, and have it forget the answer: not while a tracker is at work.
 
     Raises:
         Exception: any of wandb's, of a value that it does not take.

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from sweep.tracking import wandb_private
 
 CACHE = "wandb/.cache"
 TEMPORARY = ".temporary"
+_TEMPORARY_LOCK = threading.RLock()
 INIT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 30.0
 
@@ -71,18 +73,19 @@ def _temporary_in_the_sweep() -> Iterator[None]:
 
     Where that is killed they are left: in the sweep's folder, not elsewhere, and until the next process comes.
     """
-    before, folder = tempfile.tempdir, _temporary()
-    try:
-        if folder is not None:
-            with suppress(OSError):  # who writes there will say it better
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.tempdir = str(folder)
-        yield
-    finally:
-        tempfile.tempdir = before
-        if folder is not None:
-            with suppress(OSError):  # not while there is something in it
-                folder.rmdir()
+    with _TEMPORARY_LOCK:  # the process has one place for them, and a driver may import wandb beside a tracker
+        before, folder = tempfile.tempdir, _temporary()
+        try:
+            if folder is not None:
+                with suppress(OSError):  # who writes there will say it better
+                    folder.mkdir(parents=True, exist_ok=True)
+                    tempfile.tempdir = str(folder)
+            yield
+        finally:
+            tempfile.tempdir = before
+            if folder is not None:
+                with suppress(OSError):  # not while there is something in it
+                    folder.rmdir()
 
 
 def settings() -> Any:

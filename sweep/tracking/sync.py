@@ -61,7 +61,11 @@ def _sync(folder: Path) -> Uploaded:
             f"{len(todo)} of {len(runs)} runs are to be uploaded, but no W&B key is configured: "
             "run `wandb login` once, or set WANDB_API_KEY, and sync again."
         )
-    url = check_reachable()
+    try:
+        url = configuration.read().base_url
+    except Exception as error:
+        raise UserError(f"W&B does not take its settings: {error}") from None
+    check_reachable(url)
     problem = _wandb_sync(folder, todo, url)
     if len(todo) > 1:  # one file that it cannot read makes it upload none
         for file in todo:
@@ -72,27 +76,22 @@ def _sync(folder: Path) -> Uploaded:
     return Uploaded(len(runs) - len(todo), len(todo) - len(missing), missing, problem if missing else "")
 
 
-def check_reachable() -> str:
-    """Refuse a server that does not answer; wandb would try again for many minutes. Returns its URL.
+def check_reachable(url: str) -> None:
+    """Refuse a server that does not answer; wandb would try again for many minutes.
 
     Raises:
         UserError: it does not.
     """
     try:
-        url = configuration.read().base_url
-    except Exception as error:
-        raise UserError(f"W&B does not take its settings: {error}") from None
-    try:
         urllib.request.urlopen(url, timeout=REACH_TIMEOUT_S).close()
     except urllib.error.HTTPError:
-        pass  # whatever it answers, it answers
+        return  # whatever it answers, it answers
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"W&B at {url} does not answer ({reason}). The runs stay where they are: sync again once it does, "
             "or set WANDB_BASE_URL to your own server."
         ) from None
-    return url
 
 
 def _clear_up(folder: Path) -> None:

@@ -261,3 +261,18 @@ def test_variables_that_wandb_refuses_are_refused_where_they_count(
     with pytest.raises(UserError, match="WANDB_ENTITY=team and WANDB_PROJECT=denoise"):
         check_environment("auto")
     check_environment("disabled")
+
+
+def test_a_server_is_asked_for_beside_a_tracker(
+    clean_environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clean_environment)
+    write(clean_environment, {FOLDER_FILE: "[default]\nbase_url = http://w.example\n"})
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    tracker = Tracker(MANIFEST, folder, mode="offline", project=None, warn=pytest.fail)
+    for latent in (5, 8):
+        assert configuration.base_url() == "http://w.example"
+        run_cell(tracker, latent)
+    tracker.close()
+    assert [run.epochs for run in runs(folder).values()] == [[1, 2, 3, 4]] * 2
