@@ -1,8 +1,9 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-# Two processes, and whole files, for what the tests of a file share is made once.
-SHARED := -n 2 --dist loadfile
+# Two processes, and whole files, for what the tests of a file share is made once; slowest first, as tests/selection.py
+# has them, not by how many tests they have.
+SHARED := -n 2 --dist loadfile --no-loadscope-reorder
 
 help:            ## Show this list
 	@sed -n 's/^\([a-z-]*\): .*## /\1\t/p' Makefile | expand -t 16
@@ -18,6 +19,9 @@ sweep: .venv/ready ## The study on the embedded digits: 9 cells, then the report
 
 test: .venv/ready ## All tests but those on clusters
 	$(BIN)/python -m pytest $(SHARED) -m 'not cluster'
+
+test-nightly: .venv/ready ## The same, with many more random cases
+	$(BIN)/python -m pytest $(SHARED) -m 'not cluster' --nightly
 
 test-storage: .venv/ready ## Tests of s3:// and gs:// storage, against servers on loopback
 	$(BIN)/python -m pytest -m cluster tests/storage/test_storage.py
@@ -51,4 +55,4 @@ check: lint test test-storage ## What CI runs
 clean:           ## Remove the environment and caches; sweeps stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
 
-.PHONY: help setup sweep test test-storage test-cluster test-versions cluster-tools coverage bench lint check clean
+.PHONY: help setup sweep test test-nightly test-storage test-cluster test-versions cluster-tools coverage bench lint check clean

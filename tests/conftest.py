@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sweep.driver.request import Request
     from sweep.records.sweep import Sweep
 
-pytest_plugins = ["leftovers"]
+pytest_plugins = ["leftovers", "selection"]
 
 # The same examples in every run: a failure in CI is a failure at home.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=100)

@@ -218,9 +218,9 @@ which_tracking = options(
         type=click.Choice(["auto", "online", "offline", "disabled"]),
         default="auto",
         show_default=True,
-        help="auto: online where a key is configured, else offline.",
+        help="auto: what W&B is configured to; else online where it has a key, offline where not.",
     ),
-    click.option("--project", default="dae-sweep", show_default=True, help="W&B project."),
+    click.option("--project", help="W&B project.  [default: what W&B is configured to, else dae-sweep]"),
 )
 which_retries = click.option(
     "--max-retries",

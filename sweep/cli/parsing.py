@@ -16,6 +16,7 @@ from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
+from sweep.tracking.configuration import check_environment, check_project
 
 if TYPE_CHECKING:
     from sweep.driver.request import Request
@@ -155,6 +156,7 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
     settings = settings_of(given, manifest)
     grid = grid_of(given, settings, manifest)
     check_limits(given)
+    check_environment(given["wandb_mode"])
     cpus, gpus = given["cpus"], given["gpus"]
     if given["address"] is None:  # a cluster's are known once it was joined
         cpus, gpus = _of_this_machine(cpus, gpus)
@@ -181,7 +183,7 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
 
 
 def check_limits(given: Mapping[str, Any]) -> None:
-    """Refuse numbers of machines and retries that no machine could have.
+    """Refuse numbers of machines and retries that no machine could have, and names that W&B would refuse.
 
     Raises:
         UserError: one is out of range.
@@ -197,6 +199,8 @@ def check_limits(given: Mapping[str, Any]) -> None:
         value = given[option.replace("-", "_")]
         if value not in (None, AUTO) and value < least:
             raise UserError(f"--{option} {value} is out of range: it must be at least {least}.")
+    if given["project"] is not None:
+        check_project(given["project"])
 
 
 def _of_this_machine(cpus: int | None, gpus: int | None) -> tuple[int, int]:

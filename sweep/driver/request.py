@@ -17,6 +17,7 @@ class Request:
         cpus: cores the sweep may use in all; None for all that a cluster has.
         gpus: likewise.
         trials_per_gpu: how many share a GPU; None to measure what is best.
+        project: of W&B; None for what wandb was told, else a default.
         address: of a Ray cluster that runs; None for a Ray of this command's own.
         resolving: how far seeds are added while verdicts are undecided; None for the seeds of the grid alone.
         evaluation: whether to compute what the report shows beside the test losses.
@@ -32,7 +33,7 @@ class Request:
     gpus: int | None
     trials_per_gpu: int | None
     wandb_mode: str
-    project: str
+    project: str | None
     max_retries: int = 3
     address: str | None = None
     allow_autoscaling: bool = False

@@ -195,10 +195,11 @@ def _tracking_problems(wandb_mode: str) -> list[str]:
     """Why W&B cannot be reached, where it has to be."""
     if wandb_mode != "online":
         return []
+    from sweep.tracking import configuration
     from sweep.tracking.sync import check_reachable
 
     try:
-        check_reachable()
+        check_reachable(configuration.base_url())
     except UserError as error:
         return [str(error)]
     return []

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,42 +13,11 @@ from typing import Any
 
 from sweep.tracking import wandb_private
 
-MODES = ("auto", "online", "offline", "disabled")
 CACHE = "wandb/.cache"
 TEMPORARY = ".temporary"
+_TEMPORARY_LOCK = threading.RLock()
 INIT_TIMEOUT_S = 10.0
 UPLOAD_TIMEOUT_S = 30.0
-
-
-def resolve_mode(mode: str) -> str:
-    """What ``auto`` means here: ``WANDB_MODE``, or ``online`` when wandb has a key; other modes as they are.
-
-    Raises:
-        ValueError: ``mode`` is none of `MODES`.
-    """
-    if mode not in MODES:
-        raise ValueError(f"--wandb {mode} is not known: choose one of {', '.join(MODES)}.")
-    if mode != "auto":
-        return mode
-    wished = os.environ.get("WANDB_MODE")
-    return wished if wished in MODES[1:] else "online" if has_key() else "offline"
-
-
-def has_key() -> bool:
-    """Whether wandb would find a key; it is asked only if there is a file where it could."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    netrc = Path(os.environ.get("NETRC") or "~/.netrc")
-    settings = Path(os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb") / "settings"
-    if not (netrc.expanduser().exists() or settings.expanduser().exists()):
-        return False
-    try:
-        host = wandb().setup(wandb().Settings(silent=True)).settings.base_url
-        has_one = wandb_private.has_stored_key(host)
-        wandb().teardown()
-    except Exception:
-        return False
-    return has_one
 
 
 def own_environment(folder: Path) -> dict[str, str | None]:
@@ -86,10 +56,10 @@ def wandb() -> Any:
     return sys.modules["wandb"]
 
 
-def start() -> None:
-    """Start the process behind it, if it does not run."""
+def start() -> Any:
+    """Start the process behind it, if it does not run; the settings it got from the user's variables and files."""
     with _temporary_in_the_sweep():
-        wandb().setup()
+        return wandb().setup().settings
 
 
 def _temporary() -> Path | None:
@@ -103,18 +73,19 @@ def _temporary_in_the_sweep() -> Iterator[None]:
 
     Where that is killed they are left: in the sweep's folder, not elsewhere, and until the next process comes.
     """
-    before, folder = tempfile.tempdir, _temporary()
-    try:
-        if folder is not None:
-            with suppress(OSError):  # who writes there will say it better
-                folder.mkdir(parents=True, exist_ok=True)
-                tempfile.tempdir = str(folder)
-        yield
-    finally:
-        tempfile.tempdir = before
-        if folder is not None:
-            with suppress(OSError):  # not while there is something in it
-                folder.rmdir()
+    with _TEMPORARY_LOCK:  # the process has one place for them, and a driver may import wandb beside a tracker
+        before, folder = tempfile.tempdir, _temporary()
+        try:
+            if folder is not None:
+                with suppress(OSError):  # who writes there will say it better
+                    folder.mkdir(parents=True, exist_ok=True)
+                    tempfile.tempdir = str(folder)
+            yield
+        finally:
+            tempfile.tempdir = before
+            if folder is not None:
+                with suppress(OSError):  # not while there is something in it
+                    folder.rmdir()
 
 
 def settings() -> Any:

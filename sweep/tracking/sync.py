@@ -11,10 +11,9 @@ from pathlib import Path
 
 from dae.errors import UserError
 from sweep.storage.store import Store
+from sweep.tracking import configuration
 from sweep.tracking.files import is_synced, offline
-from sweep.tracking.service import has_key
 
-DEFAULT_URL = "https://api.wandb.ai"
 REACH_TIMEOUT_S = 10.0
 SYNC_TIMEOUT_S = 600.0
 
@@ -57,29 +56,32 @@ def _sync(folder: Path) -> Uploaded:
     todo = [file for file in runs if not is_synced(file)]
     if not todo:
         return Uploaded(len(runs), 0, (), "")
-    if not has_key():
+    if not configuration.has_key():
         raise UserError(
             f"{len(todo)} of {len(runs)} runs are to be uploaded, but no W&B key is configured: "
             "run `wandb login` once, or set WANDB_API_KEY, and sync again."
         )
-    check_reachable()
-    problem = _wandb_sync(folder, todo)
+    try:
+        url = configuration.read().base_url
+    except Exception as error:
+        raise UserError(f"W&B does not take its settings: {error}") from None
+    check_reachable(url)
+    problem = _wandb_sync(folder, todo, url)
     if len(todo) > 1:  # one file that it cannot read makes it upload none
         for file in todo:
             if not is_synced(file):
-                problem = _wandb_sync(folder, [file])
+                problem = _wandb_sync(folder, [file], url)
     _clear_up(folder)
     missing = tuple(file.parent for file in todo if not is_synced(file))
     return Uploaded(len(runs) - len(todo), len(todo) - len(missing), missing, problem if missing else "")
 
 
-def check_reachable() -> None:
+def check_reachable(url: str) -> None:
     """Refuse a server that does not answer; wandb would try again for many minutes.
 
     Raises:
         UserError: it does not.
     """
-    url = os.environ.get("WANDB_BASE_URL", DEFAULT_URL)
     try:
         urllib.request.urlopen(url, timeout=REACH_TIMEOUT_S).close()
     except urllib.error.HTTPError:
@@ -100,7 +102,7 @@ def _clear_up(folder: Path) -> None:
         log.unlink(missing_ok=True)
 
 
-def _wandb_sync(folder: Path, runs: list[Path]) -> str:
+def _wandb_sync(folder: Path, runs: list[Path], url: str) -> str:
     """Run it; the last line it wrote."""
     cache = str(folder / "wandb/.cache")
     environment = os.environ | {
@@ -108,9 +110,10 @@ def _wandb_sync(folder: Path, runs: list[Path]) -> str:
         "WANDB_DATA_DIR": cache,
         "WANDB_ERROR_REPORTING": "false",
         "WANDB_DIR": str(folder),
+        "WANDB_BASE_URL": url,  # the user's folder may name it, and the command runs in another
+        "WANDB_MODE": "online",  # offline would upload nothing
         "NO_COLOR": "1",
     }
-    environment.pop("WANDB_MODE", None)  # offline there would upload nothing
     command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *(str(file.parent) for file in runs)]
     try:
         done = subprocess.run(

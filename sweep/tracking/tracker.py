@@ -30,7 +30,7 @@ import numpy as np
 from sweep.records.record import Epoch, Record, Status
 from sweep.records.sweep import Manifest
 from sweep.tracking import files, service
-from sweep.tracking.service import resolve_mode
+from sweep.tracking.configuration import DEFAULT_PROJECT, resolve_mode
 
 INTERRUPTED_EXIT_CODE = 255
 """W&B shows a run that ended with it as killed, not as failed."""
@@ -46,27 +46,36 @@ class Tracker:
     """
 
     def __init__(
-        self, manifest: Manifest, folder: Path, *, mode: str, project: str, warn: Callable[[str], None]
+        self, manifest: Manifest, folder: Path, *, mode: str, project: str | None, warn: Callable[[str], None]
     ) -> None:
         """Track the sweep that lives in ``folder``.
 
         Args:
             manifest: what the sweep declares; its name is the group of the runs.
             folder: the sweep's folder; everything wandb writes goes to ``wandb`` in it.
-            mode: one of `service.MODES`; ``auto`` is what `resolve_mode` makes of it.
-            project: W&B project.
+            mode: one of `configuration.MODES`; ``auto`` is what `resolve_mode` makes of it.
+            project: W&B project; None for the one that wandb was told of, else `DEFAULT_PROJECT`.
             warn: told, in a sentence, what was lost; called from another thread.
 
         Raises:
             ValueError: ``mode`` is none of these.
         """
-        self._writer = _Writer(manifest, folder, project, resolve_mode(mode), warn)
+        tempfile.gettempdir()  # decided now: a thread that does so while wandb is imported would undo its own
+        before = service.set_environment(service.own_environment(folder))
+        try:
+            mode = resolve_mode(mode)
+        except ValueError:
+            service.set_environment(before)
+            raise
+        self._writer = _Writer(manifest, folder, project, mode, warn)
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._environment_before: dict[str, str | None] | None = None
         self._thread = threading.Thread(target=self._writer.work, args=(self._jobs,), name="wandb", daemon=True)
-        if self.mode != "disabled":
-            tempfile.gettempdir()  # decided now: a thread that does so while wandb is imported would undo its own
-            self._environment_before = service.set_environment(service.own_environment(folder))
+        if mode == "disabled":
+            service.set_environment(before)
+        else:
+            # Of an online run that fails `_Writer` makes an offline one; no variable and no file has a say any more.
+            self._environment_before = {**service.set_environment({"WANDB_MODE": mode}), **before}
             self._thread.start()
 
     @property
@@ -128,7 +137,9 @@ class _Cell:
 class _Writer:
     """What the thread does. A job may be done again after a failure: it says what W&B should hold, not what to add."""
 
-    def __init__(self, manifest: Manifest, folder: Path, project: str, mode: str, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, manifest: Manifest, folder: Path, project: str | None, mode: str, warn: Callable[[str], None]
+    ) -> None:
         self.mode = mode
         self.location = None if mode == "disabled" else str(folder / "wandb")
         self._manifest = manifest
@@ -286,17 +297,16 @@ class _Writer:
         files.remove_unsynced(self._folder, run_id)
         # wandb would silently write to the system's temporary folder instead.
         (self._folder / "wandb").mkdir(parents=True, exist_ok=True)
-        wandb = service.wandb()
-        service.start()
+        wandb, user = service.wandb(), service.start()
         # Its debug.log would put a traceback on the terminal for every line that a full disk refuses.
         logging.getLogger("wandb").setLevel(logging.CRITICAL + 1)
         run = wandb.init(
             reinit="create_new",
             mode=self.mode,
             dir=str(self._folder),
-            project=self._project,
+            project=self._project or user.project or DEFAULT_PROJECT,
             group=self._manifest.name,
-            job_type=job_type,
+            job_type=user.run_job_type or job_type if job_type == "cell" else job_type,
             name=name,
             id=run_id,
             resume="allow",

@@ -16,6 +16,9 @@ from dae.private import lookup
 
 PROGRAM = "wandb-core"
 
+CLOUD = "api.wandb.ai"
+"""W&B's own server, under which keys are filed whatever newer address wandb has for it."""
+
 FLUSH_INTERVAL_S = 1.0
 """How much a killed process can lose of its offline runs; wandb's own is 15 s, which it is without this setting."""
 
@@ -36,20 +39,40 @@ def known_settings(settings_class: Any) -> dict[str, Any]:
     return {name: value for name, value in SETTINGS.items() if name in known}
 
 
-def has_stored_key(host: str) -> bool:
-    """Whether a key for the server is in one of the places where wandb looks, without asking the user for one.
+def user_settings(wandb: Any) -> Any:
+    """What wandb makes of the user's variables and files.
 
-    The library's public `login` would ask. Without its own look-up it is the file that ``wandb login`` writes which is
-    looked at.
+    Its public `setup` starts a process for it, which writes a log into the user's cache.
+    """
+    return (lookup("wandb.sdk.wandb_setup:singleton") or wandb.setup)().settings
+
+
+def has_key(settings: Any) -> bool:
+    """Whether wandb has a key for the server of its settings, without asking the user for one.
+
+    The library's public `login` would ask. Without its own look-up it is looked for in the places where that looks.
     """
     authenticate = lookup("wandb.sdk.lib.wbauth:authenticate_session")
     if authenticate is not None:
         with suppress(TypeError):  # it takes other arguments
-            return authenticate(host=host, source="dae-sweep", prompt=False, update_session=False) is not None
-    path = os.environ.get("NETRC") or "~/.netrc"
-    with suppress(OSError, netrc.NetrcParseError):
-        return netrc.netrc(Path(path).expanduser()).authenticators(urlsplit(host).netloc) is not None
+            found = authenticate(host=settings.base_url, source="dae-sweep", prompt=False, update_session=False)
+            return found is not None
+    if settings.api_key or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    server = urlsplit(settings.base_url).netloc
+    names = {server, CLOUD} if settings.base_url == type(settings)().base_url else {server}
+    # wandb reads the first that is there.
+    for path in [path for path in netrc_files() if path.exists()][:1]:
+        with suppress(OSError, netrc.NetrcParseError):
+            keys = netrc.netrc(path)
+            return any((entry := keys.authenticators(name)) is not None and entry[2] for name in names)
     return False
+
+
+def netrc_files() -> list[Path]:
+    """Where ``wandb login`` may have written a key, first that which counts."""
+    paths = [given] if (given := os.environ.get("NETRC")) else ["~/.netrc", "~/_netrc"]
+    return [Path(path).expanduser() for path in paths]
 
 
 def kill_service(wandb: Any) -> list[int]:

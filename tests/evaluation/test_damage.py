@@ -14,6 +14,7 @@ import pytest
 from conftest import as_trials_do, request_for
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from selection import cases
 
 from dae.data import Dataset
 from dae.training import Images
@@ -31,7 +32,7 @@ from sweep.storage.store import Store
 from sweep.trials.job import Job
 from sweep.trials.trial import Trial
 
-CASES, RECOVERIES = 800, 60
+CASES, RECOVERIES = cases(100, nightly=800), 60
 GRID = Grid.product((1, 3), (5,), (0,))
 SETTINGS = Settings.usual("mnist-5k", epochs=3, batch_size=16, width=4)
 DONE, BEGUN = (CellFiles(cell.key) for cell in GRID.cells)

@@ -18,7 +18,7 @@ from tracked import KEY, MANIFEST, Run, assert_no_key, epochs, files, mark_synce
 
 from sweep.records.record import Status
 from sweep.tracking import files as wandb_files
-from sweep.tracking.service import MODES, resolve_mode
+from sweep.tracking.configuration import MODES, resolve_mode
 from sweep.tracking.tracker import Tracker
 
 

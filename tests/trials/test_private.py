@@ -21,7 +21,7 @@ import dae.torch_private
 from dae.adam import Adam
 from dae.errors import UserError
 from dae.private import lookup
-from sweep.tracking import service, wandb_private
+from sweep.tracking import configuration, service, wandb_private
 from sweep.trials import ray_folder, ray_private
 from sweep.trials.processes import Process, trials
 
@@ -104,9 +104,9 @@ def test_a_stored_key_is_found(
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example")
     netrc = clean_environment / ".netrc"
     netrc.write_text(f"machine elsewhere.example login user password {'k' * 40}\n")
-    assert not service.has_key()
+    assert not configuration.has_key()
     netrc.write_text(f"machine wandb.example login user password {'k' * 40}\n")
-    assert service.has_key()
+    assert configuration.has_key()
 
 
 def test_settings_that_wandb_does_not_know_are_not_given() -> None:
