@@ -64,7 +64,11 @@ class Training:
             return None
         count, total = len(todo), len(sweep.manifest.grid.cells)
         self.display.tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(self.request)}")
-        return self._train(sweep, todo)
+        try:
+            return self._train(sweep, todo)
+        except Exception:
+            self.signals.raise_if_asked()  # a signal to the whole group ends Ray's processes too
+            raise
 
     def _tell_left_out(self, sweep: Sweep, grid: Grid) -> None:
         """Name the declared cells that are not completed and that this command does not ask for."""
@@ -154,7 +158,7 @@ class Training:
                     self.dataset,
                     round_resources,
                     events,
-                    lambda: self.signals.asked() or events.is_stopped or self._is_late or not self.is_held(),
+                    lambda: self._should_stop(events),
                     max_retries=self.request.max_retries,
                     hosts=hosts,
                 )
@@ -165,6 +169,10 @@ class Training:
                 if not todo or events.is_stopped:
                     break
         return events.stop_because or ("--time-budget is over; the same command goes on" if self._is_late else None)
+
+    def _should_stop(self, events: TrialEvents) -> bool:
+        self.signals.install()  # Tune takes SIGUSR1 for itself when it starts
+        return self.signals.asked() or events.is_stopped or self._is_late or not self.is_held()
 
     @property
     def _is_late(self) -> bool:
