@@ -344,7 +344,7 @@ def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, u
 def test_signals_a_lost_process_and_a_killed_driver_on_the_way_to_the_same_bits(
     start: Any, tmp_path: Path, long_undisturbed: Store
 ) -> None:
-    """Ctrl-C; SIGTERM; SIGUSR1; a trial killed, then the driver with all of Ray; to the end: five times the same command."""
+    """Three signals; a trial killed, then the driver with all of Ray; to the end: five times the same command."""
     store = Store(tmp_path / "sweeps" / "mnist-5k")
     first, second = (cell.key for cell in LONG_GRID.cells)
     # One trial at a time, so that one cell is completed when the driver is killed and the other one at work.
