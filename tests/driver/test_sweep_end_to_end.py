@@ -319,7 +319,7 @@ def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, u
     copy.write(damaged[1].weights, copy.read(damaged[1].weights)[:-40])
     sound = {name: copy.path(f"cells/{name}") for name in ("DAE_1_8-s0", "DAE_1_5-s0")}
     before = {name: snapshot(folder) for name, folder in sound.items()}
-    command = start(*SMALL_RUN, "--cpus", "1", "--latents", "5", "--seeds", "0,1", "--storage", copy.root.parent)
+    command = start(*SMALL_RUN, "--cpus", "1", "--depths", "3", "--seeds", "0,1", "--storage", copy.root.parent)
     assert command.wait() == 0, command.text
     warnings = [line for line in command.text.splitlines() if line.startswith("Warning: ")]
     assert len(warnings) == 2
@@ -328,7 +328,7 @@ def test_damage_is_mended_while_the_sweep_is_extended(start: Any, copy: Store, u
     assert {name: snapshot(folder) for name, folder in sound.items()} == before
     assert_same_bits(copy, undisturbed, SMALL_GRID.cells)
     sweep = gather(copy)
-    extension = Grid.product((1, 3), (5,), (1,))
+    extension = Grid.product((3,), (8, 5), (1,))
     assert sweep.manifest.grid == SMALL_GRID.union(extension)
     assert len(sweep.completed) == 6
     losses = {record.key: record.test_loss for record in sweep.completed}
