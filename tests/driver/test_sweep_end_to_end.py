@@ -7,6 +7,7 @@ Each Ray session takes some seconds to start, so there are few; what can be seen
 import csv
 import os
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -56,8 +57,8 @@ class Command:
     def __init__(self, folder: Path, *words: object, program: Path = ROOT, **variables: str) -> None:
         self.home, self.cwd, self.mark = folder / "home", folder / "cwd", uuid.uuid4().hex
         # Ray's sockets need a short path.
-        self.temporary = Path(tempfile.mkdtemp(prefix="d"))
-        for place in (self.home, self.cwd):
+        self.temporary = Path(tempfile.gettempdir()) / f"d{secrets.token_hex(2)}"
+        for place in (self.home, self.cwd, self.temporary):
             place.mkdir(parents=True, exist_ok=True)
         foreign = ("RAY_", "TUNE_", "WANDB", "XDG_", "COV", "PYTEST", "NETRC", "MPL", "TMP")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}

@@ -26,7 +26,7 @@ from sweep.trials.watchdog import MARK
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("clean_environment")]
 
 GRID = Grid.product((1, 3), (5, 8), (0,))
-SETTINGS = Settings.usual("mnist-5k", epochs=12, train_fraction=0.1, batch_size=32)
+SETTINGS = Settings.usual("mnist-5k", epochs=40, train_fraction=0.1, batch_size=32)
 OPTIONS = [
     "run", "--dataset", "mnist-5k", "--depths", "1,3", "--latents", "5,8", "--train-fraction", "0.1",
     "--gpus", "1", "--cpus", "2", "--wandb", "disabled", "--no-report",
@@ -54,7 +54,7 @@ def start(storage: Path, *options: str) -> subprocess.Popen[str]:
 
 def complete(storage: Path, kill: Callable[[list[Process]], list[Process]] | None = None, gpus: int = 1) -> str:
     """What a run of two trials at a time prints; one of its processes is killed once two cells are under way."""
-    driver = start(storage, "--epochs", "12", "--gpus", str(gpus), "--trials-per-gpu", str(2 // gpus))
+    driver = start(storage, "--epochs", str(SETTINGS.epochs), "--gpus", str(gpus), "--trials-per-gpu", str(2 // gpus))
     if kill is not None:
         while sum(len(record.history) > 1 for record in records(storage)) < 2:
             assert driver.poll() is None
