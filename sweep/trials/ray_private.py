@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import reduce
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
@@ -261,7 +262,11 @@ def _reuse_if_idle(reuse: Callable[..., bool]) -> Callable[..., bool]:
 
 def is_trial(command: str) -> bool:
     """Whether the process of this title runs a trial; if Ray gave no titles, whether it could."""
-    return command.startswith(TRIAL_TITLES) or (not command.startswith(TITLE) and WORKER_PROGRAM in command)
+    if command.startswith(TITLE):
+        return command.startswith(TRIAL_TITLES)
+    program, *words = command.split() or [""]
+    # The raylet's own command line holds that of a worker.
+    return Path(program).name.startswith("python") and any(word.endswith(WORKER_PROGRAM) for word in words)
 
 
 # ---- jobs

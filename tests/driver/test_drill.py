@@ -62,9 +62,12 @@ def test_a_number_that_belongs_to_another_process_now_is_left_alone() -> None:
 
 
 def test_trials_are_told_from_the_rest_of_ray() -> None:
-    names = ["ray::ResourceTrainable.train", "ray::IDLE", "raylet", "ray::CellTrial", "python -c CellTrial"]
+    names = [
+        "ray::ResourceTrainable.train", "ray::IDLE", "raylet --python_worker_command=python /x/default_worker.py --y",
+        "ray::CellTrial", "python -c CellTrial", "/x/bin/python3 -u /x/default_worker.py --y",
+    ]  # fmt: skip
     processes = [Process(number, 1, 1, name) for number, name in enumerate(names)]
-    assert [each.pid for each in trials(processes)] == [0, 3]
+    assert [process.pid for process in trials(processes)] == [0, 3, 5]
 
 
 def test_a_run_that_ends_otherwise_fails_the_drill_with_its_last_words(tmp_path: Path) -> None:
