@@ -43,16 +43,21 @@ MOST_STEPS = 3
 # ---- the claims
 
 
+def steps_of(claim: Claim, most: int) -> list[Contrast]:
+    """The average steps between adjacent levels; of more than ``most``, the one between the levels farthest apart."""
+    averages = [average for average in claim.averages if average.effects]
+    steps = [average for average in averages if average.adjacent]
+    if len(steps) > most:
+        steps = [max(averages, key=lambda average: abs(level(average.higher) - level(average.lower)))]
+    # From shallow to deep and from large to small, as a reader thinks of the change.
+    return sorted(steps, key=lambda step: level(step.higher), reverse=claim.factor is Factor.LATENT)
+
+
 def effect_sentence(claim: Claim, word: str, findings: Findings) -> str:
     """The effects of a claim's factor, averaged over the other factor, on the test loss."""
-    averages = [average for average in claim.averages if average.effects]
-    if not averages:
+    steps = steps_of(claim, MOST_STEPS)
+    if not steps:
         return f"No two cells that can be compared differ in {word} alone: nothing can be said."
-    steps = [average for average in averages if average.adjacent]
-    if len(steps) > MOST_STEPS:
-        steps = [max(averages, key=lambda average: abs(_level(average.higher) - _level(average.lower)))]
-    # From shallow to deep and from large to small, as a reader thinks of the change.
-    steps = sorted(steps, key=lambda step: _level(step.higher), reverse=claim.factor is Factor.LATENT)
     others = steps[0].other_levels
     mean = (
         f"On average over {claim.factor.other}s {', '.join(map(str, others))}"
@@ -78,13 +83,14 @@ def _minus(value: float | None) -> float | None:
     return None if value is None else -value
 
 
-def _kept_share(level: str, findings: Findings) -> str:
-    side = _level(level)
+def _kept_share(text: str, findings: Findings) -> str:
+    side = level(text)
     channels = findings.sweep.manifest.settings.latent_channels
     return f"{100 * channels * side**2 / 784:.1f}{SPACE}% of the pixels"
 
 
-def _level(text: str) -> int:
+def level(text: str) -> int:
+    """The number of a level such as ``depth 3``."""
     return int(text.rsplit(" ", 1)[-1])
 
 

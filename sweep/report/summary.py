@@ -7,7 +7,7 @@ from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result
 from sweep.analysis.verdicts import Effect, Verdict
 from sweep.records.record import Record, Status
-from sweep.report.prose import depth_sentences
+from sweep.report.prose import depth_sentences, level, steps_of
 from sweep.report.words import SPACE, capitalised, command, counted, hardest, listed, mse, roughly
 
 MOST_STEPS = 2
@@ -61,14 +61,9 @@ def more(findings: Findings) -> list[str]:
 
 def _effect(claim: Claim) -> str:
     """What the claim's factor does to the test loss on average, step by step."""
-    averages = [average for average in claim.averages if average.effects]
-    if not averages:
+    steps = steps_of(claim, MOST_STEPS)
+    if not steps:
         return f"No two completed cells differ in {_factor(claim)} alone."
-    steps = [average for average in averages if average.adjacent]
-    if len(steps) > MOST_STEPS:
-        steps = [max(averages, key=lambda average: abs(_level(average.higher) - _level(average.lower)))]
-    # From shallow to deep and from large to small, as a reader thinks of the change.
-    steps = sorted(steps, key=lambda step: _level(step.higher), reverse=claim.factor is Factor.LATENT)
     return capitalised("; ".join(_step(claim, step) for step in steps)) + "."
 
 
@@ -78,7 +73,7 @@ def _factor(claim: Claim) -> str:
 
 def _step(claim: Claim, step: Contrast) -> str:
     """One step in at most 15 words, such as ``depth 3 has 30 to 34 % less error than depth 1``."""
-    effect, high, low = step.effects[Split.TEST], _level(step.higher), _level(step.lower)
+    effect, high, low = step.effects[Split.TEST], level(step.higher), level(step.lower)
     if claim.factor is Factor.DEPTH:  # the claim: shallower is worse
         subject, other, size = f"depth {low}", f"depth {high}", _reduction(effect)
         word = "less" if effect.holds else "more"
@@ -115,10 +110,6 @@ def _percentages(effect: Effect, part: Callable[[float], float]) -> str:
 def _rounded(percent: float) -> str:
     """Whole per cent, and one digit below 1."""
     return f"{percent:.0f}" if percent >= 1 else f"{percent:.1f}"
-
-
-def _level(text: str) -> int:
-    return int(text.rsplit(" ", 1)[-1])
 
 
 def _more_if_shallow(findings: Findings) -> list[str]:
