@@ -186,7 +186,7 @@ which_settings = options(
     click.option(
         "--averaging",
         type=float,
-        help="Test an average of the weights that keeps this part of itself at a step.  [default: 0; 0.99 on mnist-5k]",
+        help="Decay a step of the moving average of the weights that is tested.  [default: 0; 0.99 on mnist-5k]",
     ),
     click.option("--latent-bias", type=float, default=0.0, hidden=True, help="Of older sweeps, with he."),
 )

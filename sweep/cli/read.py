@@ -66,6 +66,8 @@ def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
         click.echo(f"Error: {nothing}", err=True)
         ctx.exit(1)
     except Unwritable as refusal:
+        if output is not None:
+            raise UserError(f"--output {output}: {refusal}. Give a folder that can be made and written.") from refusal
         if refusal.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         raise UserError(f"{refusal}. Give a folder that can be written: dae-sweep report --output DIR.") from refusal

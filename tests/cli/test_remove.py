@@ -141,3 +141,13 @@ def test_a_report_that_cannot_be_written_names_the_option(study: Store, monkeypa
     done = ask("report", "--name", "study", store=study)
     assert done.exit_code == 2
     assert "Give a folder that can be written: dae-sweep report --output DIR." in done.output
+
+
+@pytest.mark.parametrize("kind", ["a file", "no place"])
+def test_an_output_that_is_no_folder_is_a_slip_of_the_command(study: Store, tmp_path: Path, kind: str) -> None:
+    output = tmp_path / "file" if kind == "a file" else Path("/proc/nowhere")
+    (tmp_path / "file").write_text("no folder")
+    done = ask("report", "--name", "study", "--output", str(output), store=study)
+    assert done.exit_code == 2
+    assert f"--output {output}: cannot write" in done.output
+    assert "Give a folder that can be made and written." in done.output
