@@ -1,5 +1,8 @@
 """The command line: parse, build dataclasses, call, print."""
 
+import sys
+import warnings
+
 import click
 
 from sweep import __version__
@@ -17,6 +20,8 @@ HELP = {"help_option_names": ["-h", "--help"]}
 def main(ctx: click.Context, /) -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
     ctx.with_resource(environment({**set_aside(), **isolated(), **account.variables()}))
+    if sys.warnoptions:  # with errors of it, libraries' temporary folders end in tracebacks at exit
+        warnings.simplefilter("ignore", ResourceWarning)
 
 
 for command in (
