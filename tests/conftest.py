@@ -22,7 +22,7 @@ from sweep.driver.signals import HANDLED
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import Status
 from sweep.storage.store import Store
-from sweep.trials import account
+from sweep.trials import user_folders
 
 if TYPE_CHECKING:
     from tracked import Server
@@ -47,7 +47,7 @@ SMALL = Settings.usual("mnist-5k", train_fraction=0.1, epochs=3, batch_size=32)
 @pytest.hookimpl(trylast=True)  # once `leftovers` has said where temporary files go
 def pytest_configure() -> None:
     folder = Path(tempfile.gettempdir()) / "cache"
-    os.environ |= {variable: str(folder / name) for variable, name in account.CACHES.items()}
+    os.environ |= {variable: str(folder / name) for variable, name in user_folders.CACHES.items()}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import click
 from sweep import __version__
 from sweep.cli import jobs, plan, read, remove, run
 from sweep.cli.errors import Commands
-from sweep.trials import account
+from sweep.trials import user_folders
 from sweep.trials.environment import environment, isolated, set_aside
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -19,7 +19,7 @@ HELP = {"help_option_names": ["-h", "--help"]}
 @click.pass_context
 def main(ctx: click.Context, /) -> None:
     """Sweeps of denoising autoencoders: what do depth and latent size change?"""
-    ctx.with_resource(environment({**set_aside(), **isolated(), **account.variables()}))
+    ctx.with_resource(environment({**set_aside(), **isolated(), **user_folders.variables()}))
     if sys.warnoptions:  # with errors of it, libraries' temporary folders end in tracebacks at exit
         warnings.simplefilter("ignore", ResourceWarning)
 

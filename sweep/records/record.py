@@ -156,7 +156,7 @@ class Record:
         return Cell(depth=self.depth, latent=self.latent, seed=self.seed, axes=tuple(self.axes.items()))
 
     @property
-    def losses(self) -> int:
+    def times_lost(self) -> int:
         """How many of its attempts ended because their process or node died."""
         return sum((attempt.reason or "").startswith(LOST) for attempt in self.attempts)
 

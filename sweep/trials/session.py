@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
-from sweep.trials import account, gpus, ray_private
+from sweep.trials import gpus, ray_private, user_folders
 from sweep.trials.environment import environment, isolated, ray_set_aside, tune_set_aside
 from sweep.trials.processes import deaf
 from sweep.trials.ray_folder import cause, session_folder
@@ -178,7 +178,7 @@ def running_cluster(address: str) -> Iterator[None]:
 def has_token() -> bool:
     """Whether the user has a token for Ray clusters, at one of the places where Ray looks."""
     return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or (
-        (home := account.home()) is not None and (home / ".ray" / "auth_token").is_file()
+        (home := user_folders.home()) is not None and (home / ".ray" / "auth_token").is_file()
     )
 
 
@@ -255,7 +255,7 @@ def shared(dataset: Any) -> Any:
 @contextmanager
 def _ray_environment(variables: Mapping[str, str | None]) -> Iterator[None]:
     with (
-        environment({**account.variables(), **isolated(), **tune_set_aside(), **variables, **ENVIRONMENT}),
+        environment({**user_folders.variables(), **isolated(), **tune_set_aside(), **variables, **ENVIRONMENT}),
         ray_private.import_time_constants(),
     ):
         yield

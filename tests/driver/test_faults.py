@@ -520,7 +520,7 @@ def test_processes_that_die_again_and_again_are_counted_and_given_up(launch: Cal
         driver.trials[0].send(signal.SIGKILL)
     driver.finish(expected=1)
     record = gather(driver.store).records["DAE_1_5-s0"]
-    assert (record.status, record.failure, record.losses) == (Status.FAILED, Failure.LOST, 2)
+    assert (record.status, record.failure, record.times_lost) == (Status.FAILED, Failure.LOST, 2)
     assert all((attempt.reason or "").startswith(LOST) for attempt in record.attempts)
     assert "0 of 1 completed, 1 failed" in driver.log.read_text()
 
@@ -630,7 +630,7 @@ ray.shutdown()
 cluster.shutdown()
 for cell in compare(Store(Path(sys.argv[3])), store):
     record = gather(store).records[cell.key]
-    print("RESULT", record.losses, len(record.attempts), list(cell.differs), flush=True)
+    print("RESULT", record.times_lost, len(record.attempts), list(cell.differs), flush=True)
 """
 
 

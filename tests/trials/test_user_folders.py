@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from sweep.trials import account
+from sweep.trials import user_folders
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def unset(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in account.CACHES:
+    for name in user_folders.CACHES:
         monkeypatch.delenv(name, raising=False)
     return clean_environment
 
@@ -26,16 +26,18 @@ def mode(path: Path) -> int:
 
 
 def test_caches_lie_in_a_folder_of_the_user_alone(unset: Path) -> None:
-    variables = account.variables()
+    variables = user_folders.variables()
     folder = unset / ".cache" / "dae-sweep"
-    assert {variables[name] for name in account.CACHES} == {str(folder / name) for name in account.CACHES.values()}
+    assert {variables[name] for name in user_folders.CACHES} == {
+        str(folder / name) for name in user_folders.CACHES.values()
+    }
     assert mode(folder) == 0o700
 
 
 def test_the_place_for_caches_may_be_given(unset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("MPLCONFIGDIR", "/mine")
-    variables = account.variables()
+    variables = user_folders.variables()
     assert variables["TRITON_CACHE_DIR"] == str(tmp_path / "xdg" / "dae-sweep" / "triton")
     assert "MPLCONFIGDIR" not in variables
 
@@ -44,7 +46,7 @@ def test_a_folder_that_others_can_write_is_closed(unset: Path) -> None:
     folder = unset / ".cache" / "dae-sweep"
     folder.mkdir(parents=True)
     folder.chmod(0o777)
-    account.variables()
+    user_folders.variables()
     assert mode(folder) == 0o700
 
 
@@ -65,15 +67,15 @@ def test_a_folder_that_is_not_ours_is_not_used(
             pytest.skip("needs the rights of root")
         os.chown(folder, 4711, 4711)
     private = tmp_path / "private"
-    monkeypatch.setattr(account, "_temporary", lambda: private)
-    assert account.variables()["TRITON_CACHE_DIR"] == str(private / "triton")
+    monkeypatch.setattr(user_folders, "_temporary", lambda: private)
+    assert user_folders.variables()["TRITON_CACHE_DIR"] == str(private / "triton")
 
 
 PROGRAM = """
 import os
-from sweep.trials import account
+from sweep.trials import user_folders
 os.setgid(4711); os.setuid(4711)
-os.environ |= account.variables()
+os.environ |= user_folders.variables()
 import getpass
 from pathlib import Path
 folder = Path(os.environ["TRITON_CACHE_DIR"]).parent
