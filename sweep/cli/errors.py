@@ -22,7 +22,7 @@ class Commands(click.Group):
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
             if stream is None:  # closed by who started the command
-                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115
+                setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  (for the rest of the process)
             elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                 stream.reconfigure(errors="replace")
         return super().main(*arguments, **options)
