@@ -10,7 +10,7 @@ from typing import Any
 from dae.errors import UserError
 
 IMAGE_SIZE = 28
-"""Height and width of every dataset's images, in pixels (study, section 3.2)."""
+"""Height and width of the study's images, in pixels (study, section 3.2)."""
 
 EMBEDDED = "mnist-5k"
 """The dataset that needs neither files nor network."""
@@ -24,6 +24,37 @@ NOISES = (GAUSSIAN, SALT_AND_PEPPER, BLUR)
 LSUV, HE = "lsuv", "he"
 INITIALISATIONS = (LSUV, HE)
 """Starts of the weights: He's draw brought to unit variance on data, layer by layer, or the draw alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageShape:
+    """The size of a dataset's images: ``28x28`` for grey ones, ``64x48x3`` for colour.
+
+    Outside of torch an array of n images has the shape (n, height, width), or (n, height, width, 3) in colour; inside
+    of it a batch is (n, channels, height, width).
+
+    Attributes:
+        height, width: in pixels.
+        channels: 1 (grey) or 3 (red, green, blue).
+    """
+
+    height: int = IMAGE_SIZE
+    width: int = IMAGE_SIZE
+    channels: int = 1
+
+    def __str__(self) -> str:
+        colour = "" if self.channels == 1 else f"x{self.channels}"
+        return f"{self.height}x{self.width}{colour}"
+
+    @property
+    def array(self) -> tuple[int, ...]:
+        """The shape of one image as an array: (height, width), or (height, width, channels) in colour."""
+        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers an image consists of."""
+        return self.height * self.width * self.channels
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from dae.config import EMBEDDED, IMAGE_SIZE, check_dataset
+from dae.config import EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
 from dae.errors import UserError
 from dae.private import lookup
 
-Pixels = npt.NDArray[np.uint8]
-"""Shape (n, 28, 28)."""
+Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+"""Shape (n, height, width), or (n, height, width, 3) in colour."""
 Labels = npt.NDArray[np.uint8]
-"""Shape (n,), classes 0 to 9."""
+"""Shape (n,), classes from 0; (0,) where the images have no labels."""
 
 CLASSES = 10
 VALIDATION_SHARE = 0.2
@@ -96,12 +96,23 @@ SOURCES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Pairs:
+    """The noisy images of a dataset that brings its own noise, one for each clean image of each split."""
+
+    train: Pixels
+    validation: Pixels
+    test: Pixels
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A dataset and its split, which depends on the dataset alone, not on the seed of a training.
 
     Attributes:
         fingerprint: SHA-256 of all images and labels before the split.
         low, high: pixel values that become 0 and 1 (max-min normalisation; study, section 2.2).
+        classes: names of the classes that the labels count; empty where the images have no labels.
+        noisy: the noisy images of clean ones, where the noise is part of the data; None where it is drawn.
     """
 
     name: str
@@ -114,6 +125,13 @@ class Dataset:
     test_labels: Labels
     low: int
     high: int
+    classes: tuple[str, ...] = tuple("0123456789")
+    noisy: Pairs | None = None
+
+    @property
+    def shape(self) -> ImageShape:
+        """The size of every image."""
+        return ImageShape(*self.train.shape[1:])
 
     def unit(self, images: Pixels) -> npt.NDArray[np.float32]:
         """The images scaled to [0, 1], float32."""
@@ -162,7 +180,7 @@ def _generator() -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=SPLIT_SEED))
 
 
-def _fingerprint(*arrays: npt.NDArray[np.uint8]) -> str:
+def _fingerprint(*arrays: Pixels | Labels) -> str:
     content = hashlib.sha256()
     for array in arrays:
         content.update(f"{array.shape}".encode())

@@ -19,7 +19,7 @@ import torch
 
 from dae import engine
 from dae.config import GAUSSIAN, LSUV, ModelConfig, TrainConfig
-from dae.data import Dataset
+from dae.data import Dataset, Pixels
 from dae.errors import UserError
 from dae.initialisation import IMAGES, draw, to_unit_variance
 from dae.model import DenoisingAutoencoder
@@ -225,6 +225,6 @@ def is_unconverged(history: list[EpochResult]) -> bool:
     return fall > 0.01
 
 
-def _to_device(images: npt.NDArray[np.uint8], device: str) -> torch.Tensor:
+def _to_device(images: Pixels, device: str) -> torch.Tensor:
     # Torch warns about read-only arrays, such as those from Ray's object store.
     return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
