@@ -181,7 +181,9 @@ which_settings = options(
         help="Start of the weights: lsuv brings every channel to unit variance on data, he is the plain draw.",
     ),
     click.option(
-        "--warmup", type=int, help="Epochs in which the learning rate rises to --lr.  [default: 0; 3 on mnist-5k]"
+        "--warmup",
+        type=int,
+        help="Epochs in which the learning rate rises to --lr.  [default: 0; on mnist-5k a fifth, at most 3]",
     ),
     click.option(
         "--averaging",

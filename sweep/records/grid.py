@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from dae.architecture import mac_count
-from dae.config import GAUSSIAN, LSUV, NOISES, ModelConfig, TrainConfig, default_training
+from dae.config import EPOCHS, GAUSSIAN, LSUV, NOISES, ModelConfig, TrainConfig, default_training
 from dae.errors import UserError
 
 STUDY_DEPTHS = (1, 3, 5)
@@ -163,7 +163,7 @@ class Settings:
 
     dataset: str = "mnist"
     train_fraction: float = 1.0
-    epochs: int = 15
+    epochs: int = EPOCHS
     batch_size: int = 128
     lr: float = 1e-3
     alpha: float = 0.5
@@ -194,7 +194,7 @@ class Settings:
         Raises:
             UserError: a value is out of range.
         """
-        return cls(dataset=dataset, **{**default_training(dataset), **values})
+        return cls(dataset=dataset, **{**default_training(dataset, values.get("epochs", EPOCHS)), **values})
 
     def at(self, cell: Cell) -> "Settings":
         """The settings of ``cell``: these, with the values of its axes.

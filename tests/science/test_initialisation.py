@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dae import data
-from dae.config import ModelConfig, TrainConfig
+from dae.config import ModelConfig, TrainConfig, default_training
 from dae.errors import UserError
 from dae.initialisation import LATENT_MEAN, OUTPUT_DEVIATION, draw, to_unit_variance
 from dae.model import DenoisingAutoencoder
@@ -134,6 +134,13 @@ def test_the_learning_rate_rises_in_equal_steps() -> None:
     assert TrainConfig(lr=0.4).lr_at(1) == 0.4
 
 
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (2, 0), (5, 1), (15, 3), (100, 3)])
+def test_a_short_training_has_epochs_at_its_full_rate(epochs: int, warmup: int) -> None:
+    config = TrainConfig(epochs=epochs, **default_training("mnist-5k", epochs))
+    assert config.warmup == warmup
+    assert config.lr_at(epochs) == config.lr
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -141,6 +148,7 @@ def test_the_learning_rate_rises_in_equal_steps() -> None:
         ({"latent_bias": 0.5}, "belongs to --initialisation he"),
         ({"averaging": 1.0}, "averaging 1.0 is out of range"),
         ({"warmup": -1}, "warmup -1 is out of range"),
+        ({"warmup": 16}, r"warmup 16 is out of range.*0 to 15"),
     ],
 )
 def test_what_cannot_be_is_refused(values: dict[str, float], message: str) -> None:
@@ -153,6 +161,6 @@ def test_what_cannot_be_is_refused(values: dict[str, float], message: str) -> No
 def test_no_channel_of_the_latent_closes_on_real_digits(depth: int, latent: int) -> None:
     """Of seed 0: with the plain draw three of the four channels of the deeper one do (at this rate, in one epoch)."""
     images = Images(data.load("mnist-5k", Path("unused")), 0.5, "cpu")
-    config = TrainConfig(epochs=2, batch_size=32, lr=4e-3, warmup=3)
+    config = TrainConfig(batch_size=32, lr=4e-3, warmup=3)
     training = finished(Training(ModelConfig(depth=depth, latent=latent), config, images), epochs=2)
     assert training.test().dead_latent_channels == 0
