@@ -1,5 +1,6 @@
 """The command that says what there would be to train: `plan`."""
 
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,8 @@ import click
 from dae.architecture import mac_count, parameter_count, receptive_field
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
-from sweep.cli.parsing import grid_of, manifest_of, settings_of, sweep_name
+from sweep.cli.parsing import check_limits, grid_of, manifest_of, resolving_of, settings_of, sweep_name
+from sweep.cli.run import run
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
@@ -30,6 +32,8 @@ def plan(**given: Any) -> None:
     manifest = manifest_of(store)
     settings = settings_of(given, manifest)
     grid = grid_of(given, settings, manifest)
+    check_limits(given)
+    resolving_of(given, grid, start=0.0)
 
     from rich.console import Console
     from rich.table import Table
@@ -70,6 +74,18 @@ def plan(**given: Any) -> None:
         + (f"{ended} diverged, " if ended else "")
         + f"{to_continue} to continue, {len(statuses) - completed - ended - to_continue} to train"
     )
+
+
+def _take_options_of_run() -> None:
+    """So that a command's `run` can be replaced by `plan`; what does not change the plan is not in its help."""
+    known = {parameter.name for parameter in plan.params}
+    for option in map(copy, run.params):
+        if isinstance(option, click.Option) and option.name not in known:
+            option.hidden = True
+            plan.params.append(option)
+
+
+_take_options_of_run()
 
 
 def _models(grid: Grid) -> dict[str, Cell]:

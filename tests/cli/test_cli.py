@@ -127,15 +127,16 @@ BAD_VALUES = [
     (["--name", ""], ["'' cannot name a sweep"]),
     (["--storage", "s3:/bucket/sweeps"], ["--storage s3:/bucket/sweeps", "s3://BUCKET/FOLDER"]),
     (["--storage", "ftp://bucket/x"], ["storage ftp:// is not known", "s3://BUCKET/FOLDER"]),
-    (["--epoch", "3"], ["No such option", "--epoch"]),
-]
-RUN_ONLY = [
-    (["--gpus", "1"], ["--gpus 1: this machine has no usable GPU", "--gpus 0"]),
     (["--gpus=-1"], ["--gpus -1 is out of range", "at least 0"]),
     (["--cpus", "0"], ["--cpus 0 is out of range", "at least 1"]),
     (["--trials-per-gpu", "0"], ["--trials-per-gpu 0 is out of range", "at least 1"]),
     (["--trials-per-gpu", "many"], ["'many' is neither a number of trials nor auto", "--trials-per-gpu"]),
     (["--wandb", "perhaps"], ["'perhaps' is not one of", "offline"]),
+    (["--max-seeds", "5"], ["--max-seeds is a limit of --resolve"]),
+    (["--epoch", "3"], ["No such option", "--epoch"]),
+]
+RUN_ONLY = [
+    (["--gpus", "1"], ["--gpus 1: this machine has no usable GPU", "--gpus 0"]),
     (["--batch-size", "3201", "--gpus", "0"], ["batch size 3201 is larger than the 3200", "--train-fraction"]),
     (["--storage", "file", "--gpus", "0"], ["cannot write to", "Give a --storage that can be written"]),
     (["--storage", "/proc/nowhere", "--gpus", "0"], ["cannot write to /proc/nowhere"]),
@@ -307,6 +308,13 @@ def test_plan_is_the_studys_table_1(folder: Path) -> None:
     # (kernel 28 - 2 x 12 = 4, made 8 by padding of 2).
     assert rows["DAE_1_13"][3:5] == [f"{2 * 4 * 8**2 + 5:,}", f"{2 * 4 * 8**2 * 13**2:,}"]
     assert lines[-1] == ["9 cells of mnist: 0 completed, 0 to continue, 9 to train"]
+    assert contents(folder) == []
+
+
+def test_plan_takes_what_run_takes(folder: Path) -> None:
+    words = ["--wandb", "offline", "--gpus", "0", "--resolve", "--quiet", "--no-report", "--max-retries", "1"]
+    assert ask("plan", *words).stdout == ask("plan").stdout
+    assert "--max-retries" not in ask("plan", "--help").stdout
     assert contents(folder) == []
 
 
