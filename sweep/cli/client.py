@@ -30,9 +30,9 @@ import dae
 import sweep
 from dae.errors import UserError
 from sweep.trials import ray_private
+from sweep.trials.head import has_token
 from sweep.trials.job import git_commit
 from sweep.trials.processes import descendants, everyone
-from sweep.trials.session import has_token
 from sweep.trials.shipped import COMMIT, VERSIONS, public
 
 if TYPE_CHECKING:

@@ -46,6 +46,13 @@ class Process:
         return now is not None and now.started == self.started
 
     @property
+    def owner(self) -> int | None:
+        """The number of the user who runs it; None once it is gone."""
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}").stat().st_uid
+        return None
+
+    @property
     def environment(self) -> list[bytes]:
         """What it was started with, as ``NAME=value``; nothing for a process of another user."""
         try:

@@ -269,6 +269,14 @@ def is_trial(command: str) -> bool:
     return Path(program).name.startswith("python") and any(word.endswith(WORKER_PROGRAM) for word in words)
 
 
+def is_node_of(command: str, address: str) -> bool:
+    """Whether the process of this command line is a node of the cluster whose head is at this ``ip:port``."""
+    program, *words = command.split() or [""]
+    return "raylet" in Path(program).name and any(
+        word.startswith("--gcs-address=") and word.rpartition(":")[2] == address.rpartition(":")[2] for word in words
+    )
+
+
 # ---- jobs
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
-from sweep.trials import gpus, ray_private, user_folders
+from sweep.trials import gpus, head, ray_private, user_folders
 from sweep.trials.environment import environment, isolated, ray_set_aside, tune_set_aside
 from sweep.trials.processes import deaf
 from sweep.trials.ray_folder import cause, session_folder
@@ -31,10 +31,6 @@ ENVIRONMENT = {
 """Of Ray and its processes while a session lasts. Ray is imported within one: it reads some of them then."""
 
 LOOPBACK = "127.0.0.1"
-
-CONNECT_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 8.0
-"""Together below the 15 s within which a user is to know; Ray itself would take 40 s."""
 
 
 @contextmanager
@@ -158,28 +154,21 @@ def running_cluster(address: str) -> Iterator[None]:
     """
     with ExitStack() as stack:
         variables: dict[str, str] = (
-            {} if "RAY_AUTH_MODE" in os.environ or not has_token() else {"RAY_AUTH_MODE": "token"}
+            {} if "RAY_AUTH_MODE" in os.environ or not head.has_token() else {"RAY_AUTH_MODE": "token"}
         )
         stack.enter_context(_ray_environment(variables))
         import ray
 
-        head = _check_answers(address)
+        address = head.reach(address)
         try:
-            stack.enter_context(_session(address=head))
+            stack.enter_context(_session(address=address))
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"cannot join the Ray cluster at {head}: {reason[:300]} Run this command on a machine of the cluster, "
-                "with the cluster's Python and Ray, or hand it in with dae-sweep submit."
+                f"cannot join the Ray cluster at {address}: {reason[:300]} Run this command on a machine of the "
+                "cluster, with the cluster's Python and Ray, or hand it in with dae-sweep submit."
             ) from error
         yield
-
-
-def has_token() -> bool:
-    """Whether the user has a token for Ray clusters, at one of the places where Ray looks."""
-    return bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")) or (
-        (home := user_folders.home()) is not None and (home / ".ray" / "auth_token").is_file()
-    )
 
 
 def cluster_resources(*, cpus: int | None, gpus: int | None, trials_per_gpu: int, allow_autoscaling: bool) -> Resources:
@@ -278,54 +267,3 @@ def _session(**options: Any) -> Iterator[Session]:
         # process, from within Ray and with exit code 1.
         gc.collect()
         ray.shutdown()
-
-
-def _check_answers(address: str) -> str:
-    """The address of a cluster's head as ``ip:port``, once it has answered."""
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    try:
-        head = ray_private.resolve(address)
-    except ConnectionError:
-        raise UserError(
-            "--address auto: no Ray runs on this machine. Start one (ray start), or give the head's ip:port."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"--address {address} is no address ({error}): give auto or the head's ip:port.") from None
-    if head is None:
-        raise UserError(f"--address {address} names no cluster that runs: give auto or the head's ip:port.")
-    host, _, port = head.rpartition(":")
-    if not port.isdigit():  # known to `ray.init` alone
-        return head
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise UserError(
-            f"--address {address}: nothing answers at {head} ({error.strerror or error}). Is the head running, and is "
-            "this its address? ray status on it says so."
-        ) from None
-    ray_private.use_token()
-    _check_admits(head)
-    return head
-
-
-def _check_admits(address: str) -> None:
-    import ray
-
-    try:
-        problem = ray_private.problem_at(address, ANSWER_TIMEOUT_S)
-    except TimeoutError:
-        raise UserError(
-            f"what listens at {address} does not answer as the head of a Ray cluster: is it another port?"
-        ) from None
-    if isinstance(problem, ray.exceptions.AuthenticationError):
-        answer = (
-            "does not accept the token that was given"
-            if os.environ.get("RAY_AUTH_MODE") == "token"
-            else "wants a token"
-        )
-        raise UserError(
-            f"the Ray cluster at {address} {answer}. Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH "
-            "to the cluster's token; on its head it is in ~/.ray/auth_token."
-        )
-    if problem is not None:
-        raise UserError(f"the Ray cluster at {address} does not answer: {problem}")
