@@ -1,13 +1,14 @@
 """The figure of the effects of depth and latent size on the test loss."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from sweep.analysis.claims import Contrast, Split
 from sweep.analysis.findings import Findings
-from sweep.analysis.verdicts import Effect, Verdict
+from sweep.analysis.verdicts import Verdict
 from sweep.report.drawing import BLUE, GREY, INK, ORANGE, WIDTH, Figure, styled
 
 
@@ -27,11 +28,10 @@ def effects(findings: Findings) -> Figure:
         y += 1
         for name, contrast in group:
             effect = contrast.effects[Split.TEST]
-            colour = _colour(effect)
+            line, point = _styles(effect.verdict)
             if effect.low is not None and effect.high is not None:
-                axes.plot([effect.low, effect.high], [y, y], color=colour, lw=1.8, solid_capstyle="butt")
-            filled = colour if effect.p is not None else "white"
-            axes.plot(effect.difference, y, "o", ms=5.5, color=colour, mfc=filled, zorder=3)
+                axes.plot([effect.low, effect.high], [y, y], **line)
+            axes.plot(effect.difference, y, **point, zorder=3)
             ticks.append((y, name))
             y += 1
         y += 0.4
@@ -78,20 +78,20 @@ def _level_name(contrast: Contrast) -> str:
     return f"{contrast.higher} over {contrast.lower.rsplit(' ', 1)[-1]}"
 
 
-def _colour(effect: Effect) -> str:
-    """Blue where the claim is supported, orange where it is contradicted, grey where that is open."""
-    return _VERDICT_COLOURS.get(effect.verdict, GREY)
+def _styles(verdict: Verdict) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How an interval and its middle are drawn.
 
-
-_VERDICT_COLOURS = {Verdict.SUPPORTED: BLUE, Verdict.CONTRADICTED: ORANGE}
+    Blue where the claim is supported, orange where it is contradicted, grey where that is open; dashed and crossed out
+    where no number of seeds would give a verdict, hollow where there is one seed.
+    """
+    colour = {Verdict.SUPPORTED: BLUE, Verdict.CONTRADICTED: ORANGE}.get(verdict, GREY)
+    withheld = verdict is Verdict.WITHHELD
+    line = {"color": colour, "lw": 1.8, "ls": (0, (2, 1)) if withheld else "-"}
+    fill = "white" if verdict is Verdict.ONE_SEED else colour
+    return line, {"color": colour, "marker": "X" if withheld else "o", "ms": 5.5, "mfc": fill, "ls": ""}
 
 
 def _verdict_handles(groups: Mapping[str, Sequence[tuple[str, Contrast]]]) -> list[Line2D]:
     verdicts = {contrast.effects[Split.TEST].verdict for group in groups.values() for _, contrast in group}
-    return [
-        Line2D([], [], color=colour, lw=1.8, marker="o", mfc=colour if verdict is not Verdict.ONE_SEED else "white",
-               label=str(verdict))
-        for verdict in Verdict
-        if verdict in verdicts
-        for colour in [_VERDICT_COLOURS.get(verdict, GREY)]
-    ]  # fmt: skip
+    shown = [(str(verdict), *_styles(verdict)) for verdict in Verdict if verdict in verdicts]
+    return [Line2D([], [], label=label, **(point | line)) for label, line, point in shown]

@@ -21,6 +21,7 @@ from sweep.records.record import CellFiles, Status
 from sweep.records.sweep import SAMPLES, Sweep, gather
 from sweep.report import drawing, gallery, images, prose, remarks, summary
 from sweep.report.drawing import apart, palette
+from sweep.report.effects import effects
 from sweep.report.page import NothingCompleted, build
 from sweep.storage.store import Store
 
@@ -262,6 +263,15 @@ def test_seeds_give_verdicts(tmp_path: Path) -> None:
     assert "Depth 3 has 34 % less error than depth 1." in text
     assert re.search(r"3 seeds each: 3 of 3 comparisons decided. At most 5 % chance of any false one.", text)
     assert "2 pairs: 2 supported" in text
+
+
+def test_what_is_open_and_what_has_no_verdict_are_drawn_apart(tmp_path: Path) -> None:
+    grid = Grid.product((1, 3, 5), (13, 8, 5), (0, 1, 2))
+    sweep = gather(make_sweep(tmp_path, grid, flags={"DAE_1_5-s0": "collapsed"}, seed_sd=8e-4))
+    entries = effects(Findings.of(sweep)).legends[0].legend_handles
+    drawn = {entry.get_label(): (entry.get_marker(), entry.get_linestyle()) for entry in entries}
+    assert drawn.keys() == {"not resolved", "no verdict"}
+    assert len(set(drawn.values())) == 2
 
 
 @pytest.mark.usefixtures("undrawn")
