@@ -6,7 +6,7 @@ No torch here, so that a command line can refuse a bad value before the slow imp
 import math
 import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from dae.errors import UserError
 
@@ -16,13 +16,43 @@ IMAGE_SIZE = 28
 LEAST_SIZE = 8
 """Least height and width of an image, in pixels: below it a stem has nothing to halve."""
 
-Latent = int | tuple[int, int]
+
+class Size(NamedTuple):
+    """Height and width of a latent, in pixels; ordered by area, also against a number, which is that of a square."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    def __lt__(self, other: object) -> bool:
+        return _area(self) < _area(other)
+
+    def __gt__(self, other: object) -> bool:
+        return _area(self) > _area(other)
+
+    def __le__(self, other: object) -> bool:
+        return _area(self) <= _area(other)
+
+    def __ge__(self, other: object) -> bool:
+        return _area(self) >= _area(other)
+
+
+def _area(latent: Any) -> int:
+    return int(latent[0] * latent[1] if isinstance(latent, tuple) else latent**2)
+
+
+Latent = int | Size
 """A latent size in pixels: of the shorter side of the images, the longer in proportion; or height and width."""
 
 EMBEDDED = "mnist-5k"
 """The dataset that needs neither files nor network."""
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", EMBEDDED)
+
+DIGITS = ("mnist", EMBEDDED)
+"""Those whose images are digits."""
 
 GAUSSIAN, SALT_AND_PEPPER, BLUR = "gaussian", "salt-and-pepper", "blur"
 NOISES = (GAUSSIAN, SALT_AND_PEPPER, BLUR)
@@ -87,28 +117,27 @@ class ImageShape:
         """Height and width."""
         return self.height, self.width
 
-    def sides_of(self, latent: Latent) -> tuple[int, int]:
+    def sides_of(self, latent: int | tuple[int, int]) -> Size:
         """Height and width of a latent size: a number is that of the shorter side, the longer is in proportion."""
         if isinstance(latent, tuple):
-            return latent
+            return Size(*latent)
         shorter = min(self.sides)
-        height, width = (max(1, (2 * side * latent + shorter) // (2 * shorter)) for side in self.sides)
-        return height, width
+        return Size(*((2 * side * latent + shorter) // (2 * shorter) for side in self.sides))
 
 
-def size_text(sides: Latent) -> str:
-    """``13``, or ``13x8`` for height and width."""
-    return str(sides) if isinstance(sides, int) else "x".join(map(str, sides))
+def side(latent: Latent) -> float:
+    """Side of a square of as many pixels: what sizes are sorted by beside each other."""
+    return latent if isinstance(latent, int) else math.sqrt(latent.height * latent.width)
 
 
 def parse_latent(text: str) -> Latent:
-    """The latent size that `size_text` writes.
+    """The latent size that is written ``13`` or ``13x8``, height before width.
 
     Raises:
         ValueError: it is none.
     """
     height, cross, width = text.partition("x")
-    return (int(height), int(width)) if cross else int(height)
+    return Size(int(height), int(width)) if cross else int(height)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,28 +163,31 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         at_least(1, depth=self.depth, width=self.width, latent_channels=self.latent_channels)
-        image, latent = self.image, size_text(self.latent)
-        if isinstance(self.latent, int):
+        image = self.image
+        if isinstance(self.latent, tuple):
+            object.__setattr__(self, "latent", Size(*self.latent))
+        if not isinstance(self.latent, tuple):
             largest = min(image.sides)
-            side = "" if image.height == image.width else " along the shorter side"
+            along = "" if image.height == image.width else " along the shorter side"
             if not 1 <= self.latent <= largest:
+                study = " The study used 13, 8 and 5." if largest >= 13 else ""
                 raise UserError(
-                    f"latent size {latent} is out of range: a latent is 1 to {largest} pixels wide{side}, the images "
-                    f"being {image.height}x{image.width}." + (" The study used 13, 8 and 5." if largest >= 13 else "")
+                    f"latent size {self.latent} is out of range: a latent is 1 to {largest} pixels wide{along}, the "
+                    f"images being {image.height}x{image.width}.{study}"
                 )
-        elif not all(1 <= size <= side for size, side in zip(self.latent, image.sides, strict=True)):
+        elif not all(1 <= size <= most for size, most in zip(self.latent, image.sides, strict=True)):
             raise UserError(
-                f"latent size {latent} is out of range: a latent is 1x1 to {image.height}x{image.width} pixels large, "
-                "height times width, as the images are."
+                f"latent size {self.latent} is out of range: a latent is 1x1 to {image.height}x{image.width} pixels "
+                "large, height times width, as the images are."
             )
 
     @property
     def name(self) -> str:
         """The name used in the study, e.g. ``DAE_5_13``."""
-        return f"DAE_{self.depth}_{size_text(self.latent)}"
+        return f"DAE_{self.depth}_{self.latent}"
 
     @property
-    def latent_sides(self) -> tuple[int, int]:
+    def latent_sides(self) -> Size:
         """Height and width of the latent space."""
         return self.image.sides_of(self.latent)
 

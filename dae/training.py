@@ -149,6 +149,11 @@ class Training:
         self._engine = engine.build(model, config, images.train, dataset.low, dataset.high, images.noisy_train)
 
     @property
+    def method(self) -> str:
+        """How steps are computed, in words, where there is a choice."""
+        return self._engine.method
+
+    @property
     def is_finished(self) -> bool:
         """Whether all epochs are done."""
         return len(self.history) >= self.config.epochs
