@@ -252,4 +252,4 @@ def _to_device(images: Pixels, device: str) -> torch.Tensor:
     with warnings.catch_warnings():
         # Torch warns about arrays that it must not write to, such as those in Ray's object store. Nobody does.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
-        return torch.from_numpy(images).to(device)
+        return torch.from_numpy(np.ascontiguousarray(images)).to(device)

@@ -20,11 +20,13 @@ from dae.config import (
     TrainConfig,
     default_training,
     parse_latent,
+    usual_latents,
 )
 from dae.errors import UserError
 
 STUDY_DEPTHS = (1, 3, 5)
 STUDY_IMAGE = ImageShape()
+STUDY_LATENTS = usual_latents(STUDY_IMAGE)
 
 Value = float | int | str
 Axes = tuple[tuple[str, Value], ...]
