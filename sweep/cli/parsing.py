@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset
+from dae.config import check_dataset, usual_latents
 from dae.errors import UserError
 from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
@@ -41,7 +41,7 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
     if manifest is not None:
         return replace(manifest.settings, **{name: given[name] for name in Settings.__slots__ if is_given(name)})
     check_dataset(given["dataset"])
-    values = {name: given[name] for name in Settings.__slots__ if given[name] is not None}
+    values = {name: given[name] for name in Settings.__slots__ if given.get(name) is not None}
     return Settings.usual(**values)
 
 
@@ -90,7 +90,8 @@ def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | N
                 f"--axis {name} is given twice: give all its values at once, {_joined(name, axes[name] + values)}."
             )
         axes[name] = values
-    grid = Grid.product(given["depths"], given["latents"], given["seeds"], axes)
+    latents = usual_latents(settings.shape) if given["latents"] is None else given["latents"]
+    grid = Grid.product(given["depths"], latents, given["seeds"], axes, settings.shape)
     for name, values in axes.items():
         option, default = f"--{name.replace('_', '-')}", getattr(settings, name)
         if is_given(name) and default not in values:

@@ -14,7 +14,7 @@ from sweep.driver.training import Training
 from sweep.records.grid import AXES
 from sweep.records.sweep import Sweep, gather
 from sweep.tracking.tracker import Tracker
-from sweep.trials.machine import cpu_count
+from sweep.trials.machine import cpu_count, memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,7 @@ def _load(request: Request) -> Dataset:
         UserError: it is not there, or is smaller than a batch.
     """
     dataset = data.load(request.settings.dataset, request.data_dir, request.settings.train_fraction)
+    _check_memory(request, dataset)
     largest = max(request.settings.at(cell).batch_size for cell in request.grid.cells)
     if largest > len(dataset.train):
         raise UserError(
@@ -77,6 +78,21 @@ def _load(request: Request) -> Dataset:
             "lower --batch-size or raise --train-fraction."
         )
     return dataset
+
+
+def _check_memory(request: Request, dataset: Dataset) -> None:
+    """Refuse images that this machine cannot hold: this process has them, and a second time all trials together.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    needed, there = 2 * dataset.nbytes, memory_bytes()
+    if request.address is None and needed > there:
+        raise UserError(
+            f"the images take {needed / 2**30:.1f} GiB, {dataset.nbytes / 2**30:.1f} in this process and as much again "
+            f"for all trials together; this machine or its container allows {there / 2**30:.1f} GiB. Lower "
+            "--train-fraction, or take a machine with more memory."
+        )
 
 
 def _evaluate(request: Request, sweep: Sweep, dataset: Dataset, display: Display) -> None:
