@@ -165,7 +165,10 @@ def check_dataset(name: str) -> None:
         UserError: it is not one of `DATASETS`.
     """
     if name not in DATASETS:
-        raise UserError(f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}.")
+        raise UserError(
+            f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}; of your own images give the "
+            f"path, such as ./{name}."
+        )
 
 
 def default_training(dataset: str) -> dict[str, Any]:
