@@ -22,7 +22,6 @@ from filelock import FileLock
 
 from dae.config import EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
 from dae.errors import UserError
-from dae.images import source
 from dae.images.location import absolute, is_path, name_of
 from dae.images.rows import TEST, TRAIN, VALIDATION
 from dae.images.rows import Labels as Labels
@@ -179,6 +178,8 @@ def load(
 
 def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
     """A user's own images. Their order is that of their digests, so that the first of them are a fair choice."""
+    from dae.images import source  # and Pillow, which trials do not need
+
     images = source.read(path, **options)
     train, validation, test = (images.bounds[split] for split in (TRAIN, VALIDATION, TEST))
     low, high = int(images.pixels[train].min()), int(images.pixels[train].max())

@@ -132,8 +132,20 @@ which_sweep = options(
 )
 
 
-which_dataset = click.option(
-    "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
+which_dataset = options(
+    click.option(
+        "--dataset",
+        default="mnist",
+        show_default=True,
+        metavar="NAME|PATH",
+        help="mnist, fashion-mnist, kmnist, mnist-5k (no download), or the folder or file of your own images.",
+    ),
+    click.option("--patch", type=int, metavar="N", help="Cut your own images into tiles of N x N pixels."),
+)
+
+
+skip_unreadable_option = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out files that are no images, or damaged ones, and count them."
 )
 
 

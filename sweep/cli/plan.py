@@ -8,7 +8,7 @@ import click
 from dae.architecture import mac_count, parameter_count, receptive_field
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
-from sweep.cli.parsing import grid_of, manifest_of, settings_of, sweep_name
+from sweep.cli.parsing import check_source, grid_of, manifest_of, settings_of, source_of, sweep_name
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
@@ -28,7 +28,9 @@ def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
-    settings = settings_of(given, manifest)
+    settings, source = settings_of(given, manifest), source_of(given, manifest)
+    if source is not None:
+        check_source(source, manifest, settings.patch)
     grid = grid_of(given, settings, manifest)
 
     from rich.console import Console

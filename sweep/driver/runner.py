@@ -1,6 +1,7 @@
 """From a request to a finished sweep: prepare it, train what is missing, evaluate, report."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from dae import data
 from dae.data import Dataset
@@ -14,7 +15,7 @@ from sweep.driver.training import Training
 from sweep.records.grid import AXES
 from sweep.records.sweep import Sweep, gather
 from sweep.tracking.tracker import Tracker
-from sweep.trials.machine import cpu_count
+from sweep.trials.machine import cpu_count, memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
         UserError: the request cannot be carried out; nothing was lost.
         Interrupted: a signal came; every finished epoch is on disk.
     """
-    dataset = _load(request)
+    dataset = _load(request, display.tell)
     store = request.store
     with holding(store) as is_held, store.spool("wandb") as folder:
         store.sweep_up()
@@ -63,14 +64,24 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
     return Outcome(sweep, store.uri("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
-def _load(request: Request) -> Dataset:
+def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
     """The dataset of the request.
 
     Raises:
         UserError: it is not there, or is smaller than a batch.
     """
-    dataset = data.load(request.settings.dataset, request.data_dir, request.settings.train_fraction)
-    largest = max(request.settings.at(cell).batch_size for cell in request.grid.cells)
+    settings = request.settings
+    dataset = data.load(
+        request.source or settings.dataset,
+        request.data_dir,
+        settings.train_fraction,
+        patch=settings.patch,
+        skip_unreadable=request.skip_unreadable,
+        memory=memory_bytes(),
+        tell=tell,
+    )
+    dataset = replace(dataset, name=settings.dataset)  # images that were moved keep the name of their first path
+    largest = max(settings.at(cell).batch_size for cell in request.grid.cells)
     if largest > len(dataset.train):
         raise UserError(
             f"batch size {largest} is larger than the {len(dataset.train)} training images: "

@@ -174,6 +174,8 @@ class Settings:
     initialisation: str = LSUV
     warmup: int = 0
     averaging: float = 0.0
+    patch: int | None = None
+    """Height and width of the tiles that a user's own images were cut into."""
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:

@@ -19,6 +19,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "initialisation": HE,
     "warmup": 0,
     "averaging": 0.0,
+    "patch": None,
 }
 """Settings that the first records do not have, with the values that those were made with."""
 CELLS_AT_A_TIME = 64

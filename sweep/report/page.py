@@ -205,7 +205,11 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         ("latent sizes", ", ".join(map(str, grid.latents))),
         ("seeds", ", ".join(map(str, grid.seeds))),
         *([("further axes", "; ".join(map(prose.facet_name, findings.facets)))] if len(findings.facets) > 1 else []),
-        *((name.replace("_", " "), getattr(settings, name)) for name in settings.__slots__ if name != "dataset"),
+        *(
+            (name.replace("_", " "), value)
+            for name in settings.__slots__
+            if name != "dataset" and (value := getattr(settings, name)) is not None
+        ),
         *((f"dataset: {name}", value) for name, value in manifest.dataset.items()),
         *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
         ("first cell started", min(filter(None, (record.started_at for record in records)), default="")),
