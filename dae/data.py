@@ -184,9 +184,7 @@ def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
     train, validation, test = (images.bounds[split] for split in (TRAIN, VALIDATION, TEST))
     low, high = int(images.pixels[train].min()), int(images.pixels[train].max())
     if low == high:
-        raise UserError(
-            f"every pixel of every training image of {path} is {low}: there is nothing to learn. Is it right?"
-        )
+        raise UserError(f"every pixel of every training image of {path} is {low}: there is nothing to learn from.")
     kept = slice(train.start, train.start + _kept(train.stop - train.start, train_fraction))
     return Dataset(
         name=name_of(path),

@@ -98,7 +98,19 @@ def collect(
     for number, part in enumerate(parts):
         _read_part(read, number, part, first, scale, patch=patch, skip_unreadable=skip_unreadable)
     _tell_of(where, rows, read, tell)
+    _check_varied(where, read)
     return arranged(where, parts, read, patch is not None, tell)
+
+
+def _check_varied(where: str, read: Gathered) -> None:
+    """Refuse images in which nothing is to be seen; single ones may be of one grey.
+
+    Raises:
+        UserError: they are all of the same.
+    """
+    pixels = read.pixels[: len(read.digests)]
+    if len(pixels) and (low := pixels.min()) == pixels.max():
+        raise UserError(f"every pixel of every image in {where} is {low}: there is nothing to learn from. Give others.")
 
 
 def first_kind(where: str, parts: Sequence[Part], patch: int | None) -> Kind:
@@ -169,7 +181,7 @@ def _check_fits(
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
 
 
 def _read_part(

@@ -106,16 +106,18 @@ class Tree:
             ]
         if len(splits) == len(folders) > 0:
             raise UserError(f"{folder} has {', '.join(splits)} and no train/: put the training images into train/.")
-        return [self._classes(folder, folders, files)]
+        return [self._classes(folder, folders, files, above)]
 
-    def _classes(self, folder: Path, folders: Sequence[Path], files: Sequence[Path]) -> Part:
+    def _classes(
+        self, folder: Path, folders: Sequence[Path], files: Sequence[Path], above: frozenset[tuple[int, int]]
+    ) -> Part:
         """Images in one folder, or in a folder a class."""
         if not folders:
             if not files:
                 raise UserError(f"{folder} holds no image: give a folder of {', '.join(picture.FORMATS)} files.")
             return Part(None, self._pictures(files))
         self._refuse_files(folder, files)
-        classes = {inner.name: below(inner) for inner in folders}
+        classes = {inner.name: below(inner, above) for inner in folders}
         if empty := [name for name, images in classes.items() if not images]:
             raise UserError(f"{folder / empty[0]} holds no image: a folder is a class; add images or remove it.")
         labels = np.repeat(list(classes), [len(images) for images in classes.values()])
@@ -125,7 +127,7 @@ class Tree:
         return Pictures(files, skip_unreadable=self._skip_unreadable)
 
     def _pairs(self, clean: Path, noisy: Path, above: frozenset[tuple[int, int]]) -> list[Part]:
-        counterparts = _by_stem(noisy)
+        counterparts = _by_stem(noisy, above)
         parts: list[Part] = []
         for part in self.parts(clean, above):
             assert isinstance(part.clean, Pictures)
@@ -134,8 +136,10 @@ class Tree:
                     f"{clean} holds clean/ and noisy/ again: pairs are two folders with files of the same names."
                 )
             stems = [file.relative_to(clean).with_suffix("") for file in part.clean.files]
-            if missing := [stem for stem in stems if stem not in counterparts]:
-                raise UserError(_no_counterpart(clean / missing[0], noisy, len(missing)))
+            if missing := [
+                file for file, stem in zip(part.clean.files, stems, strict=True) if stem not in counterparts
+            ]:
+                raise UserError(_no_counterpart(missing[0], noisy, len(missing)))
             files = [counterparts.pop(stem) for stem in stems]
             parts.append(Part(part.split, part.clean, self._pictures(files), part.labels))
         if counterparts:
@@ -224,10 +228,10 @@ def _descended(folder: Path, above: frozenset[tuple[int, int]]) -> frozenset[tup
     return above | {identity}
 
 
-def _by_stem(folder: Path) -> dict[Path, Path]:
+def _by_stem(folder: Path, above: frozenset[tuple[int, int]]) -> dict[Path, Path]:
     """The files below a folder by their place in it, without the ending of the name: formats of a pair may differ."""
     files: dict[Path, Path] = {}
-    for file in below(folder):
+    for file in below(folder, above):
         stem = file.relative_to(folder).with_suffix("")
         if stem in files:
             raise UserError(f"{files[stem]} and {file} have one name but for the ending: a pair is one file of each.")

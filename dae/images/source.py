@@ -28,13 +28,13 @@ class Facts:
     has_noise: bool
 
 
-def describe(text: str, patch: int | None = None) -> Facts:
+def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = False) -> Facts:
     """What is at the place.
 
     Raises:
         UserError: there are no images, or in no layout that is known.
     """
-    parts, _ = _parts(absolute(text), skip_unreadable=True, tell=lambda _: None)
+    parts, _ = _parts(absolute(text), skip_unreadable=skip_unreadable, tell=lambda _: None)
     first = first_kind(text, parts, patch)
     height, width = (first.height, first.width) if patch is None else (patch, patch)
     return Facts(ImageShape(height, width, first.channels), has_noise=parts[0].noisy is not None)

@@ -32,13 +32,14 @@ def by_content(
     for digest in sorted(groups):
         members.setdefault(groups[digest], []).append(digest)
     splits: dict[bytes, str] = {}
-    for label, digests in members.items():
+    for label, digests in sorted(members.items()):
         needed = [split for split in SPLITS if split == TRAIN or split in missing]
         if len(digests) < len(needed):
             of_class = f" of class {classes[label]}" if classes else ""
-            number = "one image" if len(digests) == 1 else f"{len(digests)} different images"
+            number = f"{len(digests)} image{'s' * (len(digests) != 1)}"
             raise UserError(
-                f"{where} has {number}{of_class}: {', '.join(needed[:-1])} and {needed[-1]} need at least one each. "
+                f"{where} has {number}{of_class}, copies not counted: {', '.join(needed[:-1])} and {needed[-1]} "
+                "need at least one each. "
                 + ("Add images, or put all into one folder without classes." if classes else "Add images.")
             )
         tested = max(1, round(TEST_SHARE * len(digests))) if TEST in missing else 0

@@ -77,7 +77,7 @@ def source_of(given: Mapping[str, Any], manifest: Manifest | None) -> str | None
     return None if recorded is None else str(recorded)
 
 
-def check_source(source: str, manifest: Manifest | None, patch: int | None) -> None:
+def check_source(source: str, manifest: Manifest | None, patch: int | None, *, skip_unreadable: bool = False) -> None:
     """Refuse what cannot be done with a user's own images, as far as the beginning of one tells.
 
     Raises:
@@ -91,7 +91,7 @@ def check_source(source: str, manifest: Manifest | None, patch: int | None) -> N
         )
     from dae.images.source import describe
 
-    if describe(source, patch).has_noise and (asked := _noise_options()):
+    if describe(source, patch, skip_unreadable=skip_unreadable).has_noise and (asked := _noise_options()):
         raise UserError(
             f"{asked[0]} has no effect on {source}: it holds pairs, whose noisy images are its noise, and nothing is "
             "drawn. Leave it out, or give the folder of the clean images."
@@ -217,7 +217,7 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
     manifest = manifest_of(store)
     settings, source = settings_of(given, manifest), source_of(given, manifest)
     if source is not None:
-        check_source(source, manifest, settings.patch)
+        check_source(source, manifest, settings.patch, skip_unreadable=given["skip_unreadable"])
     grid = grid_of(given, settings, manifest)
     check_limits(given)
     check_environment(given["wandb_mode"])

@@ -30,7 +30,7 @@ def plan(**given: Any) -> None:
     manifest = manifest_of(store)
     settings, source = settings_of(given, manifest), source_of(given, manifest)
     if source is not None:
-        check_source(source, manifest, settings.patch)
+        check_source(source, manifest, settings.patch, skip_unreadable=True)
     grid = grid_of(given, settings, manifest)
 
     from rich.console import Console

@@ -90,7 +90,7 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
     settings = sweep.manifest.settings
     source = source_of(ctx.params, sweep.manifest)
     if source is not None:
-        check_source(source, sweep.manifest, settings.patch)
+        check_source(source, sweep.manifest, settings.patch, skip_unreadable=True)
     images = data.load(
         source or settings.dataset,
         Path(data_dir),
