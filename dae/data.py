@@ -1,4 +1,4 @@
-"""Named datasets of 28x28 images: located or downloaded, checked, split. Without torch."""
+"""Datasets and their splits: those with a name, located or downloaded and checked, and a user's own. Without torch."""
 
 import errno
 import gzip
@@ -9,11 +9,12 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,11 @@ from filelock import FileLock
 
 from dae.config import DATASETS, EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
 from dae.errors import UserError
+from dae.images.location import absolute, is_path, name_of
+from dae.images.rows import TEST, TRAIN, VALIDATION
+from dae.images.rows import Labels as Labels
+from dae.images.rows import Pixels as Pixels
 from dae.private import lookup
-
-Pixels = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-"""Shape (n, height, width), or (n, height, width, 3) in colour."""
-Labels = npt.NDArray[np.uint8]
-"""Shape (n,), classes from 0; (0,) where the images have no labels."""
 
 CLASSES = 10
 VALIDATION_SHARE = 0.2
@@ -44,23 +44,15 @@ class Source:
     Attributes:
         folder: torchvision's name of the dataset's class and folder.
         sha256: of each of `FILES` uncompressed, where known.
-        gzip_md5: of each gzipped file as published (the digests that torchvision pins).
     """
 
     folder: str
-    gzip_md5: tuple[str, str, str, str]
     sha256: tuple[str, str, str, str] | None = None
 
 
 SOURCES = {
     "mnist": Source(
         "MNIST",
-        gzip_md5=(
-            "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-            "d53e105ee54ea40749a09fcbcd1e9432",
-            "9fb629c4189551a2d022fa330f9573f3",
-            "ec29112dd5afa0611ce80d1b7f02629c",
-        ),
         sha256=(
             "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
             "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -70,12 +62,6 @@ SOURCES = {
     ),
     "fashion-mnist": Source(
         "FashionMNIST",
-        gzip_md5=(
-            "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-            "25c81989df183df01b3e8a0aad5dffbe",
-            "bef4ecab320f06d8554ea6380940ec79",
-            "bb300cfdad3c16e7a12a480ee83cd310",
-        ),
         sha256=(
             "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
             "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -83,15 +69,7 @@ SOURCES = {
             "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         ),
     ),
-    "kmnist": Source(
-        "KMNIST",
-        gzip_md5=(
-            "bdb82020997e1d708af4cf47b453dcf7",
-            "e144d726b3acfaa3e44228e80efcd344",
-            "5c965bf0a639b31b8f53240b1b52f4d7",
-            "7320c461ea6c1c855c0b718fb2a4b134",
-        ),
-    ),
+    "kmnist": Source("KMNIST"),
 }
 
 
@@ -113,6 +91,7 @@ class Dataset:
         low, high: pixel values that become 0 and 1 (max-min normalisation; study, section 2.2).
         classes: names of the classes that the labels count; empty where the images have no labels.
         noisy: the noisy images of clean ones, where the noise is part of the data; None where it is drawn.
+        source: where a user's own images were read; None of a dataset with a name.
     """
 
     name: str
@@ -127,6 +106,7 @@ class Dataset:
     high: int
     classes: tuple[str, ...] = tuple("0123456789")
     noisy: Pairs | None = None
+    source: str | None = None
 
     @property
     def shape(self) -> ImageShape:
@@ -149,32 +129,52 @@ class Dataset:
         return (images.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
 
 
-def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
-    """Load a dataset by name, downloading it into ``data_dir`` if it is not there.
+def load(
+    name_or_path: str,
+    data_dir: Path,
+    train_fraction: float = 1.0,
+    *,
+    patch: int | None = None,
+    skip_unreadable: bool = False,
+    memory: int | None = None,
+    tell: Callable[[str], None] = lambda _message: None,
+) -> Dataset:
+    """Load a dataset by name, downloading it into ``data_dir`` if it is not there, or a user's own by its path.
 
     Args:
-        name: one of `dae.config.DATASETS`; ``mnist-5k`` needs neither files nor network.
+        name_or_path: one of `dae.config.DATASETS`, of which ``mnist-5k`` needs neither files nor network; or a folder
+            of images, an array or IDX files, see `dae.images`.
         data_dir: holds the four IDX files, raw or gzipped, itself or in ``raw`` or ``<Name>/raw``.
         train_fraction: share of the training split that is kept (a seeded choice).
+        patch: cut the user's own images into tiles of this height and width.
+        skip_unreadable: leave out files that are no images.
+        memory: bytes that the machine allows; None not to ask.
+        tell: is told what a user should know of how the images were read.
 
     Raises:
         UserError: the name is unknown; files are missing and cannot be downloaded, or cannot be read; they are corrupt
-            or those of another dataset.
+            or those of another dataset; the images cannot be used together.
     """
-    check_dataset(name)
-    if name == EMBEDDED:
+    if is_path(name_or_path):
+        return _load_own(
+            name_or_path, train_fraction, patch=patch, skip_unreadable=skip_unreadable, memory=memory, tell=tell
+        )
+    check_dataset(name_or_path)
+    if patch is not None:
+        raise UserError(f"--patch {patch} cuts images of your own; those of {name_or_path} are small already.")
+    if name_or_path == EMBEDDED:
         images, labels = _read_embedded()
         test, rest = _stratified_split(labels, test_per_class=100)
         train_images, train_labels, test_images, test_labels = images[rest], labels[rest], images[test], labels[test]
     else:
-        folder = _find(name, data_dir) or _download(name, data_dir)
-        train_images, train_labels, test_images, test_labels = (_read(name, folder, i) for i in range(4))
+        folder = _find(name_or_path, data_dir) or _download(name_or_path, data_dir)
+        train_images, train_labels, test_images, test_labels = (_read(name_or_path, folder, i) for i in range(4))
     order = _generator().permutation(len(train_images))
     validation_size = round(VALIDATION_SHARE * len(order))
     train, validation = order[validation_size:], order[:validation_size]
-    train = train[: max(1, round(train_fraction * len(train)))]
+    train = train[: _kept(len(train), train_fraction)]
     return Dataset(
-        name=name,
+        name=name_or_path,
         fingerprint=_fingerprint(train_images, train_labels, test_images, test_labels),
         train=train_images[train],
         train_labels=train_labels[train],
@@ -185,6 +185,39 @@ def load(name: str, data_dir: Path, train_fraction: float = 1.0) -> Dataset:
         low=int(train_images.min()),
         high=int(train_images.max()),
     )
+
+
+def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
+    """A user's own images. Their order is that of their digests, so that the first of them are a fair choice."""
+    from dae.images import source  # and Pillow, which trials do not need
+
+    images = source.read(path, **options)
+    train, validation, test = (images.bounds[split] for split in (TRAIN, VALIDATION, TEST))
+    low, high = int(images.pixels[train].min()), int(images.pixels[train].max())
+    if low == high:
+        raise UserError(f"every pixel of every training image of {path} is {low}: there is nothing to learn from.")
+    kept = slice(train.start, train.start + _kept(train.stop - train.start, train_fraction))
+    return Dataset(
+        name=name_of(path),
+        fingerprint=images.fingerprint,
+        train=images.pixels[kept],
+        train_labels=images.labels[kept],
+        validation=images.pixels[validation],
+        validation_labels=images.labels[validation],
+        test=images.pixels[test],
+        test_labels=images.labels[test],
+        low=low,
+        high=high,
+        classes=images.classes,
+        noisy=None
+        if images.noisy is None
+        else Pairs(train=images.noisy[kept], validation=images.noisy[validation], test=images.noisy[test]),
+        source=str(absolute(path)),
+    )
+
+
+def _kept(count: int, fraction: float) -> int:
+    return max(1, round(fraction * count))
 
 
 def _generator() -> np.random.Generator:
@@ -236,14 +269,13 @@ def _find(name: str, data_dir: Path) -> Path | None:
 
 
 def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
-    source, path, packed = SOURCES[name], folder / FILES[index], None
+    path = folder / FILES[index]
     try:
         if path.is_file():
             content = path.read_bytes()
         else:
             path = path.with_name(f"{path.name}.gz")
-            packed = path.read_bytes()
-            content = gzip.decompress(packed)
+            content = gzip.decompress(path.read_bytes())
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _corrupt(path, str(error)) from error
     except OSError as error:
@@ -251,10 +283,8 @@ def _read(name: str, folder: Path, index: int) -> npt.NDArray[np.uint8]:
     known = _dataset_of(content, index)
     if known not in (None, name):
         raise UserError(f"{path} is a file of {known}, not of {name}. Give --dataset {known} or another --data-dir.")
-    if known is None and source.sha256 is not None:
+    if known is None and SOURCES[name].sha256 is not None:
         raise _corrupt(path, f"its content is not that of {name}")
-    if known is None and packed is not None and hashlib.md5(packed).hexdigest() != source.gzip_md5[index]:
-        raise _corrupt(path, "its digest is not the published one")
     array = _parse_idx(path, content, count=60_000 if index < 2 else 10_000, is_image=index % 2 == 0)
     _check_values(path, array)
     return array

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dae.errors import UserError
+from dae.images.location import is_path
 from sweep.cli.errors import Commands, debug_option
 from sweep.cli.options import options
 from sweep.cli.parsing import check_limits, grid_of, resolving_of, settings_of, sweep_name
@@ -134,6 +135,8 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
     with context.scope():
         grid = grid_of(given, settings_of(given))
     check_limits(given)
+    if is_path(given["dataset"]) and not Path(given["dataset"]).is_absolute():
+        raise UserError(f"--dataset {given['dataset']} is not an absolute path: the job begins in a folder of Ray's.")
     resolving_of(given, grid, start=0.0)
     storage, name = given["storage"], sweep_name(given["name"], given["dataset"])
     folder = storage.removeprefix("file://")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dae.config import GAUSSIAN, LSUV, NOISES, Latent, parse_latent
+from dae.config import EMBEDDED, FEW_IMAGES, GAUSSIAN, LSUV, NOISES, Latent, parse_latent
 from dae.errors import UserError
 from sweep.records.grid import AXES, STUDY_DEPTHS, Value, axis_value
 from sweep.trials.resources import TRIALS_PER_GPU
@@ -21,6 +21,9 @@ else:  # click below 8.4 has no values to say the type of
         def __class_getitem__(cls, _value: object) -> type:
             return cls
 
+
+SMALL = f"{EMBEDDED} and fewer than {FEW_IMAGES:,} images of your own"
+"""Where a training has other defaults."""
 
 MAX_VALUES = 100_000
 """Of one list: what is longer is a slip of the hand."""
@@ -153,8 +156,20 @@ which_sweep = options(
 )
 
 
-which_dataset = click.option(
-    "--dataset", default="mnist", show_default=True, help="mnist, fashion-mnist, kmnist, or mnist-5k (no download)."
+which_dataset = options(
+    click.option(
+        "--dataset",
+        default="mnist",
+        show_default=True,
+        metavar="NAME|PATH",
+        help="mnist, fashion-mnist, kmnist, mnist-5k (no download), or the folder or file of your own images.",
+    ),
+    click.option("--patch", type=int, metavar="N", help="Cut your own images into tiles of N x N pixels."),
+)
+
+
+skip_unreadable_option = click.option(
+    "--skip-unreadable", is_flag=True, help="Leave out files that are no images, or damaged ones, and count them."
 )
 
 
@@ -194,8 +209,8 @@ which_grid = options(
 which_settings = options(
     click.option("--train-fraction", type=float, default=1.0, show_default=True, help="Share of the training split."),
     click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
-    click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k]"),
-    click.option("--lr", type=float, help="Adam's learning rate.  [default: 1e-3; 4e-3 on mnist-5k]"),
+    click.option("--batch-size", type=int, help=f"Images a step.  [default: 128; 32 on {SMALL}]"),
+    click.option("--lr", type=float, help=f"Adam's learning rate.  [default: 1e-3; 4e-3 on {SMALL}]"),
     click.option("--alpha", type=float, default=0.5, show_default=True, help="Strength of the noise."),
     click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
@@ -209,12 +224,12 @@ which_settings = options(
     click.option(
         "--warmup",
         type=int,
-        help="Epochs in which the learning rate rises to --lr.  [default: 0; on mnist-5k a fifth, at most 3]",
+        help=f"Epochs in which the learning rate rises to --lr.  [default: 0; a fifth, at most 3, on {SMALL}]",
     ),
     click.option(
         "--averaging",
         type=float,
-        help="Decay a step of the moving average of the weights that is tested.  [default: 0; 0.99 on mnist-5k]",
+        help=f"Decay a step of the moving average of the weights that is tested.  [default: 0; 0.99 on {SMALL}]",
     ),
     click.option("--latent-bias", type=float, default=0.0, hidden=True, help="Of older sweeps, with he."),
 )

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset, usual_latents
+from dae.config import check_dataset, default_training, usual_latents
 from dae.errors import UserError
+from dae.images.location import absolute, is_path, name_of
 from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
 from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather
@@ -39,10 +40,80 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
         UserError: a value is out of range.
     """
     if manifest is not None:
-        return replace(manifest.settings, **{name: given[name] for name in Settings.__slots__ if is_given(name)})
-    check_dataset(given["dataset"])
+        values = {name: given[name] for name in Settings.__slots__ if is_given(name)}
+        if source_of(given, manifest) is not None and manifest.dataset.get("source") is not None:
+            values.pop("dataset", None)  # the images may lie elsewhere now: their fingerprint says which they are
+        elif "dataset" in values:
+            values["dataset"] = _dataset_name(given["dataset"])
+        return replace(manifest.settings, **values)
     values = {name: given[name] for name in Settings.__slots__ if given.get(name) is not None}
-    return Settings.usual(**values)
+    return Settings.usual(**values | {"dataset": _dataset_name(given["dataset"])})
+
+
+def _dataset_name(text: str) -> str:
+    """The name of a dataset, or the one that is made of the path of a user's own images.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if not is_path(text):
+        check_dataset(text)
+    return name_of(text)
+
+
+def source_of(given: Mapping[str, Any], manifest: Manifest | None) -> str | None:
+    """Where a user's own images are: the path given, else the one that the sweep has recorded.
+
+    None for a dataset with a name.
+    """
+    text = given["dataset"]
+    if is_path(text) and (is_given("dataset") or manifest is None):
+        return str(absolute(text))
+    if manifest is None or (is_given("dataset") and text != manifest.settings.dataset):
+        return None
+    recorded = manifest.dataset.get("source")
+    return None if recorded is None else str(recorded)
+
+
+def with_images(
+    settings: Settings, source: str | None, manifest: Manifest | None, *, skip_unreadable: bool = False
+) -> Settings:
+    """The settings with what a user's own images say: their size and, in a new sweep, a training for so many.
+
+    Raises:
+        UserError: they are not there, cannot be used, or bring their own noise, and noise is asked for.
+    """
+    if source is None:
+        return settings
+    recorded = None if manifest is None else manifest.dataset.get("source")
+    if source == recorded and not is_given("dataset") and not Path(source).exists():
+        raise UserError(
+            f"the sweep was trained on the images in {source}, and there is no such file or folder now. Give --dataset "
+            "with the path where they are."
+        )
+    from dae.images.source import describe
+
+    facts = describe(source, settings.patch, skip_unreadable=skip_unreadable)
+    if facts.has_noise and (asked := _noise_options()):
+        raise UserError(
+            f"{asked[0]} has no effect on {source}: it holds pairs, whose noisy images are its noise, and nothing is "
+            "drawn. Leave it out, or give the folder of the clean images."
+        )
+    training = default_training(settings.dataset, settings.epochs, facts.count) if manifest is None else {}
+    return replace(
+        settings,
+        image=str(facts.shape),
+        **{name: value for name, value in training.items() if not is_given(name)},
+    )
+
+
+def _noise_options() -> list[str]:
+    """The options of the command at hand that say something of the noise to draw."""
+    axes = [name for name, _values in click.get_current_context().params.get("axes", ())]
+    return [
+        *(f"--{name}" for name in ("alpha", "noise") if is_given(name)),
+        *(f"--axis {name}" for name in axes if name in ("alpha", "noise")),
+    ]
 
 
 def manifest_of(store: Store) -> Manifest | None:
@@ -55,7 +126,7 @@ def manifest_of(store: Store) -> Manifest | None:
 
 def sweep_name(name: str | None, dataset: str) -> str:
     """The dataset's, where none is given; an empty one is given, and refused where the sweep is opened."""
-    return dataset if name is None else name
+    return name_of(dataset) if name is None else name
 
 
 def existing(name: str | None, storage: str, dataset: str) -> Sweep:
@@ -154,7 +225,8 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
     """
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
-    settings = settings_of(given, manifest)
+    source = source_of(given, manifest)
+    settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=given["skip_unreadable"])
     grid = grid_of(given, settings, manifest)
     check_limits(given)
     check_environment(given["wandb_mode"])
@@ -168,6 +240,8 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
         grid=grid,
         settings=settings,
         data_dir=Path(given["data_dir"]),
+        source=source,
+        skip_unreadable=given["skip_unreadable"],
         cpus=cpus,
         gpus=gpus,
         trials_per_gpu=None if given["trials_per_gpu"] == AUTO else given["trials_per_gpu"],

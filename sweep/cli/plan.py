@@ -17,7 +17,16 @@ from dae.architecture import (
 from dae.config import ModelConfig
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
-from sweep.cli.parsing import check_limits, grid_of, manifest_of, resolving_of, settings_of, sweep_name
+from sweep.cli.parsing import (
+    check_limits,
+    grid_of,
+    manifest_of,
+    resolving_of,
+    settings_of,
+    source_of,
+    sweep_name,
+    with_images,
+)
 from sweep.cli.run import run
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
@@ -38,7 +47,9 @@ def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
-    settings = settings_of(given, manifest)
+    settings = with_images(
+        settings_of(given, manifest), source_of(given, manifest), manifest, skip_unreadable=given["skip_unreadable"]
+    )
     grid = grid_of(given, settings, manifest)
     check_limits(given)
     resolving_of(given, grid, start=0.0)

@@ -2,6 +2,7 @@
 
 import errno
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -9,7 +10,7 @@ import click
 from dae.errors import UserError
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_existing
-from sweep.cli.parsing import existing, sweep_name
+from sweep.cli.parsing import existing, source_of, sweep_name, with_images
 from sweep.driver.signals import Signals
 from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.opening import open_storage, open_store
@@ -87,7 +88,17 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
     from sweep.evaluation import verify as checks
 
     settings = sweep.manifest.settings
-    images = data.load(settings.dataset, Path(data_dir), settings.train_fraction)
+    source = source_of(ctx.params, sweep.manifest)
+    with_images(settings, source, sweep.manifest, skip_unreadable=True)
+    images = data.load(
+        source or settings.dataset,
+        Path(data_dir),
+        settings.train_fraction,
+        patch=settings.patch,
+        skip_unreadable=True,
+        tell=lambda message: click.echo(message, err=True),
+    )
+    images = replace(images, name=settings.dataset)
     disagreements = checks.verify(
         sweep, images, tell=lambda key: click.echo(f"{key}  test loss computed anew", err=True)
     )

@@ -49,6 +49,8 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         records = gather_records(store, grid)
     else:
         manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid))
+        if dataset.source is not None and "source" in manifest.dataset:  # where they are now
+            manifest = replace(manifest, dataset={**manifest.dataset, "source": dataset.source})
         records = dict(existing.records)
     if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
@@ -142,7 +144,7 @@ def _check_same(record: Record, dataset: Dataset) -> None:
     if (trained_on := record.dataset["fingerprint"]) != dataset.fingerprint:
         raise UserError(
             f"{record.key} was trained on other data ({trained_on[:12]}) than is at hand ({dataset.fingerprint[:12]}). "
-            "Give another --name, or the --data-dir it was trained on."
+            f"Give another --name, or the {'--data-dir' if dataset.source is None else '--dataset'} it was trained on."
         )
 
 
@@ -154,6 +156,7 @@ def _describe(dataset: Dataset) -> dict[str, object]:
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "test": len(dataset.test),
+        **({} if dataset.source is None else {"source": dataset.source}),
     }
     if dataset.name in DATASETS and dataset.shape == STUDY_IMAGE:
         return described

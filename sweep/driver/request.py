@@ -19,6 +19,8 @@ class Request:
         trials_per_gpu: how many share a GPU; None to measure what is best.
         project: of W&B; None for what wandb was told, else a default.
         address: of a Ray cluster that runs; None for a Ray of this command's own.
+        source: where a user's own images are; None for a dataset with a name.
+        skip_unreadable: whether to leave out files there that are no images.
         resolving: how far seeds are added while verdicts are undecided; None for the seeds of the grid alone.
         evaluation: whether to compute what the report shows beside the test losses.
         report: whether to write it.
@@ -37,6 +39,8 @@ class Request:
     max_retries: int = 3
     address: str | None = None
     allow_autoscaling: bool = False
+    source: str | None = None
+    skip_unreadable: bool = False
     resolving: Resolving | None = None
     evaluation: bool = False
     report: bool = False

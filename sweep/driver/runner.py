@@ -1,6 +1,7 @@
 """From a request to a finished sweep: prepare it, train what is missing, evaluate, report."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from dae import data
 from dae.data import Dataset
@@ -45,7 +46,7 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
         UserError: the request cannot be carried out; nothing was lost.
         Interrupted: a signal came; every finished epoch is on disk.
     """
-    dataset = _load(request)
+    dataset = _load(request, display.tell)
     store = request.store
     with holding(store) as is_held, store.spool("wandb") as folder:
         store.sweep_up()
@@ -63,36 +64,30 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
     return Outcome(sweep, store.uri("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
-def _load(request: Request) -> Dataset:
+def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
     """The dataset of the request.
 
     Raises:
         UserError: it is not there, or is smaller than a batch.
     """
-    dataset = data.load(request.settings.dataset, request.data_dir, request.settings.train_fraction)
-    _check_memory(request, dataset)
-    largest = max(request.settings.at(cell).batch_size for cell in request.grid.cells)
+    settings = request.settings
+    dataset = data.load(
+        request.source or settings.dataset,
+        request.data_dir,
+        settings.train_fraction,
+        patch=settings.patch,
+        skip_unreadable=request.skip_unreadable,
+        memory=memory_bytes(),
+        tell=tell,
+    )
+    dataset = replace(dataset, name=settings.dataset)  # images that were moved keep the name of their first path
+    largest = max(settings.at(cell).batch_size for cell in request.grid.cells)
     if largest > len(dataset.train):
         raise UserError(
             f"batch size {largest} is larger than the {len(dataset.train)} training images: "
             "lower --batch-size or raise --train-fraction."
         )
     return dataset
-
-
-def _check_memory(request: Request, dataset: Dataset) -> None:
-    """Refuse images that this machine cannot hold: this process has them, and a second time all trials together.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    needed, there = 2 * dataset.nbytes, memory_bytes()
-    if request.address is None and needed > there:
-        raise UserError(
-            f"the images take {needed / 2**30:.1f} GiB, {dataset.nbytes / 2**30:.1f} in this process and as much again "
-            f"for all trials together; this machine or its container allows {there / 2**30:.1f} GiB. Lower "
-            "--train-fraction, or take a machine with more memory."
-        )
 
 
 def _evaluate(request: Request, sweep: Sweep, dataset: Dataset, display: Display) -> None:

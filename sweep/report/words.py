@@ -1,5 +1,6 @@
 """Numbers and lists as a report writes them. No torch."""
 
+import shlex
 from collections.abc import Iterable
 
 from dae.config import usual_latents
@@ -114,9 +115,13 @@ def command(manifest: Manifest, options: str = "") -> str:
     It takes its settings, and without options its grid, from the sweep.
     """
     grid, settings = manifest.grid, manifest.settings
-    name = [] if manifest.name == settings.dataset else [f"--name {manifest.name}"]
+    if manifest.dataset.get("source") is not None:  # the sweep knows where a user's own images are
+        start = f"dae-sweep run --name {shlex.quote(manifest.name)}"
+    else:
+        name = "" if manifest.name == settings.dataset else f" --name {manifest.name}"
+        start = f"dae-sweep run --dataset {settings.dataset}{name}"
     if not options:
-        return " ".join([f"dae-sweep run --dataset {settings.dataset}", *name])
+        return start
     levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
     usual = usual_latents(settings.shape)
     is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == usual, "seeds": False}
@@ -126,8 +131,8 @@ def command(manifest: Manifest, options: str = "") -> str:
         for factor, values in levels.items()
         if f"--{factor}" not in options and not is_default[factor] and values != (0,)
     ]
-    words = [*name, *kept_levels, *_axes_options(grid, settings, options), options]
-    return " ".join([f"dae-sweep run --dataset {settings.dataset}", *filter(None, words)])
+    words = [*kept_levels, *_axes_options(grid, settings, options), options]
+    return " ".join([start, *filter(None, words)])
 
 
 def _axes_options(grid: Grid, settings: Settings, options: str) -> list[str]:
