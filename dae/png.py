@@ -89,7 +89,7 @@ def encode(channels: npt.NDArray[np.uint16]) -> bytes:
     """A PNG file of (height, width, channels), each row as differences to the pixel on the left."""
     height, width, count = channels.shape
     colour = next(kind for kind, number in CHANNELS.items() if number == count)
-    values = channels.astype(">u2").view(np.uint8).reshape(height, width, count * BYTES)
+    values = np.ascontiguousarray(channels, ">u2").view(np.uint8).reshape(height, width, count * BYTES)
     differences = values.copy()
     differences[:, 1:] -= values[:, :-1]
     rows = np.concatenate([np.ones((height, 1), np.uint8), differences.reshape(height, -1)], axis=1)

@@ -13,6 +13,7 @@ from typing import Any
 from dae.errors import UserError
 from sweep.analysis.arrays import load_arrays, usable_records
 from sweep.analysis.comparer import Comparer
+from sweep.analysis.results import flags_of
 from sweep.analysis.statistics import LEVEL
 from sweep.analysis.verdicts import Effect
 from sweep.records.grid import Cell, Grid, suffix
@@ -56,9 +57,9 @@ class Candidate:
         return stdev(self.losses) if len(self.losses) > 1 else None
 
     @property
-    def is_collapsed(self) -> bool:
-        """Whether its best seed is no better than the mean image."""
-        return self.best.collapsed
+    def marks(self) -> list[str]:
+        """``collapsed`` and ``unconverged``, where its best seed is."""
+        return flags_of(self.best)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The command that names the best model of a sweep: `best`."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +9,10 @@ from sweep.cli.errors import debug_option
 from sweep.cli.options import Limit, storage_option
 from sweep.cli.parsing import existing
 from sweep.records.record import CellFiles
+from sweep.records.sweep import Sweep
+
+if TYPE_CHECKING:
+    from sweep.analysis.ranking import Ranking
 
 SHOWN = 10
 """Architectures that are listed."""
@@ -46,7 +50,7 @@ def best(storage: str, name: str, limits: tuple[tuple[str, float], ...], as_json
         _show(ranking)
 
 
-def _show(ranking: Any) -> None:
+def _show(ranking: "Ranking") -> None:
     record = ranking.first.best
     click.echo(
         f"{record.key}  test loss {record.test_loss:.5f} (PSNR {record.test_psnr_db:.2f} dB), "
@@ -56,15 +60,15 @@ def _show(ranking: Any) -> None:
     width = max(len(candidate.name) for candidate in ranking.candidates[:SHOWN])
     for candidate in ranking.candidates[:SHOWN]:
         spread = "" if candidate.sd is None else f" ± {candidate.sd:.5f} ({len(candidate.losses)} seeds)"
-        mark = "  collapsed" if candidate.is_collapsed else ""
-        click.echo(f"  {candidate.name:<{width}}  {candidate.mean:.5f}{spread}{mark}")
+        marks = "".join(f"  {mark}" for mark in candidate.marks)
+        click.echo(f"  {candidate.name:<{width}}  {candidate.mean:.5f}{spread}{marks}")
     if len(ranking.candidates) > SHOWN:
         click.echo(f"  and {len(ranking.candidates) - SHOWN} more")
-    if ranking.first.is_collapsed:
+    if record.collapsed:
         click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
 
 
-def _as_json(sweep: Any, ranking: Any) -> dict[str, Any]:
+def _as_json(sweep: Sweep, ranking: "Ranking") -> dict[str, Any]:
     record = ranking.first.best
     names = ("key", "architecture", "depth", "latent", "seed", "test_loss", "test_psnr_db", "parameters", "macs")
     return {
