@@ -1,8 +1,13 @@
-"""The orchestrator of dae-sweep: grids of cells, their trials, records and reports. `load` reads a sweep in Python."""
+"""The orchestrator of dae-sweep: grids of cells, their trials, records and reports.
+
+`load` reads a sweep in Python, `denoise` applies its best model.
+"""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sweep.report.notebook import LoadedSweep
 
 __version__ = "0.1.0"
@@ -24,3 +29,22 @@ def load(sweep: str, storage: str | None = None) -> "LoadedSweep":
     from sweep.report import notebook
 
     return notebook.load(sweep, storage)
+
+
+def denoise(pictures: "np.ndarray", sweep: str, cell: str | None = None, storage: str | None = None) -> "np.ndarray":
+    """Pictures of any size without their noise, by the model of a cell of a sweep.
+
+    Args:
+        pictures: one, (height, width) or (height, width, 3), or several with their number first; uint8, uint16, or
+            float with values in [0, 1].
+        sweep: as of `load`.
+        cell: its key, such as ``DAE_5_13-s0``; by default the best one.
+        storage: as of `load`.
+
+    Returns:
+        An array of the same shape and type.
+
+    Raises:
+        UserError: there is no such sweep or cell, its weights are damaged, or it is no array of pictures.
+    """
+    return load(sweep, storage).denoise(pictures, cell)

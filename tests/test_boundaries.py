@@ -38,7 +38,7 @@ def test_imports_go_one_way() -> None:
         ("sweep/records/grid.py", "import sweep.analysis.claims", "analysis stands before records"),
         ("sweep/storage/store.py", "def f():\n    from sweep.cli import run", "cli stands before storage"),
         ("sweep/trials/job.py", "from sweep.tracking import sync", "stand side by side"),
-        ("sweep/report/page.py", "import torch.nn", "which only dae, evaluation, trials may know"),
+        ("sweep/report/page.py", "import torch.nn", "which only dae, evaluation, models, trials may know"),
         ("dae/noise.py", "from sweep import records", "records stands before dae"),
         ("sweep/records/grid.py", "from sweep.records import matching", "circle"),
     ],

@@ -169,6 +169,11 @@ class Comparer:
         seeds = self._shared_seeds(weights)
         return self._effect(quantity, weights, {}, seeds, self.looks([cell], seeds)) if seeds else None
 
+    def compare(self, one: Cell, other: Cell) -> Effect | None:
+        """The test loss of one architecture less that of another, without a verdict; None where they share no seed."""
+        weights = {_seedless_key(one): 1.0, _seedless_key(other): -1.0}
+        return self._contrast("", "", (), (one, other), weights, base={}).effects.get(Split.TEST)
+
     def _shared_seeds(self, names: Iterable[str]) -> tuple[int, ...]:
         return tuple(sorted(set.intersection(*(set(self._records.get(name, {})) for name in names))))
 

@@ -6,7 +6,7 @@ import warnings
 import click
 
 from sweep import __version__
-from sweep.cli import jobs, plan, read, remove, run
+from sweep.cli import best, denoise, export, jobs, plan, read, remove, run
 from sweep.cli.errors import Commands
 from sweep.trials import user_folders
 from sweep.trials.environment import environment, isolated, set_aside
@@ -32,6 +32,9 @@ for command in (
     read.verify,
     read.sync,
     read.drill,
+    best.best,
+    denoise.denoise,
+    export.export,
     remove.remove,
     jobs.submit,
     jobs.jobs,

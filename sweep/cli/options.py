@@ -1,5 +1,6 @@
 """The options that commands share, and the types of their values."""
 
+import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -110,6 +111,49 @@ class Duration(ParamType[float]):
             self.fail(f"{value!r} is not a time; one looks like 30m, 2h, 1h30m or 90s.", param, ctx)
         hours, minutes, seconds = (int(group or 0) for group in match.groups())
         return float(3600 * hours + 60 * minutes + seconds)
+
+
+class Limit(ParamType[tuple[str, float]]):
+    """The most that a model may have of something: ``macs=3e6``."""
+
+    name = "WHAT=N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, float]:
+        """What is limited, and its limit."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.partition("=")
+        if name not in LIMITS:
+            self.fail(f"{value!r} is no limit: one looks like macs=3e6; known are {', '.join(LIMITS)}.", param, ctx)
+        try:
+            return name, float(number)
+        except ValueError:
+            self.fail(f"{number!r} is not a number; a limit looks like {name}=3e6.", param, ctx)
+
+
+LIMITS = ("macs", "parameters", "latent")
+"""What of a model can be limited: numbers of its record."""
+
+ADDED_AS_TRAINED = -1.0
+"""Stands for the strength of noise that a model was trained with."""
+
+
+class Strength(ParamType[float]):
+    """The strength of noise to add."""
+
+    name = "ALPHA"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The strength, or `ADDED_AS_TRAINED`."""
+        if isinstance(value, float):
+            return value
+        try:
+            strength = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number; where a picture follows, write --add-noise=0.5.", param, ctx)
+        if not 0 <= strength < math.inf:
+            self.fail(f"{value} is out of range: it must be at least 0.", param, ctx)
+        return strength
 
 
 AUTO = "auto"
@@ -288,6 +332,10 @@ which_end = options(
         help="No baselines, readability, similarity and robustness: the report has test losses only.",
     ),
 )
+which_cell = click.option(
+    "--cell", metavar="KEY", help="The cell whose model is used, such as DAE_5_13-s0.  [default: the best one]"
+)
+which_overwrite = click.option("--overwrite", is_flag=True, help="Replace files that are there already.")
 which_existing = options(
     which_sweep, click.option("--dataset", default="mnist", help="The sweep of this dataset, where no --name is given.")
 )

@@ -1,4 +1,4 @@
-"""`sweep.load`: a sweep in Python and notebooks, as data frames and figures. No torch."""
+"""`sweep.load`: a sweep in Python and notebooks, as data frames and figures; torch is loaded with its models alone."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,8 +11,10 @@ from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
+    from dae.model import DenoisingAutoencoder
     from sweep.report.drawing import Figure
 
 
@@ -48,6 +50,37 @@ class LoadedSweep(Findings):
         if exhibit.draw is None:
             raise UserError(f"{name} cannot be drawn: {exhibit.missing}")
         return exhibit.draw(self)
+
+    def model(self, cell: str | None = None) -> "DenoisingAutoencoder":
+        """The trained model of a cell, such as ``DAE_5_13-s0``, by default of the best one; in evaluation mode.
+
+        It maps a tensor (n, channels, height, width) of noisy images in [0, 1] to denoised ones.
+
+        Raises:
+            UserError: there is no such cell, it is not completed, or its weights are damaged.
+        """
+        from sweep.models.trained import choose, load_model  # and with it torch
+
+        return load_model(self.whole, choose(self.whole, cell)).module
+
+    def denoise(self, pictures: "np.ndarray", cell: str | None = None) -> "np.ndarray":
+        """Pictures of any size without their noise, by the model of a cell, by default the best one.
+
+        Args:
+            pictures: one, (height, width) or (height, width, 3), or several with their number first; uint8, uint16,
+                or float with values in [0, 1].
+            cell: its key.
+
+        Returns:
+            An array of the same shape and type.
+
+        Raises:
+            UserError: as of `model`; or it is no array of pictures.
+        """
+        from sweep.models.denoising import denoise
+        from sweep.models.trained import choose, load_model
+
+        return denoise(load_model(self.whole, choose(self.whole, cell)), pictures).pixels
 
 
 def load(sweep: str, storage: str | None = None) -> LoadedSweep:

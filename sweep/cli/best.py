@@ -1,0 +1,90 @@
+"""The command that names the best model of a sweep: `best`."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from sweep.cli.errors import debug_option
+from sweep.cli.options import Limit, storage_option
+from sweep.cli.parsing import existing
+from sweep.records.record import CellFiles
+from sweep.records.sweep import Sweep
+
+if TYPE_CHECKING:
+    from sweep.analysis.ranking import Ranking
+
+SHOWN = 10
+"""Architectures that are listed."""
+
+
+@click.command()
+@storage_option
+@click.option(
+    "--under",
+    "limits",
+    type=Limit(),
+    multiple=True,
+    help="Only models with at most this: macs=3e6, parameters=20000 or latent=8; may be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@debug_option
+@click.argument("name", metavar="NAME")
+def best(storage: str, name: str, limits: tuple[tuple[str, float], ...], as_json: bool) -> None:
+    """Name the best model of sweep NAME, and say how sure that is.
+
+    The architecture with the lowest test loss, mean over its seeds, and of it the seed with the lowest. Models under
+    different noise are not compared: each noise has its own best one.
+    """
+    sweep = existing(name, storage, name)
+    from sweep.analysis.ranking import rankings
+
+    found = rankings(sweep, dict(limits))
+    if as_json:
+        answer = {"sweep": name, "under": dict(limits), "rankings": [_as_json(sweep, ranking) for ranking in found]}
+        click.echo(json.dumps(answer, indent=1))
+        return
+    for number, ranking in enumerate(found):
+        if len(found) > 1:
+            click.echo("\n" * bool(number) + f"Under {ranking.noise} noise of strength {ranking.alpha:g}:")
+        _show(ranking)
+
+
+def _show(ranking: "Ranking") -> None:
+    record = ranking.first.best
+    click.echo(
+        f"{record.key}  test loss {record.test_loss:.5f} (PSNR {record.test_psnr_db:.2f} dB), "
+        f"{record.parameters:,} parameters, {record.macs:,} MACs/image"
+    )
+    click.echo(ranking.certainty)
+    width = max(len(candidate.name) for candidate in ranking.candidates[:SHOWN])
+    for candidate in ranking.candidates[:SHOWN]:
+        spread = "" if candidate.sd is None else f" ± {candidate.sd:.5f} ({len(candidate.losses)} seeds)"
+        marks = "".join(f"  {mark}" for mark in candidate.marks)
+        click.echo(f"  {candidate.name:<{width}}  {candidate.mean:.5f}{spread}{marks}")
+    if len(ranking.candidates) > SHOWN:
+        click.echo(f"  and {len(ranking.candidates) - SHOWN} more")
+    if record.collapsed:
+        click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
+
+
+def _as_json(sweep: Sweep, ranking: "Ranking") -> dict[str, Any]:
+    record = ranking.first.best
+    names = ("key", "architecture", "depth", "latent", "seed", "test_loss", "test_psnr_db", "parameters", "macs")
+    return {
+        "noise": ranking.noise,
+        "alpha": ranking.alpha,
+        "best": {name: getattr(record, name) for name in (*names, "compression", "collapsed", "unconverged")}
+        | {"weights": sweep.store.uri(CellFiles(record.key).weights)},
+        "certainty": ranking.certainty,
+        "shown_worse": ranking.shown_worse,
+        "order": [
+            {
+                "name": candidate.name,
+                "mean_test_loss": candidate.mean,
+                "sd": candidate.sd,
+                "seeds": len(candidate.losses),
+            }
+            for candidate in ranking.candidates
+        ],
+    }

@@ -1,0 +1,62 @@
+"""The command that writes a model for other programs: `export`."""
+
+from pathlib import Path
+
+import click
+
+from dae.errors import UserError
+from sweep.cli.errors import debug_option
+from sweep.cli.options import storage_option, which_cell, which_overwrite
+from sweep.cli.parsing import existing
+from sweep.storage.store import Store, Unwritable
+
+
+@click.command()
+@storage_option
+@which_cell
+@click.option(
+    "--format",
+    "format_name",
+    required=True,
+    metavar="FORMAT",
+    help="onnx (needs the extra `export`), torchscript, pt2 or safetensors.",
+)
+@click.option("--out", required=True, metavar="FILE|DIR", help="The file to write, or the folder for it.")
+@which_overwrite
+@debug_option
+@click.argument("name", metavar="NAME")
+def export(storage: str, name: str, cell: str | None, format_name: str, out: str, overwrite: bool) -> None:
+    """Write a model of sweep NAME to a file, and a model card beside it.
+
+    The file is read again and compared: its images have to be those of the model.
+    """
+    sweep = existing(name, storage, name)
+    from sweep.models import export as exports
+    from sweep.models.formats import FORMATS
+    from sweep.models.trained import choose, load_model
+
+    if format_name not in FORMATS:
+        raise UserError(f"unknown format {format_name!r}. Known ones: {', '.join(FORMATS)}.")
+    FORMATS[format_name].check()
+    record = choose(sweep, cell)
+    path = _target(out, f"{name}-{record.key}{FORMATS[format_name].suffix}")
+    card = path.with_name(f"{path.name}.md")
+    for file in (path, card):
+        if file.exists() and not overwrite:
+            raise UserError(f"{file} is there already: give another --out, or --overwrite.")
+    if record.collapsed:
+        click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
+    exported = exports.export(sweep, load_model(sweep, record), format_name, path.name)
+    folder = Store(path.parent)
+    try:
+        folder.write_all({path.name: exported.content, card.name: exported.card.encode()})
+    except Unwritable as refusal:
+        raise UserError(f"--out {out}: {refusal}. Give a folder that can be made and written.") from refusal
+    click.echo(f"{record.key}: {path}\nModel card: {card}")
+    click.echo(f"Read again, its images differ from the model's by at most {exported.difference:.2g} (pixels 0 to 1).")
+
+
+def _target(out: str, name: str) -> Path:
+    """The file meant: in a folder, one of this name."""
+    path = Path(out).expanduser()
+    return (path / name if out.endswith("/") or path.is_dir() else path).absolute()

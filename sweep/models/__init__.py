@@ -1,0 +1,1 @@
+"""Trained models taken out of a sweep: applied to pictures, and exported."""

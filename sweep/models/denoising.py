@@ -1,0 +1,128 @@
+"""A trained model applied to arrays of pictures, of any size, grey or colour."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dae.errors import UserError
+from dae.noise import corrupt_test
+from dae.testset import mean_square
+from dae.tiles import through_tiles
+from sweep.models.trained import TrainedModel
+
+Pixels = npt.NDArray[Any]
+"""Pictures of type uint8, uint16 or float: (height, width) or (height, width, 3), several: their number first."""
+
+GREY_MODEL = "the model is of grey images: a colour picture is denoised channel by channel"
+COLOUR_MODEL = "the model is of colour images: a grey picture is given to it as three equal channels, and written grey"
+CLIPPED_SHARE = 0.01
+"""Of the pixels of a picture; more outside of the model's range are worth a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Denoised:
+    """What became of a picture, or several.
+
+    Attributes:
+        pixels: the denoised pictures, in the type of the pixels given.
+        panels: the picture given, the one with added noise where there is one, and the denoised one; in [0, 1].
+        mse_before, mse_after: mean squared error per pixel against the picture without the added noise; None where
+            none was added.
+        notes: what the user should know.
+    """
+
+    pixels: Pixels
+    panels: tuple[npt.NDArray[np.float32], ...]
+    mse_before: float | None
+    mse_after: float | None
+    notes: tuple[str, ...]
+
+
+def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, draw: str = "picture") -> Denoised:
+    """Denoise pictures.
+
+    Args:
+        model: the model.
+        pixels: uint8 or uint16, or float with values in [0, 1].
+        noise: strength of the noise to add first, of the kind that the model was trained with.
+        draw: names the draw of the noise; the same name gives the same noise to pictures of the same size.
+
+    Raises:
+        UserError: it is no array of pictures.
+    """
+    values = np.asarray(pixels)
+    _check(values)
+    low, high = (0.0, 1.0) if values.dtype.kind == "f" else model.scale.of_type(values.dtype)
+    scaled = ((values.astype(np.float32) - np.float32(low)) / np.float32(high - low)).astype(np.float32)
+    notes = []
+    clipped = float(((scaled < 0) | (scaled > 1)).mean())
+    if clipped > CLIPPED_SHARE:
+        notes.append(f"pixels outside of the {low:g} to {high:g} that the model was trained on are clipped")
+    clean = scaled.clip(0, 1)
+    is_colour = _is_colour(values)
+    if is_colour != (model.image.channels > 1):
+        notes.append(GREY_MODEL if is_colour else COLOUR_MODEL)
+    planes = _planes(clean, is_colour=is_colour)
+    noisy = planes if noise is None else corrupt_test(planes, noise, draw, str(model.record.config["noise"]))
+    planes = _through(model, noisy, is_colour=is_colour)
+    before, after = (_pixels(array, clean.shape, is_colour=is_colour) for array in (noisy, planes))
+    return Denoised(
+        pixels=_as_type(after, values.dtype, low, high),
+        panels=(clean, after) if noise is None else (clean, before, after),
+        mse_before=None if noise is None else mean_square(before - clean),
+        mse_after=None if noise is None else mean_square(after - clean),
+        notes=tuple(notes),
+    )
+
+
+def _check(values: Pixels) -> None:
+    if values.dtype.kind not in "uif" or (values.dtype.kind != "f" and values.dtype not in (np.uint8, np.uint16)):
+        raise UserError(f"pictures are arrays of uint8, uint16 or float in [0, 1], not of {values.dtype}.")
+    if values.ndim not in (2, 3, 4) or (values.ndim == 4 and values.shape[-1] != 3) or 0 in values.shape:
+        raise UserError(
+            f"an array of shape {values.shape} is no picture: one is (height, width) or (height, width, 3), several "
+            "have their number before that."
+        )
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise UserError("the array has pixels that are not finite.")
+
+
+def _is_colour(values: Pixels) -> bool:
+    return values.ndim == 4 or (values.ndim == 3 and values.shape[-1] == 3)
+
+
+def _planes(images: npt.NDArray[np.float32], *, is_colour: bool) -> npt.NDArray[np.float32]:
+    """The images as (planes, height, width); those of a colour image follow each other."""
+    if is_colour:
+        images = np.moveaxis(images, -1, -3)
+    return np.ascontiguousarray(images.reshape(-1, *images.shape[-2:]))
+
+
+def _pixels(planes: npt.NDArray[np.float32], shape: tuple[int, ...], *, is_colour: bool) -> npt.NDArray[np.float32]:
+    """The inverse of `_planes`, for images of this shape."""
+    if not is_colour:
+        return planes.reshape(shape)
+    return np.moveaxis(planes.reshape(*shape[:-3], 3, *shape[-3:-1]), -3, -1)
+
+
+def _through(model: TrainedModel, planes: npt.NDArray[np.float32], *, is_colour: bool) -> npt.NDArray[np.float32]:
+    """The planes denoised; a model of colour images sees each plane of a grey one three times."""
+    image = model.image
+
+    def function(tiles: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return model(tiles.reshape(-1, image.channels, *tiles.shape[-2:])).reshape(tiles.shape)
+
+    copies = 1 if is_colour else image.channels
+    denoised = through_tiles(planes.repeat(copies, axis=0), (image.height, image.width), function)
+    merged: npt.NDArray[np.float32] = denoised.reshape(-1, copies, *denoised.shape[-2:]).mean(axis=1)
+    return merged
+
+
+def _as_type(unit: npt.NDArray[np.float32], dtype: np.dtype[Any], low: float, high: float) -> Pixels:
+    """Values in [0, 1] as pixels of this type."""
+    if dtype.kind == "f":
+        return unit.astype(dtype)
+    values: Pixels = np.rint(unit * np.float32(high - low) + np.float32(low)).clip(0, np.iinfo(dtype).max)
+    return values.astype(dtype)

@@ -1,0 +1,123 @@
+"""A trained model of a sweep: which one is meant, its weights, and the scale of its pixels."""
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.torch
+import torch
+
+from dae.config import ImageShape, ModelConfig
+from dae.errors import UserError
+from dae.model import DenoisingAutoencoder
+from sweep.analysis.ranking import rankings
+from sweep.records.grid import Cell
+from sweep.records.record import CellFiles, Record, Status, read_verified
+from sweep.records.sweep import Manifest, Sweep
+from sweep.storage.sealing import Damaged
+
+BATCH = 128
+"""Images of one forward pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The pixel values of the training data that became 0 and 1."""
+
+    low: int = 0
+    high: int = 255
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "Scale":
+        """The scale of a sweep's dataset; manifests that do not say it are of data from 0 to 255."""
+        return cls(manifest.dataset.get("low", cls().low), manifest.dataset.get("high", cls().high))
+
+    def of_type(self, dtype: npt.DTypeLike) -> tuple[float, float]:
+        """The values of pixels of this type, uint8 or uint16, that become 0 and 1.
+
+        Where the training data had another type, both ranges are taken as the same: 255 of the one is 65535 of the
+        other.
+        """
+        trained = np.iinfo(np.uint8 if self.high <= np.iinfo(np.uint8).max else np.uint16).max
+        factor = np.iinfo(dtype).max / trained
+        return self.low * factor, self.high * factor
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedModel:
+    """The model of a completed cell, in evaluation mode on the CPU."""
+
+    record: Record
+    config: ModelConfig
+    module: DenoisingAutoencoder
+    scale: Scale
+
+    @property
+    def image(self) -> ImageShape:
+        """The size of the images that it was trained on."""
+        return image_of(self.config)
+
+    def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Denoised images (n, channels, height, width), as the noisy ones given, in [0, 1]."""
+        with torch.inference_mode(), one_thread():
+            batches = torch.split(torch.from_numpy(np.ascontiguousarray(images)), BATCH)
+            denoised: npt.NDArray[np.float32] = torch.cat([self.module(batch) for batch in batches]).numpy()
+        return denoised
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one core meanwhile: several wait for each other longer than such small layers take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def image_of(_config: ModelConfig) -> ImageShape:
+    """The size of the images of a model."""
+    return ImageShape()
+
+
+def choose(sweep: Sweep, key: str | None = None) -> Record:
+    """The record of the cell with this key; by default that of the best completed one, under the sweep's own noise.
+
+    Raises:
+        UserError: there is no such cell, or it is not completed; or none is.
+    """
+    if key is None:
+        return rankings(sweep)[0].first.best
+    name, keys = sweep.manifest.name, [cell.key for cell in sweep.manifest.grid.cells]
+    if key not in keys:
+        near = difflib.get_close_matches(key, keys, n=3) or keys[:3]
+        raise UserError(f"there is no cell {key} in {name}. Near ones: {', '.join(near)}.")
+    if key in sweep.damaged:
+        raise UserError(f"{key}: {sweep.damaged[key]}. dae-sweep run trains the cell again.")
+    status = sweep.status(Cell.from_key(key))
+    if status is not Status.COMPLETED:
+        raise UserError(f"{key} is {status}, and only a completed cell has a model: dae-sweep run goes on with it.")
+    return sweep.records[key]
+
+
+def load_model(sweep: Sweep, record: Record) -> TrainedModel:
+    """The model of a completed cell.
+
+    Raises:
+        UserError: its weights are not there, or not those that were written.
+    """
+    config = sweep.manifest.settings.model(record.cell)
+    module = DenoisingAutoencoder(config)
+    try:
+        weights = read_verified(sweep.store, CellFiles(record.key).weights, record.digests)
+        module.load_state_dict(safetensors.torch.load(weights))
+    except Damaged as error:
+        raise UserError(f"{error}: it is damaged. dae-sweep run trains the cell again.") from error
+    except Exception as error:  # safetensors has its own exception class, torch a RuntimeError of many lines
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the weights of {record.key} do not fit {record.architecture}: {reason}") from error
+    return TrainedModel(record, config, module.eval(), Scale.of(sweep.manifest))

@@ -1,0 +1,354 @@
+"""`dae-sweep denoise` and `sweep.denoise` on a small finished sweep of real digits."""
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import sweep
+from dae import data
+from dae.config import ImageShape
+from dae.errors import UserError
+from sweep.cli import main
+from sweep.models import trained
+from sweep.models.denoising import COLOUR_MODEL, GREY_MODEL, denoise
+from sweep.models.trained import Scale, TrainedModel, choose, load_model
+from sweep.records.grid import Cell
+from sweep.records.record import CellFiles, Record, Status, read_record
+from sweep.records.sweep import gather
+from sweep.storage.store import Store
+
+BEST = "DAE_3_8-s0"
+Ask = Callable[..., Result]
+
+
+@pytest.fixture
+def ask(undisturbed: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ask:
+    """Runs the command in an empty folder, on the sweep that nobody changes."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str, storage: Path = undisturbed.root.parent) -> Result:
+        common = ["--sweep", "mnist-5k", "--storage", str(storage), "--out", "out"]
+        return CliRunner().invoke(main, ["denoise", *words, *common])
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def model(undisturbed: Store) -> TrainedModel:
+    whole = gather(undisturbed)
+    return load_model(whole, choose(whole))
+
+
+def noisy(height: int, width: int, *channels: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+def save(name: str, pixels: np.ndarray, **options: object) -> Path:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def opened(path: Path | str) -> Image.Image:
+    return Image.open(io.BytesIO(Path(path).read_bytes()))
+
+
+# ---- arrays
+
+
+def test_a_test_image_gives_what_the_module_gives(undisturbed: Store, model: TrainedModel) -> None:
+    images = data.load("mnist-5k", Path("nowhere")).test[:7]
+    denoised = sweep.denoise(images, str(undisturbed.root))
+    assert denoised.dtype == np.uint8
+    module = sweep.load(str(undisturbed.root)).model(BEST)
+    assert not module.training
+    with torch.inference_mode():
+        plain = module(torch.from_numpy(images).float().unsqueeze(1) / 255).squeeze(1).numpy()
+    assert np.array_equal(denoised, np.rint(plain * 255).astype(np.uint8))
+    assert np.array_equal(sweep.denoise(images[0], str(undisturbed.root), BEST), denoised[0])
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (40, 61), (5, 9), (4, 30, 30), (30, 41, 3), (2, 30, 30, 3)])
+def test_shape_and_type_stay(model: TrainedModel, shape: tuple[int, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    expected = denoise(model, pixels).pixels
+    assert (expected.shape, expected.dtype) == (shape, np.uint8)
+    deep = denoise(model, pixels.astype(np.uint16) * 257).pixels
+    assert (deep.shape, deep.dtype) == (shape, np.uint16)
+    assert np.abs(deep / 257 - expected).max() <= 0.51, "255 of 8 bit is 65535 of 16"
+    unit = denoise(model, pixels.astype(np.float32) / 255).pixels
+    assert unit.dtype == np.float32
+    assert np.abs(unit * 255 - expected).max() <= 0.51
+
+
+def test_a_colour_picture_is_its_channels(model: TrainedModel) -> None:
+    pixels = noisy(33, 47, 3)
+    result = denoise(model, pixels)
+    assert GREY_MODEL in result.notes
+    for channel in range(3):
+        assert np.array_equal(result.pixels[..., channel], denoise(model, pixels[..., channel]).pixels)
+
+
+def test_a_model_of_colour_sees_a_grey_picture_three_times(
+    model: TrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Size] = []
+
+    class Colour(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            assert torch.equal(images[:, 0], images[:, 1])
+            seen.append(images.shape)
+            return images * torch.tensor([0.5, 0.75, 1.0]).view(1, 3, 1, 1)
+
+    monkeypatch.setattr(trained, "image_of", lambda _config: ImageShape(16, 24, 3))
+    colour = replace(model, module=Colour())  # type: ignore[arg-type]
+    pixels = noisy(20, 24)
+    result = denoise(colour, pixels)
+    assert seen
+    assert all(shape[1:] == (3, 16, 24) for shape in seen)
+    assert result.notes == (COLOUR_MODEL,)
+    assert np.abs(result.pixels.astype(float) - pixels * 0.75).max() <= 0.51
+
+
+def test_the_scale_is_that_of_the_training(model: TrainedModel, undisturbed: Store) -> None:
+    class Same(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+    same = replace(model, module=Same(), scale=Scale(50, 200))  # type: ignore[arg-type]
+    result = denoise(same, np.array([[0, 50, 125, 200, 255]], np.uint8))
+    assert result.pixels.tolist() == [[50, 50, 125, 200, 200]]
+    assert result.panels[0].tolist() == [[0, 0, 0.5, 1, 1]]
+    assert "pixels outside of the 50 to 200 that the model was trained on are clipped" in result.notes
+    deep = replace(same, scale=Scale(1000, 40_000))
+    assert denoise(deep, np.array([[1000, 20_500, 40_000]], np.uint16)).pixels.tolist() == [[1000, 20_500, 40_000]]
+    manifest = gather(undisturbed).manifest
+    assert Scale.of(replace(manifest, dataset={"name": "x"})) == Scale(0, 255), "older manifests do not say it"
+    assert Scale.of(replace(manifest, dataset={"low": 3, "high": 4095})) == Scale(3, 4095)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.zeros((4, 4), np.int64), "not of int64"),
+        (np.zeros(4, np.uint8), r"shape \(4,\) is no picture"),
+        (np.zeros((2, 9, 9, 4), np.uint8), "is no picture"),
+        (np.zeros((0, 9), np.uint8), "is no picture"),
+        (np.full((9, 9), np.nan), "not finite"),
+    ],
+)
+def test_what_is_no_picture_is_refused(model: TrainedModel, pixels: np.ndarray, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        denoise(model, pixels)
+
+
+def test_the_threads_of_the_process_stay(model: TrainedModel) -> None:
+    before = torch.get_num_threads()
+    denoise(model, noisy(28, 28))
+    assert torch.get_num_threads() == before
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "bmp", "webp"])
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
+def test_a_file_is_written_in_its_format(ask: Ask, suffix: str, channels: tuple[int, ...]) -> None:
+    source = save(f"in/picture.{suffix}", noisy(30, 45, *channels))
+    answer = ask(str(source))
+    assert answer.exit_code == 0, answer.output
+    before, after = opened(source), opened(f"out/picture.{suffix}")
+    assert (after.format, after.mode, after.size) == (before.format, before.mode, before.size)
+    assert (GREY_MODEL in answer.output) == (before.mode == "RGB")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("channels", [(), (3,), (4,)], ids=["grey", "colour", "alpha"])
+def test_sixteen_bits_are_kept(ask: Ask, model: TrainedModel, suffix: str, channels: tuple[int, ...]) -> None:
+    from dae import png
+
+    pixels = np.random.default_rng(0).integers(0, 2**16, (30, 45, *channels), dtype=np.uint16)
+    source = Path(f"deep.{suffix}")
+    if suffix == "tif":
+        tifffile.imwrite(source, pixels, photometric="rgb" if channels else "minisblack")
+    elif channels:
+        source.write_bytes(png.encode(pixels))
+    else:
+        Image.fromarray(pixels).save(source)
+    answer = ask(str(source))
+    assert answer.exit_code == 0, answer.output
+    target = Path("out") / source
+    if suffix == "tif":
+        after = tifffile.imread(target)
+    else:
+        after = png.decode(target.read_bytes()) if channels else np.asarray(opened(target)).astype(np.uint16)
+    colour = pixels[..., :3] if channels else pixels
+    assert after.dtype == np.uint16
+    assert np.array_equal(after[..., :3] if channels else after, denoise(model, colour).pixels)
+    if channels == (4,):
+        assert np.array_equal(after[..., 3], pixels[..., 3])
+
+
+def test_an_alpha_channel_is_kept_and_said(ask: Ask) -> None:
+    rgba, grey = noisy(30, 30, 4), noisy(30, 30, 2, seed=1)
+    save("rgba.png", rgba)
+    save("la.png", grey)
+    answer = ask("rgba.png", "la.png")
+    assert "Note on 2 of 2 pictures: the alpha channel is kept as it is." in answer.output
+    assert np.array_equal(np.asarray(opened("out/rgba.png"))[..., 3], rgba[..., 3])
+    assert np.array_equal(np.asarray(opened("out/la.png"))[..., 1], grey[..., 1])
+
+
+def test_a_palette_is_written_in_full_colour_and_said(ask: Ask) -> None:
+    Image.fromarray(noisy(30, 30, 3)).quantize(16).save("palette.png")
+    answer = ask("palette.png")
+    assert "pixels of the kind P are written as RGB" in answer.output
+    assert opened("out/palette.png").mode == "RGB"
+
+
+def test_a_folder_keeps_its_structure(ask: Ask) -> None:
+    for name in ("a.png", "one/a.png", "one/b.JPG", ".hidden.png"):
+        save(f"in/{name}", noisy(28, 28))
+    Path("in/notes.txt").write_text("no picture by its name")
+    Path("in/one/loop").symlink_to("..")
+    answer = ask("in")
+    assert answer.exit_code == 0, answer.output
+    there = sorted(str(path.relative_to("out")) for path in Path("out").rglob("*") if path.is_file())
+    assert there == ["a.png", "one/a.png", "one/b.JPG"]
+
+
+def test_an_output_inside_of_the_folder_is_no_input(ask: Ask) -> None:
+    save("out/in.png", noisy(28, 28))
+    save("b.png", noisy(28, 28))
+    answer = ask(".")
+    assert answer.exit_code == 0, answer.output
+    assert sorted(path.name for path in Path("out").iterdir()) == ["b.png", "in.png"]
+
+
+def test_noise_is_added_and_compared(ask: Ask) -> None:
+    digit = data.load("mnist-5k", Path("nowhere")).test[3]
+    save("digit.png", digit)
+    answer = ask("digit.png", "--add-noise", "--compare")
+    assert answer.exit_code == 0, answer.output
+    before, after = answer.output.split("MSE ")[1].split()[0::2][:2]
+    assert 0.08 < float(before) < 0.16
+    assert float(after) < float(before)
+    first = Path("out/digit.png").read_bytes()
+    assert opened("out/digit.compare.png").size == (3 * 28 * 5 + 2 * 5, 28 * 5)
+    ask("digit.png", "--overwrite", "--add-noise=0.5")
+    assert Path("out/digit.png").read_bytes() == first, "the same noise again"
+    ask("digit.png", "--overwrite", "--add-noise", "0.1")
+    assert Path("out/digit.png").read_bytes() != first
+
+
+# ---- what cannot be
+
+
+def test_no_input_is_ever_overwritten(ask: Ask) -> None:
+    save("out/a.png", noisy(28, 28))
+    before = Path("out/a.png").read_bytes()
+    for words in (("out/a.png",), ("out/a.png", "--overwrite")):
+        answer = ask(*words)
+        assert answer.exit_code == 2
+        assert "a.png would be overwritten, which is one of the pictures given: give another --out." in answer.output
+    assert Path("out/a.png").read_bytes() == before
+
+
+def test_an_output_that_is_there_is_replaced_only_when_asked(ask: Ask) -> None:
+    save("a.png", noisy(28, 28))
+    save("out/a.png", noisy(28, 28, seed=1))
+    answer = ask("a.png")
+    assert answer.exit_code == 2
+    assert "a.png is there already: give another --out, or --overwrite." in answer.output
+    assert ask("a.png", "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "which pictures?"),
+        (("nowhere.png",), "there is no file or folder nowhere.png"),
+        (("empty",), "the folder empty holds no pictures: PNG, JPEG, TIFF, BMP and WebP are read."),
+        (("text.png",), "text.png is no image: PNG, JPEG, TIFF, BMP and WebP are read."),
+        (("good.png", "text.png"), "text.png is no image"),
+        (("cut.jpg",), "cut.jpg cannot be read: image file is truncated"),
+        (("pages.tif",), "pages.tif holds 2 pictures: give files of one."),
+        (("deep-pages.tif",), "deep-pages.tif holds 2 pictures: give files of one."),
+        (("float.tif",), "float.tif has 32-bit pixels: 8 and 16 bit are read."),
+        (("moving.gif",), "moving.gif is a GIF: PNG, JPEG"),
+        (("good.png", "other/good.png"), "two pictures would be written to "),
+        (("good.png", "--cell", "DAE_3_9-s0"), "there is no cell DAE_3_9-s0 in mnist-5k. Near ones: DAE_3_8-s0, "),
+        (("--add-noise", "good.png"), "'good.png' is not a number; where a picture follows, write --add-noise=0.5."),
+        (("good.png", "--add-noise=nan"), "nan is out of range"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_denoised_is_said_and_nothing_written(ask: Ask, words: tuple[str, ...], message: str) -> None:
+    Path("empty").mkdir()
+    Path("text.png").write_text("no image")
+    save("good.png", noisy(28, 28))
+    save("other/good.png", noisy(28, 28))
+    save("moving.gif", noisy(28, 28))
+    save("cut.jpg", noisy(90, 90))
+    Path("cut.jpg").write_bytes(Path("cut.jpg").read_bytes()[:2000])
+    tifffile.imwrite("pages.tif", noisy(2, 28, 28), photometric="minisblack")
+    tifffile.imwrite("deep-pages.tif", np.zeros((2, 28, 28, 3), np.uint16), photometric="rgb")
+    tifffile.imwrite("float.tif", np.zeros((28, 28), np.float32))
+    answer = ask(*words)
+    assert answer.exit_code == 2, answer.output
+    assert message in answer.output
+    assert not Path("out").exists()
+
+
+def test_an_output_that_cannot_be_written_is_said(ask: Ask) -> None:
+    save("a.png", noisy(28, 28))
+    Path("out").write_text("a file")
+    answer = ask("a.png")
+    assert answer.exit_code == 2
+    assert "--out out: cannot write" in answer.output
+    assert "Give a folder that can be made and written." in answer.output
+
+
+def test_a_sweep_that_is_not_there_is_said(ask: Ask, tmp_path: Path) -> None:
+    save("a.png", noisy(28, 28))
+    answer = ask("a.png", storage=tmp_path)
+    assert answer.exit_code == 2
+    assert "there is no sweep in" in answer.output
+
+
+def change(store: Store, key: str, **values: object) -> None:
+    record: Record = replace(read_record(store, Cell.from_key(key)), **values)  # type: ignore[arg-type]
+    store.write(CellFiles(key).record, record.to_bytes())
+
+
+def test_cells_that_have_no_sound_model_are_refused(ask: Ask, sweep_copy: Store) -> None:
+    save("a.png", noisy(28, 28))
+    sweep_copy.write(CellFiles(BEST).weights, b"damaged")
+    answer = ask("a.png", storage=sweep_copy.root.parent)
+    assert answer.exit_code == 2
+    assert f"cells/{BEST}/model.safetensors does not match its digest" in answer.output
+    assert "dae-sweep run trains the cell again" in answer.output
+    change(sweep_copy, BEST, status=Status.DIVERGED)
+    answer = ask("a.png", "--cell", BEST, storage=sweep_copy.root.parent)
+    assert f"{BEST} is diverged, and only a completed cell has a model" in answer.output
+    sweep_copy.write(CellFiles(BEST).record, b"{}")
+    answer = ask("a.png", "--cell", BEST, storage=sweep_copy.root.parent)
+    assert answer.exit_code == 2
+    assert f"{BEST}: record.json: it is not the JSON that was written" in answer.output
+
+
+def test_a_collapsed_model_is_used_with_a_warning(ask: Ask, sweep_copy: Store) -> None:
+    save("a.png", noisy(28, 28))
+    change(sweep_copy, BEST, collapsed=True)
+    answer = ask("a.png", storage=sweep_copy.root.parent)
+    assert answer.exit_code == 0
+    assert f"Warning: {BEST} collapsed: it is no better than the mean training image." in answer.output
