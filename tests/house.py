@@ -17,11 +17,30 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 BEGIN, END = "<!-- drawn by python -m tests.house --write -->", "<!-- end of the drawing -->"
 
-ORDER = ("cli", "driver", "evaluation", "report", "trials", "tracking", "analysis", "records", "storage", "dae")
+ORDER = (
+    "cli",
+    "driver",
+    "evaluation",
+    "report",
+    "trials",
+    "tracking",
+    "analysis",
+    "search",
+    "records",
+    "storage",
+    "dae",
+)
 """A folder may import from those that stand after it."""
 
-SIBLINGS = {("evaluation", "report"), ("trials", "tracking"), ("trials", "analysis"), ("tracking", "analysis")}
-"""Pairs of one floor: they do not import each other at all."""
+SIBLINGS = {
+    ("evaluation", "report"),
+    ("trials", "tracking"),
+    ("trials", "analysis"),
+    ("trials", "search"),
+    ("tracking", "analysis"),
+    ("tracking", "search"),
+}
+"""Pairs that do not import each other at all."""
 
 KNOWN_TO = {
     "ray": {"trials", "cli.client"},
@@ -30,6 +49,7 @@ KNOWN_TO = {
     "jinja2": {"report"},
     "torch": {"dae", "evaluation", "trials"},
     "click": {"cli"},
+    "optuna": {"search"},
     "rich": {"cli", "driver"},
 }
 """The folders, or modules of ``sweep``, that may import a library."""

@@ -17,6 +17,9 @@ from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
 
+OF_MODELS = (WIDTH, "latent_channels")
+"""The axes that make another model."""
+
 
 @click.command()
 @which_sweep
@@ -73,9 +76,9 @@ def plan(**given: Any) -> None:
 
 
 def _models(grid: Grid) -> dict[str, Cell]:
-    """One cell of each model of the grid, by name; of the axes width alone makes another model."""
-    named = ((cell, tuple(axis for axis in cell.axes if axis[0] == WIDTH)) for cell in grid.architectures)
-    return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
+    """One cell of each model of the grid, by name; of the axes two make another model."""
+    named = ((cell, tuple(axis for axis in cell.axes if axis[0] in OF_MODELS)) for cell in grid.architectures)
+    return {f"{cell.architecture}{suffix(axes)}": replace(cell, axes=axes) for cell, axes in named}
 
 
 def _find(store: Store) -> Sweep | None:

@@ -43,11 +43,12 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
             settings=settings,
             dataset=_describe(dataset),
             removed=removed,
+            search=request.search,
             **_known_id(store),
         )
         records = gather_records(store, grid)
     else:
-        manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid))
+        manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid), search=request.search)
         records = dict(existing.records)
     if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
@@ -92,7 +93,8 @@ def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> lis
 def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
     """Write the sample digits under every noise of the sweep, where they are not there yet."""
     noises = {SAMPLES: manifest.settings}
-    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
+    tested = [cell for cell in manifest.grid.cells if not manifest.is_trial(cell)]
+    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in tested}
     for file, settings in noises.items():
         try:
             read_verified(store, file, manifest.digests)

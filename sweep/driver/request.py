@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sweep.driver.rounds import Resolving
 from sweep.records.grid import Grid, Settings
+from sweep.records.search import Search
 from sweep.storage.store import Store
 from sweep.trials.resources import TRIALS_PER_GPU
 
@@ -20,6 +21,9 @@ class Request:
         project: of W&B; None for what wandb was told, else a default.
         address: of a Ray cluster that runs; None for a Ray of this command's own.
         resolving: how far seeds are added while verdicts are undecided; None for the seeds of the grid alone.
+        search: how cells are proposed; None for those of the grid.
+        deadline: when a search proposes no more, by `time.monotonic`; None without one.
+        revive: whether cells go on that were pruned or stopped.
         evaluation: whether to compute what the report shows beside the test losses.
         report: whether to write it.
         temp_dir: where a Ray of this command's own keeps its sockets and logs; None for the usual place.
@@ -38,6 +42,9 @@ class Request:
     address: str | None = None
     allow_autoscaling: bool = False
     resolving: Resolving | None = None
+    search: Search | None = None
+    deadline: float | None = None
+    revive: bool = False
     evaluation: bool = False
     report: bool = False
     temp_dir: Path | None = None
