@@ -3,13 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, stdev
 
 from scipy import stats
 
 from sweep.records.grid import value_text
 from sweep.records.record import Record, Status
+from sweep.records.space import Point
 from sweep.records.sweep import Sweep
+from sweep.search.history import History, Tried
+from sweep.search.importance import Importance, importances
 from sweep.search.ranking import fresh, ranked
 
 BEST_SHOWN = 10
@@ -173,3 +177,91 @@ def with_interval(values: Sequence[float]) -> str:
         return ""
     bounds = interval(values)
     return f"{fmean(values):.5f}" + ("" if bounds is None else f" ± {(bounds[1] - bounds[0]) / 2:.5f}")
+
+
+class SearchFindings:
+    """What a page tells of a search.
+
+    Attributes:
+        tried: everything that has a loss and lies in the space, by number.
+    """
+
+    def __init__(self, sweep: Sweep) -> None:
+        assert sweep.manifest.search is not None
+        self.sweep, self.search, self.space = sweep, sweep.manifest.search, sweep.manifest.search.space
+        self.history = History.of(sweep)
+        settings = sweep.manifest.settings
+        self._points = {
+            entry.proposal.number: point
+            for entry in self.history.in_order
+            if (point := self.space.point_of(entry.proposal.point, settings)) is not None
+        }
+        self.tried = [
+            entry
+            for entry in self.history.in_order
+            if entry.losses and entry.is_over and entry.proposal.number in self._points
+        ]
+
+    def point(self, entry: Tried) -> Point:
+        """Where a trial lies in the space as it is now."""
+        return self._points[entry.proposal.number]
+
+    @cached_property
+    def varied(self) -> list[str]:
+        """The parameters with more than one value."""
+        return self.space.varied
+
+    @cached_property
+    def ranked(self) -> list[Record]:
+        """The best trials, best first."""
+        return ranked(self.sweep)
+
+    @cached_property
+    def importances(self) -> list[Importance]:
+        """Of the parameters; none of few trials, or without Optuna."""
+        try:
+            return importances(self.history, self.sweep.manifest.settings)
+        except ImportError:
+            return []
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The two most important pairs of parameters."""
+        names = [importance.parameter for importance in self.importances]
+        return [(names[0], other) for other in names[1:3]] if names else []
+
+
+def cell_rows(findings: SearchFindings) -> list[dict[str, object]]:
+    """A row a trial or finalist."""
+    rows = []
+    sweep = findings.sweep
+    for cell in sweep.manifest.grid.cells:
+        record, proposal = sweep.records.get(cell.key), sweep.proposals.get(cell.key)
+        row: dict[str, object] = {"key": cell.key, "trial": "" if proposal is None else proposal.number + 1}
+        row |= {"depth": cell.depth, "latent": cell.latent, "seed": cell.seed, "status": str(sweep.status(cell))}
+        if record is not None:
+            row |= {name: record.config[name] for name in findings.space.parameters if name in record.config}
+            row |= {"epochs": len(record.history), "val_loss": record.val_loss, "test_loss": record.test_loss}
+            row |= {"parameters": record.parameters, "macs": record.macs}
+        rows.append(row)
+    return rows
+
+
+def epoch_rows(findings: SearchFindings) -> list[dict[str, object]]:
+    """A row a cell and epoch, with its place in the order in which epochs reached the driver."""
+    sweep, rows = findings.sweep, []
+    for key, record in sweep.records.items():
+        arrivals = sweep.proposals[key].arrivals if key in sweep.proposals else ()
+        for epoch in record.history:
+            arrival = arrivals[epoch.epoch - 1] if epoch.epoch <= len(arrivals) else ""
+            rows.append(
+                {
+                    "key": key,
+                    "epoch": epoch.epoch,
+                    "train_loss": epoch.train_loss,
+                    "val_loss": epoch.val_loss,
+                    "seconds": epoch.seconds,
+                    "arrival": arrival,
+                }
+            )
+    return rows

@@ -241,7 +241,7 @@ which_rounds = options(
 which_revived = click.option(
     "--revive", is_flag=True, help="Go on also with cells that were pruned by a search or stopped by hand."
 )
-which_search = options(
+which_space = options(
     click.option(
         "--space",
         multiple=True,
@@ -257,6 +257,9 @@ which_search = options(
     ),
     click.option("--seed", type=int, help="Of the sampler, and of every trial.  [default: 0]"),
     click.option("--finalists", type=int, help="Best configurations to train anew and to test.  [default: 3]"),
+)
+which_search = options(
+    which_space,
     click.option("--seeds", "finalist_seeds", type=int, help="Fresh seeds of each finalist.  [default: 3]"),
 )
 which_end = options(

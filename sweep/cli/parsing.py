@@ -149,7 +149,7 @@ def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest |
         UserError: an option is out of range, options contradict each other or what was begun.
     """
     begun = None if manifest is None else manifest.search
-    fields: dict[str, Any] = {name: given[name] for name in SEARCH_FIELDS if given[name] is not None}
+    fields: dict[str, Any] = {name: given[name] for name in SEARCH_FIELDS if given.get(name) is not None}
     if given["objective"] is not None:
         fields["objectives"] = tuple(name.strip() for name in given["objective"].split(","))
     if given["space"] or begun is None:
@@ -167,7 +167,6 @@ def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest |
 
 
 SEARCH_FIELDS = ("trials", "sampler", "scheduler", "seed", "finalists", "finalist_seeds")
-SEARCH_OPTIONS = (*SEARCH_FIELDS, "space", "objective")
 
 
 def check_kind(manifest: Manifest | None, command: str) -> None:

@@ -7,8 +7,8 @@ import click
 
 from dae.architecture import mac_count, parameter_count, receptive_field
 from sweep.cli.errors import debug_option
-from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
-from sweep.cli.parsing import grid_of, manifest_of, settings_of, sweep_name
+from sweep.cli.options import which_dataset, which_grid, which_settings, which_space, which_sweep
+from sweep.cli.parsing import check_kind, grid_of, manifest_of, search_of, settings_of, sweep_name
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
@@ -26,12 +26,22 @@ OF_MODELS = (WIDTH, "latent_channels")
 @which_dataset
 @which_grid
 @which_settings
+@which_space
 @debug_option
 def plan(**given: Any) -> None:
-    """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
+    """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing.
+
+    With --space, or of a search that was begun: the size of its space, and how long it may take.
+    """
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     settings = settings_of(given, manifest)
+    if given["space"] or (manifest is not None and manifest.search is not None):
+        from sweep.cli.search_plan import show
+
+        check_kind(manifest, "search")
+        show(search_of(given, settings, manifest), settings, store)
+        return
     grid = grid_of(given, settings, manifest)
 
     from rich.console import Console

@@ -52,13 +52,17 @@ def build(sweep: Sweep, output: Store | None = None) -> Path:
     Raises:
         NothingCompleted: there is nothing to report.
     """
+    if sweep.manifest.search is not None:
+        from sweep.report import search_page
+
+        return search_page.build(sweep, output or sweep.store.below(FOLDER))
     if not usable_records(sweep):
         raise NothingCompleted(_nothing(sweep))
     findings, output = Findings.of(sweep), output or sweep.store.below(FOLDER)
     for name, reason in findings.unreadable.items():
         log.warning("%s: %s; the report leaves out what needs it", name, reason)
-    output.write("results.csv", _csv(tidy.cell_rows(findings)))
-    output.write("history.csv", _csv(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
+    output.write("results.csv", csv_of(tidy.cell_rows(findings)))
+    output.write("history.csv", csv_of(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
     output.write("index.html", _page(findings, output).encode())
     return output.path("index.html")
 
@@ -80,10 +84,10 @@ def _page(findings: Findings, output: Store) -> str:
     cells = receipts(findings)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["linked"] = _linker({*cells, *(receipt.key for group in cells.values() for receipt in group)})
-    return environment.from_string(_asset("page.html.j2")).render(
+    return environment.from_string(asset("table.html.j2") + "\n" + asset("page.html.j2")).render(
         name=findings.whole.manifest.name,
-        style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
         lead=summary.lead(findings),
         summary=summary.summary(findings),
         extremes=summary.extremes(findings),
@@ -117,7 +121,8 @@ def _page(findings: Findings, output: Store) -> str:
     )
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file beside this one."""
     return files("sweep.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
 
 
@@ -179,13 +184,14 @@ def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
             continue
         drawn = drawing.render(exhibit.draw(findings))
         drawings |= {png: drawn.png, svg: drawn.svg}
-        source = _data_uri(drawn.png, "png") if exhibit.is_photo else _data_uri(drawn.svg, "svg+xml")
+        source = data_uri(drawn.png, "png") if exhibit.is_photo else data_uri(drawn.svg, "svg+xml")
         pictures.append((exhibit, source))
     output.write_all(drawings)
     return pictures
 
 
-def _data_uri(data: bytes, kind: str) -> str:
+def data_uri(data: bytes, kind: str) -> str:
+    """An image as the page holds it."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -234,7 +240,8 @@ def _environments(sweep: Sweep) -> dict[str, str]:
 # ---- tables for other programs
 
 
-def _csv(rows: Iterable[Mapping[str, object]], columns: Sequence[str] = ()) -> bytes:
+def csv_of(rows: Iterable[Mapping[str, object]], columns: Sequence[str] = ()) -> bytes:
+    """The rows as CSV; without ``columns`` those of the first rows that have them."""
     rows = list(rows)
     names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO(newline="")

@@ -25,7 +25,7 @@ KEEPS_PRUNED = "tpe"
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna without its log on standard error, and its notes on what it calls experimental."""
     import optuna
 
@@ -41,14 +41,14 @@ def _quiet() -> Iterator[None]:
 
 def study_of(history: History, settings: Settings) -> "Study":
     """The study of everything tried, pruned and failed trials as such."""
-    with _quiet():
-        return _study(history.search, trials(history, settings, are_pruned_kept=True), None)
+    with quiet():
+        return made(history.search, trials(history, settings, are_pruned_kept=True))
 
 
 def ask(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler") -> tuple[Point, dict[str, Any]]:
     """What a new sampler proposes after these trials, and what it noted with its proposal."""
-    with _quiet():
-        study = _study(search, told, sampler)
+    with quiet():
+        study = made(search, told, sampler)
         asked = study.ask(_distributions(search))
         attributes = study.get_trials(deepcopy=False)[-1].system_attrs
     point = {name: values.rounded(asked.params[name]) for name, values in search.space.parameters.items()}
@@ -62,7 +62,7 @@ def trials(history: History, settings: Settings, *, are_pruned_kept: bool | None
         are_pruned_kept = search.sampler == KEEPS_PRUNED
     finite = [entry.values(search.objectives) for entry in history.in_order if _counts(entry)]
     worst = max((values[0] for values in finite), default=UNKNOWN_WORST)
-    with _quiet():
+    with quiet():
         found = (_trial(entry, search, settings, worst, are_pruned_kept) for entry in history.in_order)
         return [trial for trial in found if trial is not None]
 
@@ -99,7 +99,8 @@ def _trial(
     )
 
 
-def _study(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler | None") -> "Study":
+def made(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler | None" = None) -> "Study":
+    """A study in memory that holds these trials."""
     import optuna
 
     study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(search.objectives))
