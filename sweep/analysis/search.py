@@ -85,8 +85,9 @@ class Luck:
             f"{len(self.fresh_leads)} fresh seeds by {mean:+.5f}{within}. "
         )
         if self.share is not None:
-            share = f"{100 * min(max(self.share, 0.0), 1.0):.0f} %"
-            text += "All of its lead was luck. " if self.share >= 1 else f"{share} of its lead was luck. "
+            share = f"{100 * self.share:.0f} % of its lead was luck. "
+            confirmed = "Fresh seeds confirm its lead in full. "
+            text += "All of its lead was luck. " if self.share >= 1 else share if self.share > 0 else confirmed
         worse = "higher" if self.flattery > 0 else "lower"
         return text + f"Its own loss is {abs(self.flattery):.5f} {worse} on fresh seeds than where it was chosen."
 

@@ -33,7 +33,8 @@ def plan(**given: Any) -> None:
 
     With --space, or of a search that was begun: the size of its space, and how long it may take.
     """
-    store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
+    dataset = f"{given['dataset']}-search" if given["space"] else given["dataset"]
+    store = open_store(given["storage"], sweep_name(given["name"], dataset))
     manifest = manifest_of(store)
     settings = settings_of(given, manifest)
     if given["space"] or (manifest is not None and manifest.search is not None):
