@@ -49,7 +49,7 @@ KNOWN_TO = {
     "jinja2": {"report"},
     "torch": {"dae", "evaluation", "trials"},
     "click": {"cli"},
-    "optuna": {"search"},
+    "optuna": {"search", "report.notebook"},
     "rich": {"cli", "driver"},
 }
 """The folders, or modules of ``sweep``, that may import a library."""

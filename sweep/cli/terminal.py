@@ -9,7 +9,6 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from sweep.analysis.results import loss_notes, loss_table
-from sweep.analysis.search import best_table, luck_of
 from sweep.driver.progress import Progress
 from sweep.driver.runner import Outcome
 from sweep.records.facets import facets
@@ -86,6 +85,8 @@ class Terminal:
 
     def _show_search(self, sweep: Sweep) -> None:
         """The best configurations by validation loss, and what fresh seeds made of the finalists."""
+        from sweep.analysis.search import best_table, luck_of  # and scipy, which a run without a search does not need
+
         self._console.print("best configurations", style="italic", highlight=False)
         heading, *rows = best_table(sweep)
         table = Table(box=None, pad_edge=False, header_style="dim")

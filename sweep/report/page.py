@@ -1,12 +1,8 @@
 """One sweep folder, one self-contained page: ``report/index.html``, its figures and two tables. No torch."""
 
-import base64
-import csv
-import io
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +16,8 @@ from sweep.analysis.findings import Findings
 from sweep.records.record import duration
 from sweep.records.sweep import Sweep
 from sweep.report import claim_tables, drawing, prose, remarks, summary, tables
+from sweep.report.files import NothingCompleted as NothingCompleted
+from sweep.report.files import asset, csv_of, data_uri
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
 from sweep.report.words import command, counted
@@ -28,10 +26,6 @@ from sweep.storage.store import Store
 log = logging.getLogger(__name__)
 
 FOLDER = "report"
-
-
-class NothingCompleted(Exception):
-    """No cell has a result yet; the message says how far the sweep has come and what to do."""
 
 
 def build(sweep: Sweep, output: Store | None = None) -> Path:
@@ -121,11 +115,6 @@ def _page(findings: Findings, output: Store) -> str:
     )
 
 
-def asset(name: str) -> str:
-    """A file beside this one."""
-    return files("sweep.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
-
-
 def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
     """A filter that makes every name of a cell or architecture in a text lead to it."""
     name = re.compile(r"DAE_\d+_\d+(?:-[A-Za-z0-9_.\-]*s\d+)?")
@@ -190,11 +179,6 @@ def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
     return pictures
 
 
-def data_uri(data: bytes, kind: str) -> str:
-    """An image as the page holds it."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
 # ---- what was run
 
 
@@ -235,17 +219,3 @@ def _environments(sweep: Sweep) -> dict[str, str]:
         for name, value in record.environment.items():
             values.setdefault(name, {})[str(value)] = None
     return {name: ", ".join(texts) for name, texts in sorted(values.items())}
-
-
-# ---- tables for other programs
-
-
-def csv_of(rows: Iterable[Mapping[str, object]], columns: Sequence[str] = ()) -> bytes:
-    """The rows as CSV; without ``columns`` those of the first rows that have them."""
-    rows = list(rows)
-    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

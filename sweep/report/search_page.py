@@ -12,8 +12,9 @@ from sweep.analysis.search import SearchFindings
 from sweep.records.grid import value_text
 from sweep.records.record import Status, duration
 from sweep.records.sweep import Sweep
-from sweep.report import drawing, page
+from sweep.report import drawing
 from sweep.report.entries import Entry, Row, Table, number, text
+from sweep.report.files import NothingCompleted, asset, csv_of, data_uri
 from sweep.report.search_gallery import SearchExhibit, exhibits
 from sweep.report.words import counted
 from sweep.storage.store import Store
@@ -30,9 +31,9 @@ def build(sweep: Sweep, output: Store) -> Path:
     """
     findings = SearchFindings(sweep)
     if not findings.tried:
-        raise page.NothingCompleted(f"search {sweep.manifest.name} has no trial with a result to report yet.")
-    output.write("results.csv", page.csv_of(analysis.cell_rows(findings)))
-    output.write("history.csv", page.csv_of(analysis.epoch_rows(findings)))
+        raise NothingCompleted(f"search {sweep.manifest.name} has no trial with a result to report yet.")
+    output.write("results.csv", csv_of(analysis.cell_rows(findings)))
+    output.write("history.csv", csv_of(analysis.epoch_rows(findings)))
     output.write("index.html", _page(findings, output).encode())
     return output.path("index.html")
 
@@ -40,12 +41,12 @@ def build(sweep: Sweep, output: Store) -> Path:
 def _page(findings: SearchFindings, output: Store) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["linked"] = str  # no cell has a section of its own here
-    template = page.asset("table.html.j2") + "\n" + page.asset("search.html.j2")
+    template = asset("table.html.j2") + "\n" + asset("search.html.j2")
     luck = analysis.luck_of(findings.sweep)
     return environment.from_string(template).render(
         name=findings.sweep.manifest.name,
-        style=Markup(page.asset("page.css")),
-        script=Markup(page.asset("page.js")),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
         summary=_summary(findings),
         luck="" if luck is None else str(luck),
         caveats=list(_caveats(findings)),
@@ -187,6 +188,6 @@ def _pictures(findings: SearchFindings, output: Store) -> list[tuple[SearchExhib
             continue
         drawn = drawing.render(exhibit.draw(findings))
         drawings |= {f"{exhibit.name}.png": drawn.png, f"{exhibit.name}.svg": drawn.svg}
-        pictures.append((exhibit, page.data_uri(drawn.svg, "svg+xml")))
+        pictures.append((exhibit, data_uri(drawn.svg, "svg+xml")))
     output.write_all(drawings)
     return pictures
