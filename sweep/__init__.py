@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from sweep.report.notebook import LoadedSweep
+    from sweep.report.notebook import LoadedSearch, LoadedSweep
 
 __version__ = "0.1.0"
 
 
-def load(sweep: str, storage: str | None = None) -> "LoadedSweep":
+def load(sweep: str, storage: str | None = None) -> "LoadedSweep | LoadedSearch":
     """Read a sweep for analysis in Python or a notebook; needs neither torch nor the dataset.
 
     Args:
@@ -21,7 +21,8 @@ def load(sweep: str, storage: str | None = None) -> "LoadedSweep":
         storage: where it is, if a name is given: ``sweeps`` by default.
 
     Returns:
-        Its findings: ``.cells`` and ``.epochs`` are data frames, ``.figure("test_loss")`` is a figure of the report.
+        Its findings: ``.cells`` and ``.epochs`` are data frames, ``.figure("test_loss")`` is a figure of the report;
+        of a search also ``.study``, an Optuna study.
 
     Raises:
         UserError: there is no sweep, or none of its cells is completed.

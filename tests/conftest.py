@@ -19,7 +19,7 @@ from synthetic import drawn_digits
 
 from dae.data import Dataset
 from sweep.driver.signals import HANDLED
-from sweep.records.grid import Cell, Grid, Settings
+from sweep.records.grid import Grid, Settings
 from sweep.records.record import Status
 from sweep.storage.store import Store
 from sweep.trials import user_folders
@@ -210,7 +210,7 @@ class InProcess:
     """Stands in for Ray Tune: real trials, one after the other in this process.
 
     Attributes:
-        rounds: keys of the cells of every call, in their order.
+        rounds: keys of the cells of every call, in their order; of a search they are not known before.
         before: called with a cell's key before each of its epochs.
     """
 
@@ -219,7 +219,7 @@ class InProcess:
 
     def run_trials(
         self,
-        cells: Sequence[Cell],
+        cells: Any,
         job: Any,
         dataset: Dataset,
         resources: Any,
@@ -231,9 +231,10 @@ class InProcess:
         from dae.training import Images
         from sweep.trials.trial import Trial
 
-        self.rounds.append([cell.key for cell in cells])
+        self.rounds.append([])
         images = Images(dataset, job.settings.alpha, job.device)
-        for cell in cells:
+        for cell in cells if isinstance(cells, Sequence) else iter(cells.next_cell, None):
+            self.rounds[-1].append(cell.key)
             trial = Trial(job, cell, images)
             listener.started(cell.key)
             status = Status.RUNNING
@@ -241,7 +242,7 @@ class InProcess:
                 if should_stop():
                     return
                 self.before(cell.key)
-                record = trial.advance(0)
+                record = listener.judged(trial.advance(0))
                 listener.progressed(record, trial.images_per_s)
                 status = record.status
 

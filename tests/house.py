@@ -26,6 +26,7 @@ ORDER = (
     "trials",
     "tracking",
     "analysis",
+    "search",
     "records",
     "storage",
     "dae",
@@ -38,7 +39,9 @@ SIBLINGS = {
     ("models", "tracking"),
     ("trials", "tracking"),
     ("trials", "analysis"),
+    ("trials", "search"),
     ("tracking", "analysis"),
+    ("tracking", "search"),
 }
 """Pairs of one floor: they do not import each other at all."""
 
@@ -49,6 +52,7 @@ KNOWN_TO = {
     "jinja2": {"report"},
     "torch": {"dae", "evaluation", "models", "trials"},
     "click": {"cli"},
+    "optuna": {"search", "report.notebook"},
     "rich": {"cli", "driver"},
 }
 """The folders, or modules of ``sweep``, that may import a library."""

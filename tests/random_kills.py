@@ -1,6 +1,7 @@
 """Kill trials and drivers of one sweep at random until it is complete; it must equal one that was left in peace.
 
-Run by hand: ``python -m tests.random_kills --kills 50 --seed 1``. Takes some ten minutes on two cores.
+Run by hand: ``python -m tests.random_kills --kills 50 --seed 1``. Takes some ten minutes on two cores. With
+``--search 40`` it is a search of 40 trials, one at a time: proposals and prunings must be the same too.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from sweep.driver.drill import Driver, compare, epochs, records
 from sweep.records.record import CellFiles
+from sweep.records.search import Proposal
+from sweep.records.sweep import gather
 from sweep.storage.store import Store
 from sweep.trials.processes import Process
 from tests.tracked import epochs_by_cell
@@ -33,6 +36,7 @@ class Siege:
 
     storage: Path
     options: list[str]
+    program: str
     dice: random.Random
     kills: Counter[str] = field(default_factory=Counter)
     zombies: list[Process] = field(default_factory=list)
@@ -42,7 +46,7 @@ class Siege:
 
     def start(self) -> Driver:
         self.drivers += 1
-        return Driver(self.storage, self.options)
+        return Driver(self.storage, self.options, program=self.program)
 
     def run(self, num_kills: int) -> Store:
         """Kill so often, or until the sweep is complete; then let it end."""
@@ -119,48 +123,76 @@ def trained(store: Store) -> int:
     return sum(line.split(" ", 1)[-1].startswith("epoch ") for log in logs for line in log.splitlines())
 
 
+def proposals(store: Store) -> dict[str, Proposal]:
+    """What a search proposed, by cell, with the order in which epochs arrived."""
+    return dict(gather(store).proposals)
+
+
+def check_nothing_doubled(store: Store, trials: int) -> None:
+    """Every number was proposed once, every epoch arrived once."""
+    found = list(proposals(store).values())
+    assert [proposal.number for proposal in found] == list(range(trials))
+    places = sorted(place for proposal in found for place in proposal.arrivals)
+    assert places == list(range(len(places)))
+    ended = [records(store)[key] for key in proposals(store)]
+    assert len(places) == sum(len(record.history) for record in ended)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--search", type=int, metavar="TRIALS", help="a search, not a grid")
+    parser.add_argument("--at-a-time", type=int, default=1, help="trials of a search")
     asked = parser.parse_args()
     options = [
         "--dataset",
         "mnist-5k",
-        "--depths",
-        "1,3",
-        "--latents",
-        "13,5",
         "--train-fraction",
         "0.1",
         "--no-report",
     ]
+    program = "run" if asked.search is None else "search"
+    if program == "run":
+        options += ["--depths", "1,3", "--latents", "13,5"]
+    else:
+        space = ("lr=log:1e-3..2e-2", "width=4..16", "latent=4..13", "depth=1..3")
+        options += ["--name", "mnist-5k", "--trials", str(asked.search), "--cpus", str(asked.at_a_time)]
+        options += ["--gpus", "0", "--scheduler", "asha", *(word for values in space for word in ("--space", values))]
     options += ["--epochs", str(asked.epochs), "--wandb", "offline", "--max-retries", "1000"]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dae-sweep-kills-") as folder:
-        peace = Driver(Path(folder) / "peace", options)
+        peace = Driver(Path(folder) / "peace", options, program=program)
         peace.finish()
         peace.clear()
         print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
-        siege = Siege(Path(folder) / "siege", options, random.Random(asked.seed))
+        siege = Siege(Path(folder) / "siege", options, program, random.Random(asked.seed))
         store = siege.run(asked.kills)
         cells, tracked = compare(peace.store, store), epochs_by_cell(store.root)
-        due = [list(range(1, asked.epochs + 1))]
         bad = 0
+        if program == "search":
+            same_proposals = proposals(peace.store) == proposals(store)
+            bad += not same_proposals and asked.at_a_time == 1
+            print(f"proposals, order of epochs and prunings: {'identical' if same_proposals else 'DIFFERENT'}")
+            check_nothing_doubled(store, asked.search)
+            if asked.at_a_time > 1:  # what is proposed depends on which of two ends first
+                cells = compare(store, store)
         print(f"\n{'cell':<14} {'test loss':<22} {'record, weights, outputs':<26} {'W&B':<24} attempts")
         for cell in cells:
             runs = tracked.get(cell.key, [])
+            due = [[epoch.epoch for epoch in records(store)[cell.key].history]]
             wandb = "every epoch once" if runs == due else f"WRONG: {[len(run) for run in runs]}"
             bad += bool(cell.differs) or runs != due
             same = "DIFFER: " + ", ".join(cell.differs) if cell.differs else "bit-identical"
             attempts = len(records(store)[cell.key].attempts)
             print(f"{cell.key:<14} {cell.disturbed!s:<22} {same:<26} {wandb:<24} {attempts}")
-        again = trained(store) - asked.epochs * len(cells)
+        needed = epochs(store)
+        again = trained(store) - needed
         print(
             f"\n{sum(siege.kills.values())} kills ({', '.join(f'{n} {what}' for what, n in siege.kills.items())}), "
             f"{siege.drivers} drivers, {siege.outlived} writers outlived theirs; {siege.leftovers} processes of Ray's "
-            f"had to be ended\n{again} epochs of {asked.epochs * len(cells)} were trained again; "
+            f"had to be ended\n{again} epochs of {needed} were trained again; "
             f"{time.monotonic() - begin:.0f} s"
         )
     return 1 if bad or not cells else 0

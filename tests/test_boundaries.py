@@ -61,7 +61,7 @@ def test_the_page_on_architecture_shows_the_imports_there_are() -> None:
     page = house.PAGE.read_text(encoding="utf-8")
     assert page == house.with_drawing(page, house.drawing(house.graph())), "run python -m tests.house --write"
     for name in re.findall(
-        r"`((?:cli|driver|evaluation|report|trials|tracking|analysis|records|storage)/\w+\.py)", page
+        r"`((?:cli|driver|evaluation|report|trials|tracking|analysis|search|records|storage)/\w+\.py)", page
     ):
         assert (ROOT / "sweep" / name).is_file(), name
 

@@ -6,7 +6,7 @@ import warnings
 import click
 
 from sweep import __version__
-from sweep.cli import best, denoise, export, jobs, plan, read, remove, run
+from sweep.cli import best, control, denoise, export, jobs, plan, read, remove, run, search
 from sweep.cli.errors import Commands
 from sweep.trials import user_folders
 from sweep.trials.environment import environment, isolated, set_aside
@@ -26,6 +26,7 @@ def main(ctx: click.Context, /) -> None:
 
 for command in (
     run.run,
+    search.search,
     plan.plan,
     read.status,
     read.report,
@@ -36,6 +37,8 @@ for command in (
     denoise.denoise,
     export.export,
     remove.remove,
+    control.stop,
+    control.pause,
     jobs.submit,
     jobs.jobs,
 ):

@@ -10,6 +10,8 @@ import click
 from dae.config import EMBEDDED, FEW_IMAGES, GAUSSIAN, LSUV, NOISES, Latent, parse_latent
 from dae.errors import UserError
 from sweep.records.grid import AXES, STUDY_DEPTHS, Value, axis_value
+from sweep.records.search import SAMPLERS, SCHEDULERS
+from sweep.records.space import DEFAULT_SPACE, PARAMETERS
 from sweep.trials.resources import TRIALS_PER_GPU
 
 if TYPE_CHECKING:
@@ -322,6 +324,30 @@ which_rounds = options(
         "--max-seeds", type=int, help=f"With --resolve: most seeds of an architecture.  [default: {DEFAULT_SEEDS}]"
     ),
     click.option("--time-budget", type=Duration(), help="With --resolve: when to end at the latest, e.g. 30m, 2h."),
+)
+which_revived = click.option(
+    "--revive", is_flag=True, help="Go on also with cells that were pruned by a search or stopped by hand."
+)
+which_space = options(
+    click.option(
+        "--space",
+        multiple=True,
+        metavar="PARAM=RANGE",
+        help=f"What a parameter may be: a list a,b,c, whole numbers 8..64, numbers 1e-4..1e-2; log: before a range "
+        f"spreads it by factors. Once for each of {', '.join(PARAMETERS)}.  [default: {' '.join(DEFAULT_SPACE)}]",
+    ),
+    click.option("--trials", type=int, help="Configurations to try in all.  [default: 50]"),
+    click.option("--sampler", type=click.Choice(SAMPLERS), help="What proposes them.  [default: tpe]"),
+    click.option("--scheduler", type=click.Choice(SCHEDULERS), help="What ends hopeless ones.  [default: none]"),
+    click.option(
+        "--objective", help="val_loss, or val_loss,macs: the front of loss against cost.  [default: val_loss]"
+    ),
+    click.option("--seed", type=int, help="Of the sampler, and of every trial.  [default: 0]"),
+    click.option("--finalists", type=int, help="Best configurations to train anew and to test.  [default: 3]"),
+)
+which_search = options(
+    which_space,
+    click.option("--seeds", "finalist_seeds", type=int, help="Fresh seeds of each finalist.  [default: 3]"),
 )
 which_end = options(
     click.option("--no-report", is_flag=True, help="Train only."),

@@ -13,6 +13,8 @@ from dae.errors import UserError
 from dae.images.location import absolute, is_path, name_of
 from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
+from sweep.records.search import Search
+from sweep.records.space import DEFAULT_SPACE, Space
 from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
@@ -212,6 +214,51 @@ def resolving_of(given: dict[str, Any], grid: Grid, start: float) -> "Resolving 
     return Resolving(max_seeds=max_seeds, deadline=None if budget_s is None else start + budget_s)
 
 
+def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | None) -> Search:
+    """The search among a command's options; what it does not say, the begun search says, else the defaults.
+
+    Raises:
+        UserError: an option is out of range, options contradict each other or what was begun.
+    """
+    begun = None if manifest is None else manifest.search
+    fields: dict[str, Any] = {name: given[name] for name in SEARCH_FIELDS if given.get(name) is not None}
+    if given["objective"] is not None:
+        fields["objectives"] = tuple(name.strip() for name in given["objective"].split(","))
+    if given["space"] or begun is None:
+        fields["space"] = Space.parse(given["space"] or DEFAULT_SPACE)
+    search = Search(**fields) if begun is None else replace(begun, **fields)
+    search.check(settings.epochs)
+    for name in search.space.parameters:
+        if name in Settings.__slots__ and is_given(name):
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} and --space {name} contradict each other: leave one out.")
+    search.space.check(settings)
+    if begun is not None and manifest is not None:
+        search.check_continues(begun, manifest.name)
+    return search
+
+
+SEARCH_FIELDS = ("trials", "sampler", "scheduler", "seed", "finalists", "finalist_seeds")
+
+
+def check_kind(manifest: Manifest | None, command: str) -> None:
+    """Refuse to run a search, or to search a sweep.
+
+    Raises:
+        UserError: the command is not that of the sweep.
+    """
+    if manifest is None:
+        return
+    name, is_search = manifest.name, manifest.search is not None
+    if command == "run" and is_search:
+        raise UserError(f"{name} is a search: dae-sweep search --name {name} goes on with it. Or give another --name.")
+    if command == "search" and not is_search:
+        raise UserError(
+            f"{name} is a sweep of listed cells: dae-sweep run --name {name} goes on with it. Give another --name for "
+            "a search."
+        )
+
+
 LEAST_SEEDS = 3
 """Two seeds leave a t interval one degree of freedom: it says next to nothing."""
 
@@ -225,9 +272,38 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
     """
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
+    check_kind(manifest, "run")
     source = source_of(given, manifest)
     settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=given["skip_unreadable"])
     grid = grid_of(given, settings, manifest)
+    resolving = resolving_of(given, grid, start)
+    return _request(given, store, settings, source=source, grid=grid, resolving=resolving)
+
+
+def search_request_of(given: dict[str, Any], start: float) -> "Request":
+    """What `search` is asked for. ``start`` is when the command began, by `time.monotonic`.
+
+    Raises:
+        UserError: as `request_of`.
+    """
+    store = open_store(given["storage"], sweep_name(given["name"], f"{name_of(given['dataset'])}-search"))
+    manifest = manifest_of(store)
+    check_kind(manifest, "search")
+    source = source_of(given, manifest)
+    settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=given["skip_unreadable"])
+    search = search_of(given, settings, manifest)
+    budget_s = given["time_budget"]
+    if budget_s == 0:
+        raise UserError("--time-budget 0 leaves no time: give more, for example 30m.")
+    from sweep.search.sampling import check_installed
+
+    if search.sampler != "grid":
+        check_installed()
+    deadline = None if budget_s is None else start + budget_s
+    return _request(given, store, settings, source=source, grid=Grid.of(()), search=search, deadline=deadline)
+
+
+def _request(given: Mapping[str, Any], store: Store, settings: Settings, **asked: Any) -> "Request":
     check_limits(given)
     check_environment(given["wandb_mode"])
     cpus, gpus = given["cpus"], given["gpus"]
@@ -237,10 +313,8 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
 
     return Request(
         store=store,
-        grid=grid,
         settings=settings,
         data_dir=Path(given["data_dir"]),
-        source=source,
         skip_unreadable=given["skip_unreadable"],
         cpus=cpus,
         gpus=gpus,
@@ -250,10 +324,11 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
         max_retries=given["max_retries"],
         address=given["address"],
         allow_autoscaling=given["allow_autoscaling"],
-        resolving=resolving_of(given, grid, start),
+        revive=given["revive"],
         evaluation=not (given["no_report"] or given["no_evaluation"]),
         report=not given["no_report"],
         temp_dir=None if given["temp_dir"] is None else Path(given["temp_dir"]),
+        **asked,
     )
 
 

@@ -15,13 +15,16 @@ from dae.architecture import (
     receptive_fields,
 )
 from dae.config import ModelConfig
+from dae.images.location import name_of
 from sweep.cli.errors import debug_option
-from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
+from sweep.cli.options import which_dataset, which_grid, which_settings, which_space, which_sweep
 from sweep.cli.parsing import (
+    check_kind,
     check_limits,
     grid_of,
     manifest_of,
     resolving_of,
+    search_of,
     settings_of,
     source_of,
     sweep_name,
@@ -36,20 +39,34 @@ from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
 
+OF_MODELS = (WIDTH, "latent_channels")
+"""The axes that make another model."""
+
 
 @click.command()
 @which_sweep
 @which_dataset
 @which_grid
 @which_settings
+@which_space
 @debug_option
 def plan(**given: Any) -> None:
-    """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing."""
-    store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
+    """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing.
+
+    With --space, or of a search that was begun: the size of its space, and how long it may take.
+    """
+    dataset = f"{name_of(given['dataset'])}-search" if given["space"] else given["dataset"]
+    store = open_store(given["storage"], sweep_name(given["name"], dataset))
     manifest = manifest_of(store)
     settings = with_images(
         settings_of(given, manifest), source_of(given, manifest), manifest, skip_unreadable=given["skip_unreadable"]
     )
+    if given["space"] or (manifest is not None and manifest.search is not None):
+        from sweep.cli.search_plan import show
+
+        check_kind(manifest, "search")
+        show(search_of(given, settings, manifest), settings, store)
+        return
     grid = grid_of(given, settings, manifest)
     check_limits(given)
     resolving_of(given, grid, start=0.0)
@@ -112,9 +129,9 @@ _take_options_of_run()
 
 
 def _models(grid: Grid) -> dict[str, Cell]:
-    """One cell of each model of the grid, by name; of the axes width alone makes another model."""
-    named = ((cell, tuple(axis for axis in cell.axes if axis[0] == WIDTH)) for cell in grid.architectures)
-    return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
+    """One cell of each model of the grid, by name; of the axes two make another model."""
+    named = ((cell, tuple(axis for axis in cell.axes if axis[0] in OF_MODELS)) for cell in grid.architectures)
+    return {f"{cell.architecture}{suffix(axes)}": replace(cell, axes=axes) for cell, axes in named}
 
 
 def _layers(model: ModelConfig) -> str:

@@ -14,6 +14,7 @@ from sweep.cli.options import (
     which_grid,
     which_machines,
     which_retries,
+    which_revived,
     which_rounds,
     which_settings,
     which_sweep,
@@ -35,6 +36,7 @@ from sweep.records.record import Status
 @which_tracking
 @which_retries
 @which_rounds
+@which_revived
 @click.option("--quiet", is_flag=True, help="Only the result, warnings and errors.")
 @which_end
 @debug_option

@@ -53,7 +53,10 @@ class Terminal:
     def show(self, outcome: Outcome, *, has_report: bool) -> None:
         """The results of a run, and where everything is."""
         sweep = outcome.sweep
-        self._show_losses(sweep)
+        if sweep.manifest.search is None:
+            self._show_losses(sweep)
+        else:
+            self._show_search(sweep)
         unsuccessful = [record for record in sweep.records.values() if record.error]
         self._print(f"{sweep.tally} in {duration(time.monotonic() - self._start)}{':' * bool(unsuccessful)}")
         for record in unsuccessful:
@@ -79,6 +82,21 @@ class Terminal:
             self._print_whole(table)
             for note in loss_notes(facet):
                 self._console.print(f"* {note}", highlight=False, markup=False)
+
+    def _show_search(self, sweep: Sweep) -> None:
+        """The best configurations by validation loss, and what fresh seeds made of the finalists."""
+        from sweep.analysis.search import best_table, luck_of  # and scipy, which a run without a search does not need
+
+        self._console.print("best configurations", style="italic", highlight=False)
+        heading, *rows = best_table(sweep)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for index, name in enumerate(heading):
+            table.add_column(name, justify="right" if index > 1 else "left")
+        for row in rows:
+            table.add_row(*row)
+        self._print_whole(table)
+        if (luck := luck_of(sweep)) is not None:
+            self._console.print(str(luck), highlight=False, markup=False, soft_wrap=True)
 
     def _print_whole(self, table: Table) -> None:
         """As wide as it is: a terminal that is narrower wraps it, where rich would cut numbers off."""

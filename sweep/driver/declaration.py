@@ -44,11 +44,12 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
             settings=settings,
             dataset=_describe(dataset),
             removed=removed,
+            search=request.search,
             **_known_id(store),
         )
         records = gather_records(store, grid)
     else:
-        manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid))
+        manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid), search=request.search)
         if dataset.source is not None and "source" in manifest.dataset:  # where they are now
             manifest = replace(manifest, dataset={**manifest.dataset, "source": dataset.source})
         records = dict(existing.records)
@@ -95,7 +96,8 @@ def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> lis
 def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
     """Write the sample images under every noise of the sweep, where they are not there yet."""
     noises = {SAMPLES: manifest.settings}
-    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
+    tested = [cell for cell in manifest.grid.cells if not manifest.is_trial(cell)]
+    noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in tested}
     for file, settings in noises.items():
         try:
             read_verified(store, file, manifest.digests)

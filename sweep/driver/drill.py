@@ -39,13 +39,20 @@ class Driver:
     Args:
         storage: where its sweep lives; what it prints goes to a log beside it.
         options: what it is asked for.
+        program: `run`, or another command that trains.
     """
 
-    def __init__(self, storage: Path, options: Sequence[str], environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        storage: Path,
+        options: Sequence[str],
+        environment: dict[str, str] | None = None,
+        program: str = "run",
+    ) -> None:
         storage.mkdir(parents=True, exist_ok=True)
         self.store = open_store(storage, NAME)
         self.log = storage / "driver.log"
-        command = [sys.executable, "-P", "-m", "sweep", "run", "--storage", str(storage), *options]
+        command = [sys.executable, "-P", "-m", "sweep", program, "--storage", str(storage), *options]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from sweep.driver.control import Control
 from sweep.driver.progress import Progress
 from sweep.records.grid import Axes, Cell
 from sweep.records.record import (
@@ -21,12 +22,14 @@ from sweep.records.record import (
     Failure,
     Record,
     Status,
+    ended_early,
     now,
     read_record,
     read_verified,
 )
 from sweep.records.sweep import Sweep, samples_file
 from sweep.storage.sealing import Damaged
+from sweep.storage.store import Unwritable
 from sweep.tracking.tracker import Tracker
 from sweep.trials.host import HOST_ENDED
 
@@ -58,6 +61,8 @@ class TrialEvents:
         tracker: the copy in W&B.
         warn: told what went on although it should not have been.
         at_first_news: called once, when a first trial has got somewhere.
+        control: what users ask of the run from outside.
+        judge: what the scheduler of a search says of a cell: its record, ended where a running cell is to end.
 
     Attributes:
         again_alone: cells that ran out of memory beside others, or whose host ended again and again.
@@ -72,7 +77,10 @@ class TrialEvents:
         warn: Callable[[str], None],
         *,
         at_first_news: Callable[[], None] = lambda: None,
+        control: Control | None = None,
+        judge: Callable[[Record], Record] = lambda record: record,
     ) -> None:
+        self._control, self._judge = control, judge
         self._at_first_news: Callable[[], None] | None = at_first_news
         self._sweep, self._progress, self._tracker, self._warn = sweep, progress, tracker, warn
         self._tracked: set[str] = set()
@@ -98,6 +106,19 @@ class TrialEvents:
         """A process has been given the cell."""
         self._progress.started(key)
 
+    def judged(self, record: Record) -> Record:
+        """Epochs were finished; the record as it stands, no longer running where its trial is to end."""
+        try:
+            record = self._judge(record)
+            if record.status is Status.RUNNING and self._control is not None and self._control.stops(record.key):
+                record = ended_early(record, Status.STOPPED, f"stopped after epoch {len(record.history)}")
+                self._sweep.store.write(CellFiles(record.key).record, record.to_bytes())
+        except Unwritable as error:
+            self.stop_because = str(error)
+        except Exception as error:
+            self.tell(error)
+        return record
+
     @_without_raising
     def progressed(self, record: Record, images_per_s: float) -> None:
         """Epochs were finished; the record holds them all, and the end if it is one."""
@@ -116,6 +137,7 @@ class TrialEvents:
             record = self._note_loss(Cell.from_key(key), reason, is_final=is_final)
             if record.status is not Status.RUNNING:
                 self._decide(record)
+                self._judge(record)
                 self._tracker.ended(record, self._sample(record))
         finally:
             self._progress.lost(key, reason, is_final=is_final)
@@ -174,7 +196,7 @@ class TrialEvents:
         return record
 
     def _sample(self, record: Record) -> npt.NDArray[np.uint8] | None:
-        if record.status is not Status.COMPLETED:
+        if record.status is not Status.COMPLETED or record.test_loss is None:
             return None
         return sample_of(self._sweep, record)
 
@@ -188,8 +210,8 @@ def copy_to_tracker(sweep: Sweep, tracker: Tracker, todo: Sequence[Cell]) -> Non
     for record in sweep.records.values():
         if record.status.is_final and record.cell not in todo and tracker.lacks(record):
             try:
-                is_completed = record.status is Status.COMPLETED
-                sample = sample_of(sweep, record) if is_completed else None
+                is_tested = record.status is Status.COMPLETED and record.test_loss is not None
+                sample = sample_of(sweep, record) if is_tested else None
             except Damaged:
                 sample = None
             tracker.ended(record, sample)

@@ -29,6 +29,8 @@ STYLE = {
     Status.RUNNING: "bold",
     Status.DIVERGED: "red",
     Status.FAILED: "red",
+    Status.PRUNED: "cyan",
+    Status.STOPPED: "yellow",
     Status.INTERRUPTED: "yellow",
     Status.MISSING: "dim",
 }
@@ -107,7 +109,10 @@ class Progress:
             self._live.stop()
 
     def started(self, key: str) -> None:
-        """A process has been given the cell."""
+        """A process has been given the cell; of a search it may be a new one."""
+        if key not in self._rows:
+            cell = Cell.from_key(key)
+            self._rows[key] = _Row(cell, _cost(cell, self._settings), Status.RUNNING)
         self._rows[key].status = Status.RUNNING
 
     def progressed(self, record: Record, images_per_s: float) -> None:
@@ -120,7 +125,11 @@ class Progress:
                     f"validation {epoch.val_loss:.5f}  {epoch.seconds:.2f} s"
                 )
             if record.status is Status.COMPLETED:
-                self._print(f"{record.key}  completed, test loss {record.test_loss:.5f}")
+                is_tested = record.test_loss is not None
+                shown = f"test loss {record.test_loss:.5f}" if is_tested else f"validation loss {record.val_loss:.5f}"
+                self._print(f"{record.key}  completed, {shown}")
+            if record.status in {Status.PRUNED, Status.STOPPED}:
+                self._print(f"{record.key}  {record.attempts[-1].reason}")
         if record.status in {Status.FAILED, Status.DIVERGED}:
             self.note(f"{record.key}  {record.status}: {record.error}")
         row.status, row.epoch, row.images_per_s = record.status, len(record.history), images_per_s

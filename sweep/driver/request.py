@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sweep.driver.rounds import Resolving
 from sweep.records.grid import Grid, Settings
+from sweep.records.search import Search
 from sweep.storage.store import Store
 from sweep.trials.resources import TRIALS_PER_GPU
 
@@ -22,6 +23,9 @@ class Request:
         source: where a user's own images are; None for a dataset with a name.
         skip_unreadable: whether to leave out files there that are no images.
         resolving: how far seeds are added while verdicts are undecided; None for the seeds of the grid alone.
+        search: how cells are proposed; None for those of the grid.
+        deadline: when a search proposes no more, by `time.monotonic`; None without one.
+        revive: whether cells go on that were pruned or stopped.
         evaluation: whether to compute what the report shows beside the test losses.
         report: whether to write it.
         temp_dir: where a Ray of this command's own keeps its sockets and logs; None for the usual place.
@@ -42,6 +46,9 @@ class Request:
     source: str | None = None
     skip_unreadable: bool = False
     resolving: Resolving | None = None
+    search: Search | None = None
+    deadline: float | None = None
+    revive: bool = False
     evaluation: bool = False
     report: bool = False
     temp_dir: Path | None = None

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
+from sweep.driver.control import Control, revive
 from sweep.driver.declaration import declare
 from sweep.driver.holding import holding
 from sweep.driver.progress import Display
 from sweep.driver.request import Request
+from sweep.driver.searching import Searching
 from sweep.driver.signals import Signals
 from sweep.driver.training import Training
 from sweep.records.grid import AXES
@@ -51,9 +53,14 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
     with holding(store) as is_held, store.spool("wandb") as folder:
         store.sweep_up()
         sweep = declare(request, dataset, display.warn)
+        if request.revive:
+            revive(sweep, request.grid.cells if request.search is None else sweep.manifest.grid.cells)
+            sweep = gather(store)
+        control = Control(store)
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=display.warn)
         try:
-            stopped_because = Training(request, dataset, signals, display, tracker, is_held).run(sweep)
+            kind = Training if request.search is None else Searching
+            stopped_because = kind(request, dataset, signals, display, tracker, is_held, control).run(sweep)
             sweep = gather(store)
             signals.raise_if_asked()
             if sweep.completed:
@@ -61,6 +68,7 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
                 _report(request, sweep, tracker)
         finally:
             tracker.close()
+            control.clear()
     return Outcome(sweep, store.uri("wandb") if tracker.mode == "offline" else tracker.location, stopped_because)
 
 
@@ -81,7 +89,11 @@ def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
         tell=tell,
     )
     dataset = replace(dataset, name=settings.dataset)  # images that were moved keep the name of their first path
-    largest = max(settings.at(cell).batch_size for cell in request.grid.cells)
+    sizes = [settings.at(cell).batch_size for cell in request.grid.cells]
+    if request.search is not None:
+        values = request.search.space.parameters.get("batch_size")
+        sizes = [settings.batch_size] if values is None else [int(size) for size in values.ends]
+    largest = max(sizes)
     if largest > len(dataset.train):
         raise UserError(
             f"batch size {largest} is larger than the {len(dataset.train)} training images: "

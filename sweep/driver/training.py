@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from dae.data import Dataset
 from dae.errors import UserError
 from sweep.driver import rounds
+from sweep.driver.control import PAUSED, Control
 from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.events import TrialEvents, copy_to_tracker
+from sweep.driver.hunt import Hunt
 from sweep.driver.progress import Display
 from sweep.driver.request import Request
 from sweep.driver.signals import Signals
@@ -35,6 +37,7 @@ class Training:
 
     Attributes:
         is_held: whether this process still holds the sweep.
+        control: what users ask of the run from outside.
     """
 
     request: Request
@@ -43,6 +46,7 @@ class Training:
     display: Display
     tracker: Tracker
     is_held: Callable[[], bool]
+    control: Control
 
     def run(self, sweep: Sweep) -> str | None:
         """Train what is missing; why that ended before all cells had been tried, or None.
@@ -63,7 +67,7 @@ class Training:
         if not todo:
             return None
         count, total = len(todo), len(sweep.manifest.grid.cells)
-        self.display.tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {_place(self.request)}")
+        self.display.tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {place(self.request)}")
         try:
             return self._train(sweep, todo)
         except Exception:
@@ -85,25 +89,31 @@ class Training:
 
     def _train(self, sweep: Sweep, todo: list[Cell]) -> str | None:
         """Start Ray and train round after round; why it ended early, or None."""
-        self.signals.be_patient()  # half of a Ray would be left behind
         # More cells may follow those that are known.
         count = len(todo) if self.request.resolving is None else sys.maxsize
-        request = self.request
-        if request.address is None and request.gpus:  # a GPU without a cell would have a host all the same
-            request = replace(request, gpus=min(request.gpus, count))
-        with (
-            watching(),
-            self._hosting(request, sweep, todo) as hosts,
-            _ray(request, self.dataset, count) as resources,
-        ):
-            self.signals.install()
-            self.signals.raise_if_asked()
-            resources, stopped_because = self._with_measured_sharing(resources, hosts, sweep, todo), None
+        with self._machines(sweep, todo, count) as (resources, hosts):
+            stopped_because = None
             while todo and stopped_because is None:
                 stopped_because = self._round(sweep, todo, resources, hosts)
                 if stopped_because is None:
                     sweep, todo = self._next_round(gather(self.request.store), resources.slots)
         return stopped_because
+
+    @contextmanager
+    def _machines(self, sweep: Sweep, examples: list[Cell], count: int) -> "Iterator[tuple[Resources, Hosts | None]]":
+        """A Ray for ``count`` trials, of cells as the ``examples``."""
+        self.signals.be_patient()  # half of a Ray would be left behind
+        request = self.request
+        if request.address is None and request.gpus:  # a GPU without a cell would have a host all the same
+            request = replace(request, gpus=min(request.gpus, count))
+        with (
+            watching(),
+            self._hosting(request, sweep, examples) as hosts,
+            _ray(request, self.dataset, count) as resources,
+        ):
+            self.signals.install()
+            self.signals.raise_if_asked()
+            yield self._with_measured_sharing(resources, hosts, sweep, examples), hosts
 
     def _hosting(self, request: Request, sweep: Sweep, todo: list[Cell]) -> "AbstractContextManager[Hosts | None]":
         """The hosts of this machine's GPUs, which prepare themselves meanwhile; none for CPUs, or on a cluster."""
@@ -138,23 +148,39 @@ class Training:
             sweep = declare(replace(self.request, grid=Grid.of(cells)), self.dataset, self.display.warn)
         return sweep, longest_first(cells, sweep.manifest.settings)
 
-    def _round(self, sweep: Sweep, todo: list[Cell], resources: Resources, hosts: "Hosts | None") -> str | None:
-        """Train these cells; why it ended early, or None."""
+    def _round(
+        self,
+        sweep: Sweep,
+        todo: list[Cell],
+        resources: Resources,
+        hosts: "Hosts | None",
+        hunt: Hunt | None = None,
+    ) -> str | None:
+        """Train these cells, or those of a search; why it ended early, or None."""
         from sweep.trials import tuning
 
         # A completed cell whose files are damaged begins anew.
         again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
+        source: list[Cell] | Hunt = todo if hunt is None else hunt
         shown = replace(sweep, records={key: record for key, record in sweep.records.items() if key not in again})
         with self.display.progress(shown, resources.slots) as progress:
             # What the report takes to import, and to draw a first time, is there when the last trial has ended.
             prepare = partial(_import_aside, "sweep.report.page") if self.request.report else lambda: None
-            events = TrialEvents(sweep, progress, self.tracker, self.display.warn, at_first_news=prepare)
+            events = TrialEvents(
+                sweep,
+                progress,
+                self.tracker,
+                self.display.warn,
+                at_first_news=prepare,
+                control=self.control,
+                judge=(lambda record: record) if hunt is None else hunt.judge,
+            )
             self.signals.be_patient()
             # Cells that failed for their neighbours have one more round, with the device to themselves.
             for round_resources in (resources, resources.alone):
                 tuning.run_trials(
-                    todo,
-                    _job_for(sweep, round_resources),
+                    source,
+                    replace(_job_for(sweep, round_resources), is_search=hunt is not None),
                     self.dataset,
                     round_resources,
                     events,
@@ -165,21 +191,25 @@ class Training:
                 self.signals.raise_if_asked()
                 if not self.is_held():
                     return f"another run took {sweep.store.uri()} over while the storage was out of this one's reach"
-                todo, events.again_alone = events.again_alone, []
-                if not todo or events.is_stopped:
+                source, events.again_alone = events.again_alone, []
+                if not source or events.is_stopped:
                     break
+        if self.control.is_paused:
+            return PAUSED
         return events.stop_because or ("--time-budget is over; the same command goes on" if self._is_late else None)
 
     def _should_stop(self, events: TrialEvents) -> bool:
         self.signals.install()  # Tune takes SIGUSR1 for itself when it starts
-        return self.signals.asked() or events.is_stopped or self._is_late or not self.is_held()
+        is_ended = self.signals.asked() or events.is_stopped or self._is_late or self.control.is_paused
+        return is_ended or not self.is_held()
 
     @property
     def _is_late(self) -> bool:
         return self.request.resolving is not None and self.request.resolving.is_late()
 
 
-def _place(request: Request) -> str:
+def place(request: Request) -> str:
+    """Where its trials run, as a user is told."""
     if request.address is not None:
         return f"the Ray cluster at {request.address}"
     count, kind = (request.gpus, "GPU") if request.gpus else (request.cpus, "CPU core")

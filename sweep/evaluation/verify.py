@@ -19,7 +19,7 @@ from sweep.records.facets import facets
 from sweep.records.grid import Cell
 from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references, unpack
 from sweep.records.record import CellFiles, Record, Status, read_verified
-from sweep.records.sweep import IDENTITY, MANIFEST, REMOVED, SAMPLES, Sweep
+from sweep.records.sweep import CONTROL, IDENTITY, MANIFEST, REMOVED, SAMPLES, Sweep
 from sweep.storage.lease import LEASE_FOLDER
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import LOCK_FILE, MARKER_FOLDER
@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 (TF32). The losses of the same CPU type and torch have to be equal to the bit."""
 
 KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, READER}
-KNOWN_FOLDERS = {"cells", "report", "wandb", REMOVED, LEASE_FOLDER, MARKER_FOLDER}
+KNOWN_FOLDERS = {"cells", "report", "wandb", CONTROL, REMOVED, LEASE_FOLDER, MARKER_FOLDER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], 
         yield f"is {sweep.status(cell)}: the sweep is not complete"
     else:
         yield from _check_record(sweep, record, images)
-        if record.status is Status.COMPLETED:
+        if record.status is Status.COMPLETED and not (record.test_loss is None and sweep.manifest.is_trial(cell)):
             tell(cell.key)
             try:
                 yield from _check_loss(sweep, record, images)

@@ -46,18 +46,24 @@ def _noise(text: str) -> str:
 
 AXES: Mapping[str, tuple[Callable[[str], Value], str]] = {
     "alpha": (_number, "a number"),
+    "averaging": (_number, "a number"),
     "batch_size": (int, "a whole number"),
+    "latent_channels": (int, "a whole number"),
     "lr": (_number, "a number"),
     "noise": (_noise, f"one of {', '.join(NOISES)}"),
+    "warmup": (int, "a whole number"),
     "width": (int, "a whole number"),
 }
 """The settings that can vary within a sweep: how a value is parsed, and what it has to be."""
 
 _EXAMPLES = {
     "alpha": "0.25,0.5,0.75",
+    "averaging": "0,0.99",
     "batch_size": "32,128",
+    "latent_channels": "2,4,8",
     "lr": "3e-4,1e-3",
     "noise": ",".join(NOISES),
+    "warmup": "0,3",
     "width": "8,16,32",
 }
 
@@ -146,7 +152,7 @@ class Cell:
 
 
 _KEY_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
-_KEY_VALUES = {"noise": "|".join(NOISES), "batch_size": r"\d+", "width": r"\d+"}
+_KEY_VALUES = {"noise": "|".join(NOISES)} | {name: r"\d+" for name, (parse, _) in AXES.items() if parse is int}
 _KEY = re.compile(
     r"DAE_(?P<depth>\d+)_(?P<latent>\d+(?:x\d+)?)"
     + "".join(f"(?:-{name}(?P<{name}>{_KEY_VALUES.get(name, _KEY_NUMBER)}))?" for name in AXES)
@@ -251,12 +257,12 @@ class Settings:
 
     def model(self, cell: Cell) -> ModelConfig:
         """The architecture of ``cell``."""
-        width = self.at(cell).width
+        settings = self.at(cell)
         return ModelConfig(
             depth=cell.depth,
             latent=cell.latent,
-            latent_channels=self.latent_channels,
-            width=width,
+            latent_channels=settings.latent_channels,
+            width=settings.width,
             image=self.shape,
         )
 

@@ -1,7 +1,7 @@
 """The record of a cell, and the names and checks of the files beside it. No torch, no Ray."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -37,6 +37,10 @@ class Status(StrEnum):
     COMPLETED = "completed"
     DIVERGED = "diverged"
     FAILED = "failed"
+    PRUNED = "pruned"
+    """The scheduler of a search ended it early."""
+    STOPPED = "stopped"
+    """A user ended it, from outside of its run."""
     RUNNING = "running"
     INTERRUPTED = "interrupted"
     """The record says running, but no live run holds the sweep; never written."""
@@ -46,7 +50,7 @@ class Status(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether another run does not train the cell again."""
-        return self in {Status.COMPLETED, Status.DIVERGED}
+        return self in {Status.COMPLETED, Status.DIVERGED, Status.PRUNED, Status.STOPPED}
 
 
 class Failure(StrEnum):
@@ -68,6 +72,7 @@ class CellFiles:
     def __init__(self, key: str) -> None:
         folder = f"cells/{key}"
         self.record = f"{folder}/record.json"
+        self.proposal = f"{folder}/proposal.json"
         self.weights = f"{folder}/model.safetensors"
         self.test = f"{folder}/test.npz"
         self.quality = f"{folder}/quality.npz"
@@ -163,6 +168,11 @@ class Record:
     def times_lost(self) -> int:
         """How many of its attempts ended because their process or node died."""
         return sum((attempt.reason or "").startswith(LOST) for attempt in self.attempts)
+
+    @property
+    def val_loss(self) -> float | None:
+        """The validation loss of its last epoch."""
+        return self.history[-1].val_loss if self.history else None
 
     @property
     def test_sum(self) -> float | None:
@@ -279,7 +289,8 @@ def damage(store: Store, records: Sequence[Record]) -> dict[str, str]:
 def _files_to_check(record: Record) -> tuple[str, ...]:
     files = CellFiles(record.key)
     if record.status is Status.COMPLETED:
-        return files.test, files.weights
+        # The trials of a search are not tested.
+        return (files.weights,) if record.test_loss is None else (files.test, files.weights)
     return () if record.status.is_final else (files.checkpoint,)
 
 
@@ -299,6 +310,14 @@ def _check_sealed(name: str, contents: Mapping[str, bytes]) -> None:
             unseal(contents[name])
     except Damaged as error:
         raise Damaged(f"{name}: {error}") from error
+
+
+def ended_early(record: Record, status: Status, reason: str) -> Record:
+    """The record of a running cell that others ended; its attempt is over, so that a late writer is refused."""
+    attempts = record.attempts
+    if attempts:
+        attempts = (*attempts[:-1], replace(attempts[-1], ended_at=now(), reason=reason))
+    return replace(record, status=status, attempts=attempts, finished_at=now())
 
 
 def now() -> str:

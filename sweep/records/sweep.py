@@ -3,6 +3,7 @@
 import uuid
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
@@ -10,6 +11,7 @@ from dae.config import DIGITS
 from dae.errors import UserError
 from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, suffix, value_text, written
 from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, damage, now, record_of
+from sweep.records.search import Proposal, Search
 from sweep.storage.sealing import Damaged, dump_json, load_json
 from sweep.storage.store import Store
 
@@ -22,6 +24,8 @@ MORE_EPOCHS = (
 )
 REMOVED = "removed"
 """Holds the folders of the cells that `dae-sweep remove` took out."""
+CONTROL = "control"
+"""Holds what users ask of a run from outside."""
 IDENTITY = ".id"
 """Holds a copy of the sweep's id, which names W&B runs and is needed even when the manifest is damaged."""
 
@@ -38,6 +42,8 @@ class Manifest:
         digests: SHA-256 of the files that belong to the sweep and not to a cell, by name.
         removed: the keys of the cells that `dae-sweep remove` took out of the grid.
         looks: for every look of `dae-sweep run --resolve` the keys of the cells that it added.
+        search: how cells are proposed; None of a sweep that lists them. The file does not name those proposed: each
+            has a folder of its own.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Manifest:
     digests: Mapping[str, str] = field(default_factory=dict)
     looks: tuple[tuple[str, ...], ...] = ()
     removed: tuple[str, ...] = ()
+    search: Search | None = None
 
     @classmethod
     def new(cls, **values: Any) -> Self:
@@ -85,11 +92,20 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""
-        document = {"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]}
+        grid = [cell.key for cell in self.grid.cells if not self.is_trial(cell)]
+        document = {"schema": SCHEMA} | asdict(replace(self, search=None)) | {"grid": grid}
         document["settings"] = written(document["settings"])
         if not self.removed:
             del document["removed"]  # as in sweeps of versions that did not have it
+        if self.search is None:
+            del document["search"]
+        else:
+            document["search"] = self.search.to_document()
         return dump_json(document)
+
+    def is_trial(self, cell: Cell) -> bool:
+        """Whether the cell is a trial of the search: not tested, where its finalists, of other seeds, are."""
+        return self.search is not None and cell.seed == self.search.seed
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -105,6 +121,7 @@ class Manifest:
             document["removed"] = tuple(document.get("removed", ()))
             document["looks"] = tuple(map(tuple, document.get("looks", ())))
             document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
+            document["search"] = Search.from_document(document["search"]) if document.get("search") else None
             names = {field.name for field in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in names})
         except (KeyError, TypeError, ValueError) as error:
@@ -118,12 +135,14 @@ class Sweep:
     Attributes:
         records: by key, of every cell that has a sound one.
         damaged: by key, the reason why the files of a cell cannot be used.
+        proposals: by key, of the trials of a search, in the order of their numbers.
     """
 
     store: Store
     manifest: Manifest
     records: Mapping[str, Record]
     damaged: Mapping[str, str]
+    proposals: Mapping[str, Proposal] = field(default_factory=dict)
 
     def status(self, cell: Cell) -> Status:
         """The status of ``cell``; missing if its files are damaged."""
@@ -168,9 +187,12 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     """
     manifest = Manifest.from_bytes(store.read(MANIFEST))
     is_live = store.locked()
-    records, damaged = {}, {}
+    records, damaged, proposals = {}, {}, {}
     # In a bucket, asking for a thousand missing records takes a thousand requests, a list takes one.
     folders = set(store.folders("cells"))
+    if manifest.search is not None:
+        proposals = _proposals(store, folders)
+        manifest = replace(manifest, grid=manifest.grid.union(Grid.of(map(Cell.from_key, proposals))))
     contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
     for cell in manifest.grid.cells:
         if (content := contents.get(CellFiles(cell.key).record)) is None:
@@ -186,7 +208,18 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     if thorough:
         damaged |= damage(store, list(records.values()))
         records = {key: record for key, record in records.items() if key not in damaged}
-    return Sweep(store, manifest, records, damaged)
+    return Sweep(store, manifest, records, damaged, proposals)
+
+
+def _proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
+    """What can be read of the proposals of a search; a proposal that cannot be read is proposed again."""
+    contents = store.read_all(CellFiles(folder).proposal for folder in folders)
+    proposals = {}
+    for folder in folders:
+        with suppress(KeyError, Damaged, ValueError):
+            Cell.from_key(folder)
+            proposals[folder] = Proposal.from_bytes(contents[CellFiles(folder).proposal])
+    return dict(sorted(proposals.items(), key=lambda item: item[1].number))
 
 
 def check_settings(record: Record, settings: Settings) -> None:

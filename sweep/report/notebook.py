@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dae.errors import UserError
 from sweep.analysis import tidy
 from sweep.analysis.findings import Findings
+from sweep.analysis.search import SearchFindings
 from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
@@ -13,6 +14,7 @@ from sweep.storage.sealing import Damaged
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    from optuna import Study
 
     from dae.model import DenoisingAutoencoder
     from sweep.report.drawing import Figure
@@ -83,8 +85,59 @@ class LoadedSweep(Findings):
         return denoise(load_model(self.whole, choose(self.whole, cell)), pictures).pixels
 
 
-def load(sweep: str, storage: str | None = None) -> LoadedSweep:
-    """Read a sweep for analysis in Python; nothing is changed.
+class LoadedSearch(SearchFindings):
+    """The findings of a search, its cells and epochs as data frames, its study, and the figures of its report."""
+
+    @cached_property
+    def cells(self) -> "pd.DataFrame":
+        """One row a trial or finalist."""
+        import pandas as pd
+
+        from sweep.analysis.search import cell_rows
+
+        return pd.DataFrame(cell_rows(self))
+
+    @cached_property
+    def epochs(self) -> "pd.DataFrame":
+        """One row a cell and epoch."""
+        import pandas as pd
+
+        from sweep.analysis.search import epoch_rows
+
+        return pd.DataFrame(epoch_rows(self))
+
+    @property
+    def study(self) -> "Study":
+        """Everything tried, as an Optuna study for Optuna's own tools.
+
+        Raises:
+            UserError: Optuna is not installed.
+        """
+        from sweep.search.sampling import check_installed
+
+        check_installed()
+        from sweep.search.study import study_of
+
+        return study_of(self.history, self.sweep.manifest.settings)
+
+    def figure(self, name: str) -> "Figure":
+        """A figure of the report, such as ``search_trials``; a notebook shows it.
+
+        Raises:
+            UserError: there is no such figure, or its data are not there.
+        """
+        from sweep.report.search_gallery import exhibits
+
+        by_name = {exhibit.name: exhibit for exhibit in exhibits(self)}
+        if name not in by_name:
+            raise UserError(f"there is no figure {name!r}. Figures: {', '.join(by_name)}.")
+        if missing := by_name[name].missing:
+            raise UserError(f"{name} cannot be drawn: {missing}")
+        return by_name[name].draw(self)
+
+
+def load(sweep: str, storage: str | None = None) -> LoadedSweep | LoadedSearch:
+    """Read a sweep or a search for analysis in Python; nothing is changed.
 
     Args:
         sweep: its folder, such as ``sweeps/mnist-5k``; or its name.
@@ -99,7 +152,8 @@ def load(sweep: str, storage: str | None = None) -> LoadedSweep:
         sweep = name
     store = open_store(storage, sweep)
     try:
-        return LoadedSweep.of(gather(store))
+        gathered = gather(store)
+        return LoadedSweep.of(gathered) if gathered.manifest.search is None else LoadedSearch(gathered)
     except FileNotFoundError:
         raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:

@@ -1,13 +1,9 @@
 """One sweep folder, one self-contained page: ``report/index.html``, its figures and two tables. No torch."""
 
-import base64
-import csv
-import io
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,8 @@ from sweep.records.grid import written
 from sweep.records.record import duration
 from sweep.records.sweep import Sweep
 from sweep.report import claim_tables, drawing, prose, remarks, summary, tables
+from sweep.report.files import NothingCompleted as NothingCompleted
+from sweep.report.files import asset, csv_of, data_uri
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
 from sweep.report.words import command, counted, listed
@@ -30,10 +28,6 @@ from sweep.storage.store import Store
 log = logging.getLogger(__name__)
 
 FOLDER = "report"
-
-
-class NothingCompleted(Exception):
-    """No cell has a result yet; the message says how far the sweep has come and what to do."""
 
 
 def build(sweep: Sweep, output: Store | None = None) -> Path:
@@ -54,13 +48,17 @@ def build(sweep: Sweep, output: Store | None = None) -> Path:
     Raises:
         NothingCompleted: there is nothing to report.
     """
+    if sweep.manifest.search is not None:
+        from sweep.report import search_page
+
+        return search_page.build(sweep, output or sweep.store.below(FOLDER))
     if not usable_records(sweep):
         raise NothingCompleted(_nothing(sweep))
     findings, output = Findings.of(sweep), output or sweep.store.below(FOLDER)
     for name, reason in findings.unreadable.items():
         log.warning("%s: %s; the report leaves out what needs it", name, reason)
-    output.write("results.csv", _csv(tidy.cell_rows(findings)))
-    output.write("history.csv", _csv(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
+    output.write("results.csv", csv_of(tidy.cell_rows(findings)))
+    output.write("history.csv", csv_of(tidy.epoch_rows(findings), tuple(tidy.EPOCH_COLUMNS)))
     output.write("index.html", _page(findings, output).encode())
     return output.path("index.html")
 
@@ -82,10 +80,10 @@ def _page(findings: Findings, output: Store) -> str:
     cells = receipts(findings)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["linked"] = _linker({*cells, *(receipt.key for group in cells.values() for receipt in group)})
-    return environment.from_string(_asset("page.html.j2")).render(
+    return environment.from_string(asset("table.html.j2") + "\n" + asset("page.html.j2")).render(
         name=findings.whole.manifest.name,
-        style=Markup(_asset("page.css")),
-        script=Markup(_asset("page.js")),
+        style=Markup(asset("page.css")),
+        script=Markup(asset("page.js")),
         lead=summary.lead(findings),
         summary=summary.summary(findings),
         extremes=summary.extremes(findings),
@@ -117,10 +115,6 @@ def _page(findings: Findings, output: Store) -> str:
         cells=tables.cells(findings),
         receipts=cells,
     )
-
-
-def _asset(name: str) -> str:
-    return files("sweep.report").joinpath(name).read_text(encoding="utf-8").rstrip("\n")
 
 
 def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
@@ -181,14 +175,10 @@ def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
             continue
         drawn = drawing.render(exhibit.draw(findings))
         drawings |= {png: drawn.png, svg: drawn.svg}
-        source = _data_uri(drawn.png, "png") if exhibit.is_photo else _data_uri(drawn.svg, "svg+xml")
+        source = data_uri(drawn.png, "png") if exhibit.is_photo else data_uri(drawn.svg, "svg+xml")
         pictures.append((exhibit, source))
     output.write_all(drawings)
     return pictures
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 # ---- what was run
@@ -235,16 +225,3 @@ def _environments(sweep: Sweep) -> dict[str, str]:
         for name, value in record.environment.items():
             values.setdefault(name, {})[str(value)] = None
     return {name: ", ".join(texts) for name, texts in sorted(values.items())}
-
-
-# ---- tables for other programs
-
-
-def _csv(rows: Iterable[Mapping[str, object]], columns: Sequence[str] = ()) -> bytes:
-    rows = list(rows)
-    names = list(columns) or list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -19,6 +19,8 @@ class Job:
         memory_share: part of a GPU's memory that a process of trials may take; torch enforces it, so that a cell which
             is too large fails by itself and not with other processes.
         git_commit: of the program, as the driver found it.
+        is_search: whether the cells are trials of a search: each epoch is told, for another may not be worth it, and
+            none is tested.
     """
 
     store: Store
@@ -26,6 +28,7 @@ class Job:
     device: str
     memory_share: float
     git_commit: str | None
+    is_search: bool = False
 
 
 def git_commit() -> str | None:

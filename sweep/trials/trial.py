@@ -103,6 +103,8 @@ class Trial:
                     self.record = finished
                     return
                 self._training = self._begin()
+                if self.job.is_search and self.record.history:
+                    return  # the driver may not have seen this epoch yet
             while not self._training.is_finished:
                 epoch = self._training.run_epoch()
                 _say(
@@ -112,9 +114,10 @@ class Trial:
                 if self._training.is_finished:
                     break
                 # Where a write is dear, short epochs share one; what is told to the driver is saved.
-                if time.perf_counter() - self._saved_at >= self.job.store.seconds_between_saves:
+                since_save = time.perf_counter() - self._saved_at
+                if self.job.is_search or since_save >= self.job.store.seconds_between_saves:
                     self._save_epoch(self._training)
-                    if time.perf_counter() - start >= at_least_s:
+                    if self.job.is_search or time.perf_counter() - start >= at_least_s:
                         return
             self._complete(self._training)
         except (Superseded, OSError):
@@ -224,24 +227,26 @@ class Trial:
         self._saved_at = time.perf_counter()
 
     def _complete(self, training: Training) -> None:
-        result, mean_image_loss = training.test(), self.images.test_set.mean_image_validation_loss
-        arrays = io.BytesIO()
-        np.savez(arrays, **asdict(result))
-        contents = {
-            self.files.test: arrays.getvalue(),
-            self.files.weights: safetensors.torch.save(training.weights()),
-        }
-        history, loss = training.history, result.mean_loss
+        contents = {self.files.weights: safetensors.torch.save(training.weights())}
+        tested: dict[str, Any] = {}
+        if not self.job.is_search:
+            result, arrays = training.test(), io.BytesIO()
+            np.savez(arrays, **asdict(result))
+            contents = {self.files.test: arrays.getvalue()} | contents
+            tested = {
+                "test_loss": result.mean_loss,
+                "dead_latent_channels": result.dead_latent_channels,
+                "test_psnr_db": psnr_db(result.mean_loss),
+            }
+        history, mean_image_loss = training.history, self.images.test_set.mean_image_validation_loss
         self._end(
             Status.COMPLETED,
             None,
             contents,
             collapsed=is_collapsed(history, mean_image_loss),
             unconverged=is_unconverged(history),
-            test_loss=loss,
-            dead_latent_channels=result.dead_latent_channels,
-            test_psnr_db=psnr_db(loss),
             digests={name.rsplit("/", 1)[-1]: digest(content) for name, content in contents.items()},
+            **tested,
         )
 
     def _end(

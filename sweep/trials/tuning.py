@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from dae.data import Dataset
@@ -46,11 +47,25 @@ class Listener(Protocol):
     def started(self, key: str) -> None:
         """A process has been given the cell."""
 
+    def judged(self, record: Record) -> Record:
+        """Epochs were finished; the record as it stands, no longer running where its trial is to end."""
+
     def progressed(self, record: Record, images_per_s: float) -> None:
-        """Epochs were finished; the record holds them all, and the end if it is one."""
+        """The record holds all finished epochs, and the end if it is one."""
 
     def lost(self, key: str, reason: str, *, is_final: bool) -> None:
         """The cell's process died; it is tried again unless ``is_final``."""
+
+
+class Source(Protocol):
+    """Cells that are chosen while others are trained. Called from the driver's one thread."""
+
+    def next_cell(self) -> Cell | None:
+        """The next one to train; None where there is none now."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more will come."""
 
 
 class CellTrial(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
@@ -123,7 +138,7 @@ class _Forwarder(_Unpickled, tune.Callback):  # type: ignore[misc]  # Ray is unt
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         self._nodes[trial.trial_id] = result["node"]
-        self._listener.progressed(Record.from_bytes(result["record"]), result["images_per_s"])
+        self._listener.progressed(result["record"], result["images_per_s"])
         for name in set(result) - NEEDED_BY_TUNE:
             del result[name]
 
@@ -159,20 +174,48 @@ def _reason(trial: TuneTrial) -> str:
 
 
 class _StopWhen(_Unpickled, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
-    """Ends all trials once a condition of the driver holds."""
+    """Ends all trials once a condition of the driver holds, and one that its judgement ends.
 
-    def __init__(self, condition: Callable[[], bool]) -> None:
-        self._condition = condition
+    Tune asks it of every result before it tells a callback.
+    """
 
-    def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-        return False
+    def __init__(self, condition: Callable[[], bool], listener: Listener) -> None:
+        self._condition, self._listener = condition, listener
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        record = self._listener.judged(Record.from_bytes(result["record"]))
+        result["record"] = record
+        return record.status is not Status.RUNNING
 
     def stop_all(self) -> bool:
         return self._condition()
 
 
+class _Proposals(_Unpickled, Searcher):  # type: ignore[misc]  # Ray is untyped
+    """A `Source` as Tune asks it. It keeps nothing: what it needs to go on stands in the records."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+
+    def suggest(self, trial_id: str) -> Any:
+        cell = self._source.next_cell()
+        if cell is not None:
+            return {"key": cell.key}
+        return Searcher.FINISHED if self._source.is_over else None
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """The source was told by its driver."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
 def run_trials(
-    cells: Sequence[Cell],
+    cells: Sequence[Cell] | Source,
     job: Job,
     dataset: Dataset,
     resources: Resources,
@@ -183,6 +226,8 @@ def run_trials(
     hosts: Hosts | None = None,
 ) -> None:
     """Train the cells, in this order, as many at a time as the resources allow; return when all have ended.
+
+    Of a `Source` the next one is asked for when there is room for it.
 
     A cell whose process or node died is continued by another one, up to ``max_retries`` times; one
     whose node was drained is continued elsewhere however often. With ``hosts`` the trials of this machine's GPUs leave
@@ -202,6 +247,11 @@ def run_trials(
         tune.with_parameters(CellTrial, executor=executor),
         tune.PlacementGroupFactory([_upper(resources.trial)]),
     )
+    if isinstance(cells, Sequence):
+        param_space, num_samples = {"key": tune.grid_search([cell.key for cell in cells])}, 1
+        search_alg: Any = BasicVariantGenerator(max_concurrent=resources.slots)
+    else:
+        param_space, num_samples, search_alg = {}, -1, _Proposals(cells)
     ray_private.check_keys_stay_here(os.environ)
     with (
         tempfile.TemporaryDirectory(prefix="dae-sweep-", dir=session.current.folder) as folder,
@@ -210,11 +260,12 @@ def run_trials(
     ):
         tune.Tuner(
             trainable,
-            param_space={"key": tune.grid_search([cell.key for cell in cells])},
+            param_space=param_space,
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
+                num_samples=num_samples,
                 max_concurrent_trials=resources.slots,
-                search_alg=BasicVariantGenerator(max_concurrent=resources.slots),
+                search_alg=search_alg,
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
@@ -223,7 +274,7 @@ def run_trials(
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # ours are taken each epoch
                 failure_config=tune.FailureConfig(max_failures=max_retries),
-                stop=_StopWhen(looks_on),
+                stop=_StopWhen(looks_on, listener),
                 callbacks=[_Forwarder(listener)],
             ),
         ).fit()

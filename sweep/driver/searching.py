@@ -1,0 +1,88 @@
+"""The training of a search: its trials, then the finalists with fresh seeds."""
+
+import time
+from dataclasses import replace
+
+from sweep.driver.declaration import cells_to_train, declare
+from sweep.driver.events import copy_to_tracker
+from sweep.driver.hunt import Hunt
+from sweep.driver.training import Training, place
+from sweep.records.grid import Cell, Grid
+from sweep.records.record import Status
+from sweep.records.sweep import Sweep, gather
+from sweep.search.ranking import finalists
+
+
+class Searching(Training):
+    """Trials of proposed cells, each proposal after what was learned from those before; then the finalists."""
+
+    def run(self, sweep: Sweep) -> str | None:
+        """Search on, and train the finalists; why that ended early, or None.
+
+        Raises:
+            UserError: Ray does not start, or the cluster cannot run this sweep.
+            Interrupted: a signal came; every finished epoch is on disk.
+        """
+        name = sweep.manifest.name
+        sweep = self._without_damage(sweep)
+        hunt = Hunt(sweep, self._has_no_time)
+        going_on = [entry.cell for entry in hunt.history.in_order if not entry.is_over]
+        copy_to_tracker(sweep, self.tracker, going_on)
+        tried, trials = len(hunt.history.tried), hunt.history.search.trials
+        self.display.tell(f"{name}: {tried} of {trials} configurations tried, on {place(self.request)}")
+        try:
+            if not hunt.left:
+                sweep, todo = self._finalists(sweep)
+                return self._train(sweep, todo) if todo else None
+            examples = list(hunt.history.search.space.cells_at_ends(sweep.manifest.settings, seed=0))
+            with self._machines(sweep, examples, max(hunt.left, self._most_finalists)) as (resources, hosts):
+                stopped_because = self._round(sweep, [], resources, hosts, hunt)
+                if stopped_because is not None:
+                    return stopped_because
+                self._tell_end(hunt, name)
+                sweep, todo = self._finalists(gather(self.request.store))
+                return self._round(sweep, todo, resources, hosts) if todo else None
+        except Exception:
+            self.signals.raise_if_asked()  # a signal to the whole group ends Ray's processes too
+            raise
+
+    @property
+    def _most_finalists(self) -> int:
+        search = self.request.search
+        return 0 if search is None else search.finalists * search.finalist_seeds
+
+    def _has_no_time(self) -> bool:
+        return self.request.deadline is not None and time.monotonic() > self.request.deadline
+
+    def _without_damage(self, sweep: Sweep) -> Sweep:
+        """The search without records that cannot be used: their trials begin anew."""
+        cells_to_train(sweep, Grid.of(cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell)),
+                       self.display.warn)  # fmt: skip
+        return gather(self.request.store)
+
+    def _finalists(self, sweep: Sweep) -> tuple[Sweep, list[Cell]]:
+        """Declare the finalists; those that are left to train."""
+        cells = finalists(sweep)
+        if not cells:
+            return sweep, []
+        grid = Grid.of(cells)
+        sweep = declare(replace(self.request, grid=grid), self.dataset, self.display.warn)
+        todo = cells_to_train(sweep, grid, self.display.warn)
+        if todo:
+            names = ", ".join(dict.fromkeys(cell.key.rpartition("-")[0] for cell in cells))
+            self.display.tell(f"{sweep.manifest.name}: {len(todo)} cells with fresh seeds to train, of {names}")
+        return sweep, todo
+
+    def _tell_end(self, hunt: Hunt, name: str) -> None:
+        tried = list(hunt.history.in_order)
+        counts = ", ".join(
+            f"{count} {status}"
+            for status in (Status.COMPLETED, Status.PRUNED, Status.STOPPED, Status.DIVERGED, Status.FAILED)
+            if (count := sum(entry.status is status for entry in tried))
+        )
+        reason = ""
+        if hunt.is_exhausted:
+            reason = "; the space has no other cell"
+        elif len(tried) < hunt.history.search.trials:
+            reason = "; --time-budget is over, the same command goes on"
+        self.display.tell(f"{name}: {len(tried)} of {hunt.history.search.trials} tried, {counts}{reason}")

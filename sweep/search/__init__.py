@@ -1,0 +1,1 @@
+"""How a search goes on: what to try next, and what to end early."""

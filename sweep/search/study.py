@@ -1,0 +1,122 @@
+"""A search as an Optuna study, for its samplers and for whoever wants Optuna's own tools."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sweep.records.grid import Settings
+from sweep.records.record import Status
+from sweep.records.search import Search
+from sweep.records.space import Point, Range, Values
+from sweep.search.history import History, Tried
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+UNKNOWN_WORST = 1.0
+"""The loss of a diverged trial where no other has one: the largest that a pixel can have."""
+
+KEEPS_PRUNED = "tpe"
+"""The sampler that makes use of a pruned trial as such; to the others it is one that ended at its last loss."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Optuna without its log on standard error, and its notes on what it calls experimental."""
+    import optuna
+
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+def study_of(history: History, settings: Settings) -> "Study":
+    """The study of everything tried, pruned and failed trials as such."""
+    with quiet():
+        return made(history.search, trials(history, settings, are_pruned_kept=True))
+
+
+def ask(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler") -> tuple[Point, dict[str, Any]]:
+    """What a new sampler proposes after these trials, and what it noted with its proposal."""
+    with quiet():
+        study = made(search, told, sampler)
+        asked = study.ask(_distributions(search))
+        attributes = study.get_trials(deepcopy=False)[-1].system_attrs
+    point = {name: values.rounded(asked.params[name]) for name, values in search.space.parameters.items()}
+    return point, {name: value for name, value in attributes.items() if ":relative_params" not in name}
+
+
+def trials(history: History, settings: Settings, *, are_pruned_kept: bool | None = None) -> list["FrozenTrial"]:
+    """Everything tried that lies in the space, in the words of Optuna, by number."""
+    search = history.search
+    if are_pruned_kept is None:
+        are_pruned_kept = search.sampler == KEEPS_PRUNED
+    finite = [entry.values(search.objectives) for entry in history.in_order if _counts(entry)]
+    worst = max((values[0] for values in finite), default=UNKNOWN_WORST)
+    with quiet():
+        found = (_trial(entry, search, settings, worst, are_pruned_kept) for entry in history.in_order)
+        return [trial for trial in found if trial is not None]
+
+
+def _counts(entry: Tried) -> bool:
+    return entry.status in {Status.COMPLETED, Status.PRUNED, Status.STOPPED} and bool(entry.losses)
+
+
+def _trial(
+    entry: Tried, search: Search, settings: Settings, worst: float, are_pruned_kept: bool
+) -> "FrozenTrial | None":
+    from optuna.trial import TrialState, create_trial
+
+    point = search.space.point_of(entry.proposal.point, settings)
+    if point is None:
+        return None
+    state, values = TrialState.RUNNING, None
+    if entry.status is Status.DIVERGED:
+        state, values = TrialState.COMPLETE, (worst, *(float(entry.macs) for _ in search.objectives[1:]))
+    elif _counts(entry):
+        is_complete = entry.status is Status.COMPLETED or not are_pruned_kept
+        state, values = TrialState.COMPLETE if is_complete else TrialState.PRUNED, entry.values(search.objectives)
+    elif entry.is_over:
+        state = TrialState.FAIL
+    several = len(search.objectives) > 1
+    return create_trial(
+        state=state,
+        values=None if state is TrialState.PRUNED and several else values,
+        params=dict(point),
+        distributions=_distributions(search),
+        system_attrs=dict(entry.proposal.attributes),
+        user_attrs={"cell": entry.cell.key, "status": str(entry.status)},
+        intermediate_values={} if several else dict(enumerate(entry.losses, start=1)),
+    )
+
+
+def made(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler | None" = None) -> "Study":
+    """A study in memory that holds these trials."""
+    import optuna
+
+    study = optuna.create_study(sampler=sampler, directions=["minimize"] * len(search.objectives))
+    study.add_trials(told)
+    return study
+
+
+def _distributions(search: Search) -> dict[str, "BaseDistribution"]:
+    return {name: _distribution(values) for name, values in search.space.parameters.items()}
+
+
+def _distribution(values: Values) -> "BaseDistribution":
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(values, Range):
+        return CategoricalDistribution(values.listed)
+    kind: Any = IntDistribution if values.is_whole else FloatDistribution
+    distribution: BaseDistribution = kind(values.low, values.high, log=values.is_log)
+    return distribution

@@ -1,0 +1,204 @@
+"""Searches without Ray: real trials in this process, and ends at any write of a file."""
+
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import InProcess, Silent, request_for
+
+from sweep.driver import control, runner
+from sweep.driver.signals import Signals
+from sweep.records.grid import Grid, Settings
+from sweep.records.record import Status
+from sweep.records.search import Search
+from sweep.records.space import Space
+from sweep.records.sweep import Sweep, gather
+from sweep.search.ranking import finalists, ranked
+from sweep.storage.store import Store
+
+pytest.importorskip("optuna")
+
+SETTINGS = Settings.usual("mnist-5k", train_fraction=0.1, epochs=4)
+SPACE = Space.parse(["depth=1", "latent=4..9", "lr=log:1e-4..1e-2", "averaging=0,0.9"])
+SEARCH = Search(space=SPACE, trials=12, scheduler="asha", finalists=2, finalist_seeds=2)
+
+
+class Killed(BaseException):
+    """Ends the driver where it stands."""
+
+
+@contextmanager
+def killed_at(monkeypatch: pytest.MonkeyPatch, writes: int) -> Iterator[None]:
+    """The process dies before it has written so many files."""
+    left, write = [writes], Store.write
+
+    def mortal(store: Store, name: str, data: bytes) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        write(store, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", mortal)
+        yield
+
+
+def go(store: Store, search: Search = SEARCH, settings: Settings = SETTINGS, **options: Any) -> Sweep:
+    request = request_for(store, Grid.of(()), settings, search=search, **options)
+    return runner.run(request, Signals(), Silent()).sweep
+
+
+def shape(sweep: Sweep) -> list[tuple[Any, ...]]:
+    """What a search came to: everything but times."""
+    return [
+        (
+            proposal.number,
+            key,
+            proposal.point,
+            proposal.arrivals,
+            proposal.pruning,
+            sweep.records[key].status,
+            [(epoch.train_loss, epoch.val_loss) for epoch in sweep.records[key].history],
+        )
+        for key, proposal in sweep.proposals.items()
+    ] + [(record.key, record.test_loss) for record in sweep.records.values() if record.key not in sweep.proposals]
+
+
+@pytest.fixture(scope="module")
+def _shared() -> dict[str, Any]:
+    return {}
+
+
+@pytest.fixture
+def peace(_shared: dict[str, Any], in_process: InProcess, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    if not _shared:
+        _shared["sweep"] = go(Store(tmp_path_factory.mktemp("peace") / "peace"))
+    return _shared["sweep"]
+
+
+def test_a_search_prunes_and_tests_only_its_finalists(peace: Sweep) -> None:
+    statuses = [peace.records[key].status for key in peace.proposals]
+    assert len(statuses) == 12
+    assert statuses.count(Status.PRUNED) >= 3
+    assert Status.COMPLETED in statuses
+    assert {record.key for record in peace.records.values() if record.test_loss is not None} == {
+        cell.key for cell in finalists(peace)
+    }
+    for key, proposal in peace.proposals.items():
+        record = peace.records[key]
+        assert (record.status is Status.PRUNED) == (proposal.pruning is not None)
+        assert len(record.history) == (4 if proposal.pruning is None else proposal.pruning.epoch)
+        assert len(proposal.arrivals) == len(record.history)
+    places = [place for proposal in peace.proposals.values() for place in proposal.arrivals]
+    assert places == list(range(len(places)))
+    assert [record.val_loss for record in ranked(peace)] == sorted(record.val_loss for record in ranked(peace))
+
+
+def test_a_search_killed_at_any_write_is_the_same_search(
+    peace: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice, store, kills = random.Random(7), Store(tmp_path / "peace"), 0
+    while True:
+        try:
+            with killed_at(monkeypatch, dice.randrange(1, 45)):
+                sweep = go(store)
+            break
+        except Killed:
+            kills += 1
+            assert kills < 60
+    assert kills >= 5
+    assert shape(sweep) == shape(peace)
+
+
+def test_more_trials_and_another_space_go_on(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    import shutil
+
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    wider = Space.parse(["depth=1..2", "latent=4..9", "lr=log:1e-4..2e-2", "averaging=0,0.9", "width=4..8"])
+    sweep = go(store, replace(SEARCH, trials=14, space=wider))
+    assert len(sweep.proposals) == 14
+    assert shape(sweep)[:12] == shape(peace)[:12]
+    assert json.loads(store.read("sweep.json"))["search"]["space"]["width"] == "4..8"
+
+
+def test_a_revived_trial_goes_on_and_is_not_pruned_again(peace: Sweep, tmp_path: Path) -> None:
+    import shutil
+
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    pruned = [key for key in peace.proposals if peace.records[key].status is Status.PRUNED]
+    again = go(store)
+    assert [key for key in again.proposals if again.records[key].status is Status.PRUNED] == pruned
+    sweep = go(store, revive=True)
+    assert {sweep.records[key].status for key in pruned} == {Status.COMPLETED}
+    assert all(sweep.records[key].history[0] == peace.records[key].history[0] for key in pruned)
+
+
+def test_a_cell_is_stopped_from_outside(in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "stops")
+    monkeypatch.setattr(control, "LOOK_EVERY_S", 0.0)
+    asked = []
+
+    def before(key: str) -> None:
+        if not asked:
+            asked.append(key)
+            control.stop(gather(store), [key])
+
+    in_process.before = before
+    sweep = go(store, replace(SEARCH, trials=3, finalists=0, scheduler="none"))
+    assert [sweep.records[key].status for key in sweep.proposals] == [Status.STOPPED, *2 * [Status.COMPLETED]]
+    assert len(sweep.records[asked[0]].history) == 1
+
+
+def test_a_search_is_paused_from_outside(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "pause")
+    monkeypatch.setattr(control, "LOOK_EVERY_S", 0.0)
+    search, seen = replace(SEARCH, trials=3, finalists=0, scheduler="none"), []
+
+    def before(key: str) -> None:
+        seen.append(key)
+        if len(seen) == 5:
+            control.pause(gather(store))
+
+    in_process.before = before
+    request = request_for(store, Grid.of(()), SETTINGS, search=search)
+    outcome = runner.run(request, Signals(), Silent())
+    assert outcome.stopped_because == control.PAUSED
+    assert len(outcome.sweep.proposals) == 2
+    assert {record.status for record in go(store, search).records.values()} == {Status.COMPLETED}
+
+
+@pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "nsga2", "grid"])
+def test_every_sampler_is_replayed(
+    sampler: str, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = Space.parse(["depth=1", "latent=2..28", "batch_size=16,32,64"])
+    settings = replace(SETTINGS, epochs=1)
+    search = Search(space=space, trials=14, sampler=sampler, finalists=0)
+    undisturbed = go(Store(tmp_path / "peace"), search, settings)
+    store = Store(tmp_path / "war")
+    with pytest.raises(Killed), killed_at(monkeypatch, 55):
+        go(store, search, settings)
+    assert shape(go(store, search, settings)) == shape(undisturbed)
+
+
+def test_two_objectives_rank_the_front(in_process: InProcess, tmp_path: Path) -> None:
+    space = Space.parse(["depth=1..3", "latent=2..13"])
+    search = Search(space=space, trials=12, objectives=("val_loss", "macs"), finalists=0)
+    sweep = go(Store(tmp_path / "front"), search, replace(SETTINGS, epochs=1))
+    best = ranked(sweep)
+    assert [record.macs for record in best] == sorted((record.macs for record in best), reverse=True)
+
+
+def test_a_space_comes_to_its_end(in_process: InProcess, tmp_path: Path) -> None:
+    search = Search(space=Space.parse(["depth=1", "latent=4,5", "width=4,8"]), trials=9, finalists=0)
+    sweep = go(Store(tmp_path / "small"), search, replace(SETTINGS, epochs=1))
+    assert sorted(sweep.proposals) == ["DAE_1_4-s0", "DAE_1_5-s0"]  # at depth 1 width has no effect
