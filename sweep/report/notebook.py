@@ -1,5 +1,6 @@
 """`sweep.load`: a sweep in Python and notebooks, as data frames and figures; torch is loaded with its models alone."""
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ from dae.errors import UserError
 from sweep.analysis import tidy
 from sweep.analysis.findings import Findings
 from sweep.analysis.search import SearchFindings
-from sweep.records.sweep import MANIFEST, gather
+from sweep.records.sweep import MANIFEST, Sweep, gather
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 
@@ -20,8 +21,52 @@ if TYPE_CHECKING:
     from sweep.report.drawing import Figure
 
 
-class LoadedSweep(Findings):
+class Models(ABC):
+    """The trained models of a sweep or of a search's finalists."""
+
+    @property
+    @abstractmethod
+    def _trained(self) -> Sweep:
+        """Whose cells they are."""
+
+    def model(self, cell: str | None = None) -> "DenoisingAutoencoder":
+        """The trained model of a cell, such as ``DAE_5_13-s0``, by default of the best one; in evaluation mode.
+
+        It maps a tensor (n, channels, height, width) of noisy images in [0, 1] to denoised ones.
+
+        Raises:
+            UserError: there is no such cell, it is not completed, or its weights are damaged.
+        """
+        from sweep.models.trained import choose, load_model  # and with it torch
+
+        return load_model(self._trained, choose(self._trained, cell)).module
+
+    def denoise(self, pictures: "np.ndarray", cell: str | None = None) -> "np.ndarray":
+        """Pictures of any size without their noise, by the model of a cell, by default the best one.
+
+        Args:
+            pictures: one, (height, width) or (height, width, 3), or several with their number first; uint8, uint16,
+                or float with values in [0, 1].
+            cell: its key.
+
+        Returns:
+            An array of the same shape and type.
+
+        Raises:
+            UserError: as of `model`; or it is no array of pictures.
+        """
+        from sweep.models.denoising import denoise
+        from sweep.models.trained import choose, load_model
+
+        return denoise(load_model(self._trained, choose(self._trained, cell)), pictures).pixels
+
+
+class LoadedSweep(Models, Findings):
     """The findings of a sweep, its cells and epochs as data frames, and the figures of its report."""
+
+    @property
+    def _trained(self) -> Sweep:
+        return self.whole
 
     @cached_property
     def cells(self) -> "pd.DataFrame":
@@ -53,40 +98,13 @@ class LoadedSweep(Findings):
             raise UserError(f"{name} cannot be drawn: {exhibit.missing}")
         return exhibit.draw(self)
 
-    def model(self, cell: str | None = None) -> "DenoisingAutoencoder":
-        """The trained model of a cell, such as ``DAE_5_13-s0``, by default of the best one; in evaluation mode.
 
-        It maps a tensor (n, channels, height, width) of noisy images in [0, 1] to denoised ones.
-
-        Raises:
-            UserError: there is no such cell, it is not completed, or its weights are damaged.
-        """
-        from sweep.models.trained import choose, load_model  # and with it torch
-
-        return load_model(self.whole, choose(self.whole, cell)).module
-
-    def denoise(self, pictures: "np.ndarray", cell: str | None = None) -> "np.ndarray":
-        """Pictures of any size without their noise, by the model of a cell, by default the best one.
-
-        Args:
-            pictures: one, (height, width) or (height, width, 3), or several with their number first; uint8, uint16,
-                or float with values in [0, 1].
-            cell: its key.
-
-        Returns:
-            An array of the same shape and type.
-
-        Raises:
-            UserError: as of `model`; or it is no array of pictures.
-        """
-        from sweep.models.denoising import denoise
-        from sweep.models.trained import choose, load_model
-
-        return denoise(load_model(self.whole, choose(self.whole, cell)), pictures).pixels
-
-
-class LoadedSearch(SearchFindings):
+class LoadedSearch(Models, SearchFindings):
     """The findings of a search, its cells and epochs as data frames, its study, and the figures of its report."""
+
+    @property
+    def _trained(self) -> Sweep:
+        return self.sweep
 
     @cached_property
     def cells(self) -> "pd.DataFrame":
