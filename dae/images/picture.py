@@ -125,11 +125,9 @@ def _deep(path: Path, kind: str) -> npt.NDArray[np.uint16]:
         if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
             pixels = np.moveaxis(pixels, 0, -1)  # a plane a colour
     else:
-        import torch
-        from torchvision.io import decode_png
+        from dae import png
 
-        content = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
-        pixels = decode_png(content).movedim(0, -1).numpy()
+        pixels = png.decode(path.read_bytes())
     if pixels.dtype != np.uint16:
         raise Unreadable(f"{path} has pixels of the type {pixels.dtype}; whole numbers of 8 or 16 bits are read")
     return np.ascontiguousarray(pixels)
