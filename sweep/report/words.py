@@ -1,5 +1,6 @@
 """Numbers and lists as a report writes them. No torch."""
 
+import shlex
 from collections.abc import Iterable
 
 from dae.config import usual_latents
@@ -115,8 +116,9 @@ def command(manifest: Manifest, options: str = "") -> str:
     """
     grid, settings = manifest.grid, manifest.settings
     name = [] if manifest.name == settings.dataset else [f"--name {manifest.name}"]
+    dataset = shlex.quote(str(manifest.dataset.get("source", settings.dataset)))
     if not options:
-        return " ".join([f"dae-sweep run --dataset {settings.dataset}", *name])
+        return " ".join([f"dae-sweep run --dataset {dataset}", *name])
     levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
     usual = usual_latents(settings.shape)
     is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == usual, "seeds": False}
@@ -127,7 +129,7 @@ def command(manifest: Manifest, options: str = "") -> str:
         if f"--{factor}" not in options and not is_default[factor] and values != (0,)
     ]
     words = [*name, *kept_levels, *_axes_options(grid, settings, options), options]
-    return " ".join([f"dae-sweep run --dataset {settings.dataset}", *filter(None, words)])
+    return " ".join([f"dae-sweep run --dataset {dataset}", *filter(None, words)])
 
 
 def _axes_options(grid: Grid, settings: Settings, options: str) -> list[str]:
