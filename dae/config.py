@@ -4,18 +4,55 @@ No torch here, so that a command line can refuse a bad value before the slow imp
 """
 
 import math
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from dae.errors import UserError
 
 IMAGE_SIZE = 28
 """Height and width of the study's images, in pixels (study, section 3.2)."""
 
+LEAST_SIZE = 8
+"""Least height and width of an image, in pixels: below it a stem has nothing to halve."""
+
+
+class Size(NamedTuple):
+    """Height and width of a latent, in pixels; ordered by area, also against a number, which is that of a square."""
+
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width}"
+
+    def __lt__(self, other: object) -> bool:
+        return _area(self) < _area(other)
+
+    def __gt__(self, other: object) -> bool:
+        return _area(self) > _area(other)
+
+    def __le__(self, other: object) -> bool:
+        return _area(self) <= _area(other)
+
+    def __ge__(self, other: object) -> bool:
+        return _area(self) >= _area(other)
+
+
+def _area(latent: Any) -> int:
+    return int(latent[0] * latent[1] if isinstance(latent, tuple) else latent**2)
+
+
+Latent = int | Size
+"""A latent size in pixels: of the shorter side of the images, the longer in proportion; or height and width."""
+
 EMBEDDED = "mnist-5k"
 """The dataset that needs neither files nor network."""
 
 DATASETS = ("mnist", "fashion-mnist", "kmnist", EMBEDDED)
+
+DIGITS = ("mnist", EMBEDDED)
+"""Those whose images are digits."""
 
 GAUSSIAN, SALT_AND_PEPPER, BLUR = "gaussian", "salt-and-pepper", "blur"
 NOISES = (GAUSSIAN, SALT_AND_PEPPER, BLUR)
@@ -42,6 +79,25 @@ class ImageShape:
     width: int = IMAGE_SIZE
     channels: int = 1
 
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < LEAST_SIZE or self.channels not in (1, 3):
+            raise UserError(
+                f"images of {self} are out of range: they must have at least {LEAST_SIZE}x{LEAST_SIZE} pixels, and 1 "
+                "channel (grey) or 3 (colour)."
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The shape that `str` writes.
+
+        Raises:
+            ValueError: it is none.
+            UserError: a size is out of range.
+        """
+        if (match := re.fullmatch(r"(\d+)x(\d+)(?:x(\d+))?", text, re.ASCII)) is None:
+            raise ValueError(f"{text!r} is not the size of an image")
+        return cls(*(int(number) for number in match.groups(default="1")))
+
     def __str__(self) -> str:
         colour = "" if self.channels == 1 else f"x{self.channels}"
         return f"{self.height}x{self.width}{colour}"
@@ -56,6 +112,33 @@ class ImageShape:
         """How many numbers an image consists of."""
         return self.height * self.width * self.channels
 
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.height, self.width
+
+    def sides_of(self, latent: int | tuple[int, int]) -> Size:
+        """Height and width of a latent size: a number is that of the shorter side, the longer is in proportion."""
+        if isinstance(latent, tuple):
+            return Size(*latent)
+        shorter = min(self.sides)
+        return Size(*((2 * side * latent + shorter) // (2 * shorter) for side in self.sides))
+
+
+def side(latent: Latent) -> float:
+    """Side of a square of as many pixels: what sizes are sorted by beside each other."""
+    return latent if isinstance(latent, int) else math.sqrt(latent.height * latent.width)
+
+
+def parse_latent(text: str) -> Latent:
+    """The latent size that is written ``13`` or ``13x8``, height before width.
+
+    Raises:
+        ValueError: it is none.
+    """
+    height, cross, width = text.partition("x")
+    return Size(int(height), int(width)) if cross else int(height)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
@@ -63,25 +146,39 @@ class ModelConfig:
 
     Attributes:
         depth: number of convolutions of the encoder; the decoder has as many transposed ones.
-        latent: height and width of the latent space, in pixels.
+        latent: size of the latent space, in pixels.
         latent_channels: channels of the latent space.
         width: channels between stem and neck; without effect at depth 1, which has no such layer.
+        image: the size of the images.
 
     Raises:
         UserError: a value is out of range.
     """
 
     depth: int
-    latent: int
+    latent: Latent
     latent_channels: int = 4
     width: int = 16
+    image: ImageShape = ImageShape()
 
     def __post_init__(self) -> None:
         at_least(1, depth=self.depth, width=self.width, latent_channels=self.latent_channels)
-        if not 1 <= self.latent <= IMAGE_SIZE:
+        image = self.image
+        if isinstance(self.latent, tuple):
+            object.__setattr__(self, "latent", Size(*self.latent))
+        if not isinstance(self.latent, tuple):
+            largest = min(image.sides)
+            along = "" if image.height == image.width else " along the shorter side"
+            if not 1 <= self.latent <= largest:
+                study = " The study used 13, 8 and 5." if largest >= 13 else ""
+                raise UserError(
+                    f"latent size {self.latent} is out of range: a latent is 1 to {largest} pixels wide{along}, the "
+                    f"images being {image.height}x{image.width}.{study}"
+                )
+        elif not all(1 <= size <= most for size, most in zip(self.latent, image.sides, strict=True)):
             raise UserError(
-                f"latent size {self.latent} is out of range: a latent is 1 to {IMAGE_SIZE} pixels wide, "
-                f"the images being {IMAGE_SIZE}x{IMAGE_SIZE}. The study used 13, 8 and 5."
+                f"latent size {self.latent} is out of range: a latent is 1x1 to {image.height}x{image.width} pixels "
+                "large, height times width, as the images are."
             )
 
     @property
@@ -90,9 +187,20 @@ class ModelConfig:
         return f"DAE_{self.depth}_{self.latent}"
 
     @property
+    def latent_sides(self) -> Size:
+        """Height and width of the latent space."""
+        return self.image.sides_of(self.latent)
+
+    @property
+    def latent_numbers(self) -> int:
+        """How many numbers a latent consists of."""
+        height, width = self.latent_sides
+        return self.latent_channels * height * width
+
+    @property
     def compression(self) -> float:
-        """Latent elements per image pixel, as in Table 1 (0.8622 is its 86.22 %)."""
-        return self.latent_channels * self.latent**2 / IMAGE_SIZE**2
+        """Latent numbers per number of the image, as in Table 1 (0.8622 is its 86.22 %)."""
+        return self.latent_numbers / self.image.numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +264,11 @@ class TrainConfig:
     def lr_at(self, epoch: int) -> float:
         """The learning rate in this epoch, from 1."""
         return self.lr * min(1.0, epoch / (self.warmup + 1))
+
+
+def usual_latents(image: ImageShape) -> tuple[int, ...]:
+    """The study's latent sizes where images are large enough for them, else smaller ones."""
+    return (13, 8, 5) if min(image.sides) >= 13 else (4, 2, 1)
 
 
 def check_dataset(name: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from dae.config import EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
+from dae.config import DATASETS, EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
 from dae.errors import UserError
 from dae.images.location import absolute, is_path, name_of
 from dae.images.rows import TEST, TRAIN, VALIDATION
@@ -112,6 +112,17 @@ class Dataset:
     def shape(self) -> ImageShape:
         """The size of every image."""
         return ImageShape(*self.train.shape[1:])
+
+    @property
+    def identity(self) -> str:
+        """What fixed draws of noise are keyed by: the name of a known dataset, else the content."""
+        return self.name if self.name in DATASETS else self.fingerprint
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all images in memory."""
+        noisy = () if self.noisy is None else (self.noisy.train, self.noisy.validation, self.noisy.test)
+        return sum(images.nbytes for images in (self.train, self.validation, self.test, *noisy))
 
     def unit(self, images: Pixels) -> npt.NDArray[np.float32]:
         """The images scaled to [0, 1], float32."""

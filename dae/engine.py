@@ -10,23 +10,24 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
+from dae import gpu_rule
 from dae.adam import BETAS, EPS, Adam, flatten
-from dae.config import GAUSSIAN, IMAGE_SIZE, TrainConfig
+from dae.config import IMAGE_SIZE, TrainConfig
+from dae.convolution import transposed_convolution
 from dae.model import DenoisingAutoencoder
-from dae.noise import corrupt
-from dae.torch_private import transposed_convolution_backward
+from dae.noise import Array, corrupt
 
 if TYPE_CHECKING:
     from dae import gpu_step
 
 EVALUATION_BATCH = {"cpu": 200, "cuda": 4000}
-"""Images of one forward pass without a backward one: what fits the cache of a core, or fills a GPU."""
+"""28x28 images of one forward pass without a backward one: what fits the cache of a core, or fills a GPU."""
 
 GRAPH_STEPS = 25
 """Steps of one CUDA graph: enough that its launch costs little, few enough to capture it fast."""
@@ -52,18 +53,33 @@ class Engine:
     Args:
         model: its parameters are moved to the device and become views of one tensor.
         config: gives batch size, learning rate and noise.
-        train: training images, uint8, shape (n, 28, 28); their device is the engine's.
+        train: training images, uint8 or uint16, shape (n, height, width) or (n, height, width, 3); their device is
+            the engine's. They are not written to.
         low, high: pixel values that become 0 and 1.
+        noisy: noisy training images of the same shape and type, which are trained on as they are; None to draw noise.
+
+    Attributes:
+        method: how steps are computed, where there is a choice.
     """
 
+    method = ""
+
     def __init__(
-        self, model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int
+        self,
+        model: DenoisingAutoencoder,
+        config: TrainConfig,
+        train: torch.Tensor,
+        low: int,
+        high: int,
+        noisy: torch.Tensor | None = None,
     ) -> None:
         self.device = train.device
         self.model = model.to(self.device)
         self.config = config
         self.low, self.scale = low, high - low
-        self.train_images = train.view(len(train), -1)
+        self.image_shape = train.shape[1:]
+        self.train_images = _rows(train)
+        self.train_noisy = None if noisy is None else _rows(noisy)
         self.flat = flatten(self.model)
         self.adam = Adam(self.flat, config.lr)
         self._average = self.flat.detach().clone() if config.averaging else None
@@ -86,7 +102,8 @@ class Engine:
 
     def _step(self, batch: torch.Tensor, noise: torch.Generator, total: torch.Tensor) -> None:
         clean = self.unit(self.train_images.index_select(0, batch))
-        noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
+        given = None if self.train_noisy is None else self.train_noisy.index_select(0, batch)
+        noisy = self._noisy(clean, given, noise)
         assert self.flat.grad is not None
         self.flat.grad.zero_()
         loss = F.mse_loss(self.forward(noisy), clean)
@@ -94,6 +111,10 @@ class Engine:
         self.adam.step()
         self._update_average()
         total += loss.detach()
+
+    def _noisy(self, clean: torch.Tensor, given: torch.Tensor | None, noise: torch.Generator) -> torch.Tensor:
+        """The noisy images that are given of clean ones, else the clean ones under a draw of noise."""
+        return corrupt(clean, self.config.alpha, noise, self.config.noise) if given is None else self.unit(given)
 
     def _update_average(self) -> None:
         """Draw the average towards the weights; over fewer steps at first, so that it forgets where it began."""
@@ -117,21 +138,34 @@ class Engine:
                 self.flat.copy_(latest)
 
     def unit(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The uint8 pixels of n images as float32 in [0, 1], shape (n, 1, 28, 28)."""
-        unit = pixels.view(-1, 1, IMAGE_SIZE, IMAGE_SIZE).to(torch.float32)
+        """The pixels of n images as float32 in [0, 1], shape (n, channels, height, width)."""
+        if pixels.dtype == torch.int16:
+            pixels = pixels.view(torch.uint16)
+        unit = channels_first(pixels.view(-1, *self.image_shape)).to(torch.float32)
         return unit.sub_(self.low).div_(self.scale) if self.low else unit.div_(self.scale)
 
     def forward(self, noisy: torch.Tensor) -> torch.Tensor:
-        """Denoised images of the shape (n, 1, 28, 28) of ``noisy``."""
+        """Denoised images of the shape (n, channels, height, width) of ``noisy``."""
         denoised: torch.Tensor = self.model(noisy)
         return denoised
 
     @torch.inference_mode()
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
-        """Denoised images of the shape (n, 1, 28, 28) of ``noisy`` and on its device, batch by batch."""
-        batches = torch.split(noisy, EVALUATION_BATCH[self.device.type])
+        """Denoised images of the shape (n, channels, height, width) of ``noisy`` and on its device, batch by batch."""
+        batches = torch.split(noisy, self._evaluation_batch)
         with self.averaged():
             return torch.cat([self.forward(batch.to(self.device)).to(noisy.device) for batch in batches])
+
+    def denoise_array(self, noisy: Array) -> Array:
+        """As `denoise`, from array to array: (n, height, width) or (n, height, width, 3)."""
+        denoised = self.denoise(as_batch(noisy))
+        return (denoised.squeeze(1) if noisy.ndim == 3 else denoised.permute(0, 2, 3, 1)).numpy()
+
+    @property
+    def _evaluation_batch(self) -> int:
+        """Images of one forward pass: of larger ones fewer."""
+        height, width = self.image_shape[:2]
+        return max(1, EVALUATION_BATCH[self.device.type] * IMAGE_SIZE**2 // (height * width))
 
     @torch.inference_mode()
     def latent_activity(self, noisy: torch.Tensor) -> torch.Tensor:
@@ -141,13 +175,14 @@ class Engine:
         return (latent > 0).float().mean(dim=(0, 2, 3)).cpu()
 
     @torch.inference_mode()
-    def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
-        """The mean loss on uint8 ``images`` (n, 28, 28) under a draw of noise from ``noise``."""
+    def validate(self, images: torch.Tensor, noise: torch.Generator, given: torch.Tensor | None = None) -> float:
+        """The mean loss on ``images`` (n, ...) under a draw of noise from ``noise``, or as noisy as they are given."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
+        size = self._evaluation_batch
         with self.averaged():
-            for batch in torch.split(images, EVALUATION_BATCH[self.device.type]):
-                clean = self.unit(batch)
-                noisy = corrupt(clean, self.config.alpha, noise, self.config.noise)
+            for start in range(0, len(images), size):
+                clean = self.unit(images[start : start + size])
+                noisy = self._noisy(clean, None if given is None else given[start : start + size], noise)
                 total += F.mse_loss(self.forward(noisy), clean, reduction="sum")
         return float(total) / images.numel()
 
@@ -173,7 +208,7 @@ class CpuEngine(Engine):
         """Denoised images as the plain module gives them, to float tolerance."""
         x: torch.Tensor = self.model.encoder(noisy)
         for layer in self.model.decoder:
-            x = _transposed_convolution(x, layer) if isinstance(layer, nn.ConvTranspose2d) else layer(x)
+            x = transposed_convolution(x, layer) if isinstance(layer, nn.ConvTranspose2d) else layer(x)
         return x
 
 
@@ -187,12 +222,18 @@ class CudaEngine(Engine):
     """CUDA allows one capture at a time in a process."""
 
     def __init__(
-        self, model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int
+        self,
+        model: DenoisingAutoencoder,
+        config: TrainConfig,
+        train: torch.Tensor,
+        low: int,
+        high: int,
+        noisy: torch.Tensor | None = None,
     ) -> None:
         self._stream = torch.cuda.Stream(train.device)  # type: ignore[no-untyped-call]  # torch's
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         with self._on_stream():
-            super().__init__(model, config, train, low, high)
+            super().__init__(model, config, train, low, high, noisy)
             self._noise = torch.Generator(self.device)
             self._total = torch.zeros((), device=self.device)
             self._next = torch.zeros(1, dtype=torch.int64, device=self.device)
@@ -201,16 +242,26 @@ class CudaEngine(Engine):
             self._kernels = self._kernels_if_available()
 
     def _kernels_if_available(self) -> "gpu_step.Step | None":
+        obstacle = gpu_rule.obstacle(
+            self.model.config,
+            self.config,
+            largest_batch=max(self.config.batch_size, self._evaluation_batch),
+            is_8_bit=self.train_images.dtype == torch.uint8,
+            is_noise_given=self.train_noisy is not None,
+        )
+        self.method = gpu_rule.method(obstacle)
+        if obstacle is not None:
+            return None
         try:
             from dae import gpu_step  # needs Triton, which only torch for Linux and GPUs brings; its import is slow
         except ImportError:
-            return None
-        if self.config.noise != GAUSSIAN or not gpu_step.supports(self.model):  # the kernels know no other noise
+            self.method = gpu_rule.method("Triton is not there")
             return None
         try:
             return gpu_step.Step(self.model, self.flat, self.config.batch_size)
         except gpu_step.Unavailable as problem:
             warnings.warn(f"{problem} Trainings go on without the project's own GPU kernels, slower.", stacklevel=2)
+            self.method = gpu_rule.method("they do not compile here")
             return None
 
     def forward(self, noisy: torch.Tensor) -> torch.Tensor:
@@ -245,10 +296,10 @@ class CudaEngine(Engine):
                     self._graphs[size].replay()
             return float(self._total) / steps
 
-    def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
+    def validate(self, images: torch.Tensor, noise: torch.Generator, given: torch.Tensor | None = None) -> float:
         """See `Engine`."""
         with self._on_stream():
-            return super().validate(images, noise)
+            return super().validate(images, noise, given)
 
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
         """See `Engine`."""
@@ -313,53 +364,30 @@ class CudaEngine(Engine):
             super().restore(state)
 
 
-def build(model: DenoisingAutoencoder, config: TrainConfig, train: torch.Tensor, low: int, high: int) -> Engine:
-    """The engine for the device that ``train`` is on."""
+def build(
+    model: DenoisingAutoencoder,
+    config: TrainConfig,
+    train: torch.Tensor,
+    low: int,
+    high: int,
+    noisy: torch.Tensor | None = None,
+) -> Engine:
+    """The engine for the device that ``train`` is on; arguments as those of `Engine`."""
     kind = CudaEngine if train.device.type == "cuda" else CpuEngine
-    return kind(model, config, train, low, high)
+    return kind(model, config, train, low, high, noisy)
 
 
-def _transposed_convolution(x: torch.Tensor, layer: nn.ConvTranspose2d) -> torch.Tensor:
-    """``layer(x)`` computed as a convolution, which is faster on CPUs.
-
-    With stride 1 a transposed convolution is a convolution with the kernel flipped and its channels swapped.
-    """
-    stride, padding = layer.stride[0], int(layer.padding[0])
-    if stride > 1:
-        interleaved: torch.Tensor = _Interleaved.apply(x, layer.weight, layer.bias, stride, padding)
-        return interleaved
-    return F.conv2d(x, layer.weight.flip(2, 3).transpose(0, 1), layer.bias, padding=layer.kernel_size[0] - 1 - padding)
+def as_batch(images: Array) -> torch.Tensor:
+    """Images (n, height, width) or (n, height, width, 3) as the model takes them; they share their memory."""
+    return channels_first(torch.from_numpy(images))
 
 
-class _Interleaved(torch.autograd.Function):
-    """A transposed convolution of stride s as one convolution.
+def channels_first(images: torch.Tensor) -> torch.Tensor:
+    """Images (n, height, width) or (n, height, width, 3) as (n, channels, height, width)."""
+    return images.unsqueeze(1) if images.dim() == 3 else images.permute(0, 3, 1, 2)
 
-    Every one of the s x s phases of the output is a convolution with every s-th tap of the kernel; all phases are
-    computed at once as channels and interleaved (Shi et al. 2016, arXiv:1609.05158). The gradients of a transposed
-    convolution are plain convolutions already.
-    """
 
-    @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, padding: int
-    ) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = stride, padding
-        inputs, outputs, kernel, _ = weight.shape
-        taps = -(-kernel // stride)
-        missing = taps * stride - kernel
-        phases = F.pad(weight, (0, missing, 0, missing)).view(inputs, outputs, taps, stride, taps, stride)
-        # (phase row, phase column, output) channels, last in memory as everything else.
-        channels = phases.flip(2, 4).permute(3, 5, 1, 2, 4, 0).reshape(-1, taps, taps, inputs).permute(0, 3, 1, 2)
-        computed = F.conv2d(x, channels, bias.repeat(stride**2), padding=taps - 1).permute(0, 2, 3, 1)
-        n, rows, columns, _ = computed.shape
-        full = computed.reshape(n, rows, columns, stride, stride, outputs).transpose(2, 3)
-        full = full.reshape(n, rows * stride, columns * stride, outputs).permute(0, 3, 1, 2)
-        size = (x.shape[-1] - 1) * stride - 2 * padding + kernel
-        return full[:, :, padding : padding + size, padding : padding + size]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        needed = ctx.needs_input_grad[:3]
-        return *transposed_convolution_backward(gradient, x, weight, ctx.stride, ctx.padding, needed), None, None
+def _rows(images: torch.Tensor) -> torch.Tensor:
+    """One row an image. 16 bits are taken for signed ones meanwhile: torch gathers few unsigned types everywhere."""
+    rows = images.view(len(images), -1)
+    return rows.view(torch.int16) if rows.dtype == torch.uint16 else rows

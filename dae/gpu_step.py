@@ -18,18 +18,12 @@ import triton.language as tl
 from torch import nn
 
 from dae import kernels
-from dae.config import IMAGE_SIZE
+from dae.gpu_rule import MAX_CHANNELS, SPLITS, widest
 from dae.model import DenoisingAutoencoder
 
 PRECISION = "tf32"
 """How `tl.dot` multiplies float32: "tf32" rounds factors to 10 bits of mantissa and sums in float32; "ieee" does not
 round, and takes twice the time."""
-
-MAX_CHANNELS = 64
-"""All output channels of a layer are one block of registers; models with wider layers use the plain module."""
-
-SPLITS = 64
-"""Number of parts in which the sum over a batch is taken for the gradient of a weight; Adam's kernel adds them."""
 
 ROWS, DEPTH, WARPS, STAGES = 64, 16, 4, 3
 """Of one program: its output positions, (column, channel) pairs multiplied at a time, warps, loads under way."""
@@ -98,7 +92,8 @@ class Step:
         self._batch_size = batch_size
         new = self._flat.new_empty
         self._partial = new(SPLITS, flat.numel())
-        self._clean, self._noisy = (new(batch_size, IMAGE_SIZE, IMAGE_SIZE) for _ in range(2))
+        # Channels are last in memory here, as in the arrays that images come in.
+        self._clean, self._noisy = (new(batch_size, *model.config.image.array) for _ in range(2))
         self._losses = new(self._layers[-1].programs(batch_size, up=True))
         self._activations = [self._noisy] + [new(batch_size, *layer.result_shape) for layer in self._layers]
         self._gradients = [new(batch_size, *layer.result_shape) for layer in self._layers[:-1]] + self._activations[-1:]
@@ -106,13 +101,13 @@ class Step:
             self._compile()
 
     def denoise(self, noisy: torch.Tensor) -> torch.Tensor:
-        """Denoised images, of the shape (n, 1, 28, 28) of ``noisy``."""
-        x = noisy.contiguous()
+        """Denoised images, of the shape (n, channels, size, size) of ``noisy``."""
+        x = noisy.permute(0, 2, 3, 1).contiguous()
         for layer in self._layers:
             result = x.new_empty(len(noisy), *layer.result_shape)
             self._forward(layer, x, result, kernels.SIGMOID if layer is self._layers[-1] else kernels.RELU)
             x = result
-        return x.view(noisy.shape)
+        return x.permute(0, 3, 1, 2)
 
     def load(
         self,
@@ -129,7 +124,7 @@ class Step:
         """Make the batch of row ``turn`` of ``order``, clean and corrupted.
 
         Args:
-            images: uint8, shape (n, 784).
+            images: uint8, shape (n, numbers of an image).
             order: image indices, shape (steps, batch size).
             turn: index of the row, int64, one element.
             count: Adam's number of steps, a float; increased by one.
@@ -139,7 +134,7 @@ class Step:
             alpha: as in `dae.noise.corrupt`.
         """
         self._noisy.normal_(generator=noise)
-        size = IMAGE_SIZE**2
+        size = self._clean[0].numel()
         kernels.corrupt[(_blocks(self._noisy.numel(), PIXELS),)](
             images, order, turn, count, self._noisy, self._clean,
             low, float(scale), alpha, size, self._batch_size, BLOCK=PIXELS,
@@ -207,7 +202,7 @@ class Step:
                 for layer in kinds for up in (False, True)
             ],
             partial(
-                kernels.corrupt[(0,)], pixels, index, index, x, x, x, 0, 1.0, 1.0, IMAGE_SIZE**2, batch,
+                kernels.corrupt[(0,)], pixels, index, index, x, x, x, 0, 1.0, 1.0, x[0].numel(), batch,
                 BLOCK=PIXELS,
             ),
             partial(
@@ -255,15 +250,14 @@ class Step:
         )  # fmt: skip
 
 
-def supports(model: nn.Module) -> bool:
+def supports(model: DenoisingAutoencoder) -> bool:
     """Whether the kernels can compute this model: no layer has more than `MAX_CHANNELS` channels."""
-    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)]
-    return all(max(layer.in_channels, layer.out_channels) <= MAX_CHANNELS for layer in convolutions)
+    return widest(model.config) <= MAX_CHANNELS
 
 
 def _layers(model: DenoisingAutoencoder) -> list[_Layer]:
     layers = []
-    size, start = IMAGE_SIZE, 0
+    size, start = model.config.image.height, 0
     for module in model.modules():
         if not isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             continue

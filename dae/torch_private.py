@@ -32,8 +32,8 @@ def transposed_convolution_backward(
     gradient: torch.Tensor,
     x: torch.Tensor,
     weight: torch.Tensor,
-    stride: int,
-    padding: int,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
     needed: tuple[bool, bool, bool],
 ) -> tuple[torch.Tensor | None, ...]:
     """Gradients of the input, the weight and the bias of `F.conv_transpose2d`, those that are needed.
@@ -43,7 +43,7 @@ def transposed_convolution_backward(
     backward = lookup("torch:ops.aten.convolution_backward")
     if backward is not None:
         gradients: tuple[torch.Tensor | None, ...] = backward(
-            gradient, x, weight, [weight.shape[1]], [stride] * 2, [padding] * 2, [1, 1], True, [0, 0], 1, needed
+            gradient, x, weight, [weight.shape[1]], stride, padding, [1, 1], True, [0, 0], 1, needed
         )
         return gradients
     with torch.enable_grad():

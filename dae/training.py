@@ -8,6 +8,7 @@ same type with the same version of torch.
 import copy
 import math
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from functools import lru_cache, partial
@@ -23,7 +24,7 @@ from dae.errors import UserError
 from dae.initialisation import IMAGES, draw, to_unit_variance
 from dae.model import DenoisingAutoencoder
 from dae.noise import Array, corrupt, draw_test
-from dae.testset import TestSet, image_losses
+from dae.testset import ClassMeans, TestSet, image_losses, pick
 
 
 class Stream(IntEnum):
@@ -61,8 +62,8 @@ class TestResult:
 
     Attributes:
         loss: squared error per pixel of each test image, shape (n,).
-        samples: reconstructions of the ten sample digits, shape (10, 28, 28).
-        class_means: mean reconstruction of each class, shape (10, 28, 28).
+        samples: reconstructions of the sample images, shape (samples, ...).
+        class_means: mean reconstruction of each class, shape (classes, ...); of no class where there are no labels.
         to_mean: mean squared difference of each reconstruction from the mean training image, shape (n,).
         latent_activity: share of the elements of each latent channel that are not 0, shape (latent_channels,). The
             ReLU of a channel may become 0 for every image early in training, and stays so.
@@ -94,16 +95,21 @@ class Images:
 
     Attributes:
         test_set: under the noise, on the CPU.
-        train, validation: images (n, 28, 28), uint8, on the device.
+        train, validation: images (n, ...) as in the dataset, on the device. On a CPU they are the dataset's own
+            memory, which may be shared with other processes: nobody writes into them.
+        noisy_train, noisy_validation: likewise, of a dataset that brings its own noise; else None.
     """
 
     def __init__(self, dataset: Dataset, alpha: float, device: str, noise: str = GAUSSIAN) -> None:
         self.dataset = dataset
-        draw = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.name))  # the same for every alpha
+        draw = lru_cache(1)(partial(draw_test, dataset.test.shape, dataset.identity))  # the same for every alpha
         self._test_set = lru_cache(CONDITIONS_KEPT)(lambda alpha, noise: TestSet(dataset, alpha, noise, draw))
         self.test_set = self._test_set(alpha, noise)
         self.train = _to_device(dataset.train, device)
         self.validation = _to_device(dataset.validation, device)
+        noisy = dataset.noisy
+        self.noisy_train = None if noisy is None else _to_device(noisy.train, device)
+        self.noisy_validation = None if noisy is None else _to_device(noisy.validation, device)
 
     def under(self, alpha: float, noise: str) -> "Images":
         """The same images under another noise; what is on the device is shared."""
@@ -134,11 +140,18 @@ class Training:
         self.images = images
         self.history: list[EpochResult] = []
         model = DenoisingAutoencoder(model_config)
-        mean_pixel = float(images.test_set.mean_image.mean())
+        mean_image = images.test_set.mean_image.reshape(*model_config.image.sides, -1)
+        mean_pixel = [float(mean_image[..., channel].mean()) for channel in range(model_config.image.channels)]
         draw(model, self._generator(Stream.WEIGHTS, 0, "cpu"), mean_pixel, config.latent_bias)
         if config.initialisation == LSUV:
             to_unit_variance(model, self._noisy_examples(), mean_pixel)
-        self._engine = engine.build(model, config, images.train, images.dataset.low, images.dataset.high)
+        dataset = images.dataset
+        self._engine = engine.build(model, config, images.train, dataset.low, dataset.high, images.noisy_train)
+
+    @property
+    def method(self) -> str:
+        """How steps are computed, in words, where there is a choice."""
+        return self._engine.method
 
     @property
     def is_finished(self) -> bool:
@@ -159,7 +172,7 @@ class Training:
         train_noise = self._generator(Stream.TRAIN_NOISE, epoch, device)
         train_loss = self._engine.train_epoch(order[:whole].to(device), train_noise)
         val_noise = self._generator(Stream.VALIDATION_NOISE, epoch, device)
-        val_loss = self._engine.validate(self.images.validation, val_noise)
+        val_loss = self._engine.validate(self.images.validation, val_noise, self.images.noisy_validation)
         if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
             raise Diverged(f"epoch {epoch}: training loss {train_loss}, validation loss {val_loss}")
         result = EpochResult(epoch=epoch, train_loss=train_loss, val_loss=val_loss, seconds=time.perf_counter() - start)
@@ -168,15 +181,24 @@ class Training:
 
     def test(self) -> TestResult:
         """Denoise the noisy test set once."""
-        test_set = self.images.test_set
-        noisy = torch.from_numpy(test_set.noisy).unsqueeze(1)
-        denoised = self._engine.denoise(noisy).squeeze(1).numpy()
+        test_set, dataset = self.images.test_set, self.images.dataset
+        samples = np.empty((len(test_set.samples), *dataset.shape.array), np.float32)
+        losses, to_mean, means, latent_activity = [], [], ClassMeans(dataset), None
+        for part, clean, noisy in test_set.parts():
+            denoised = self._engine.denoise_array(noisy)
+            losses.append(image_losses(denoised, clean))
+            to_mean.append(image_losses(denoised, test_set.mean_image))
+            pick(samples, test_set.samples, part, denoised)
+            means.add(part, denoised)
+            if latent_activity is None:
+                latent_activity = self._engine.latent_activity(engine.as_batch(noisy[:LATENT_PROBE])).numpy()
+        assert latent_activity is not None
         return TestResult(
-            loss=image_losses(denoised, test_set.clean),
-            samples=denoised[test_set.samples],
-            class_means=test_set.class_means(denoised),
-            to_mean=image_losses(denoised, test_set.mean_image),
-            latent_activity=self._engine.latent_activity(noisy[:LATENT_PROBE]).numpy(),
+            loss=np.concatenate(losses),
+            samples=samples,
+            class_means=means.result(),
+            to_mean=np.concatenate(to_mean),
+            latent_activity=latent_activity,
         )
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -195,10 +217,12 @@ class Training:
         self.history = [EpochResult(**epoch) for epoch in state["history"]]
 
     def _noisy_examples(self) -> torch.Tensor:
-        """Training images as the model will see them, shape (n, 1, 28, 28), on the CPU."""
+        """Training images as the model will see them, shape (n, channels, height, width), on the CPU."""
         generator, dataset = self._generator(Stream.INITIALISATION, 0, "cpu"), self.images.dataset
         chosen = torch.randperm(len(dataset.train), generator=generator)[:IMAGES].numpy()
-        clean = torch.from_numpy(dataset.unit(dataset.train[chosen])).unsqueeze(1)
+        if dataset.noisy is not None:
+            return engine.as_batch(dataset.unit(dataset.noisy.train[chosen]))
+        clean = engine.as_batch(dataset.unit(dataset.train[chosen]))
         return corrupt(clean, self.config.alpha, generator, self.config.noise)
 
     def _generator(self, stream: Stream, epoch: int, device: str) -> torch.Generator:
@@ -225,5 +249,7 @@ def is_unconverged(history: list[EpochResult]) -> bool:
 
 
 def _to_device(images: Pixels, device: str) -> torch.Tensor:
-    # Torch warns about read-only arrays, such as those from Ray's object store.
-    return torch.from_numpy(images if images.flags.writeable else images.copy()).to(device)
+    with warnings.catch_warnings():
+        # Torch warns about arrays that it must not write to, such as those in Ray's object store. Nobody does.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable", category=UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(images)).to(device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dae.config import IMAGE_SIZE
+from dae.testset import MOST_CLASSES, SAMPLES
 from sweep.analysis.statistics import Array
 from sweep.records.record import CellFiles, Record, verified
 from sweep.records.sweep import Sweep
@@ -30,13 +30,15 @@ def usable_records(sweep: Sweep) -> list[Record]:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """The sweep's ten sample images, one of each class, and the average images of the training set; grey values 0 to 1.
+    """The sweep's sample images, and the average images of the training set; values from 0 to 1.
+
+    There is one sample a class, of at most ten classes; without labels there are ten from all over the test set.
 
     Attributes:
-        clean, noisy: (10, 28, 28).
-        labels: class of each, (10,).
-        mean_image: mean training image, (28, 28).
-        class_means: mean clean test image of each class, (10, 28, 28).
+        clean, noisy: (samples, height, width), or (samples, height, width, 3) in colour.
+        labels: class of each, (samples,); (0,) where images have no labels.
+        mean_image: mean training image.
+        class_means: mean clean test image of each class, (classes, ...); (0, ...) without labels.
     """
 
     clean: Array
@@ -52,8 +54,8 @@ class Outputs:
 
     Attributes:
         loss: of each test image, (images,).
-        samples: the ten sample images, denoised, (10, 28, 28).
-        class_means: mean denoised test image of each class, (10, 28, 28).
+        samples: the sample images, denoised, (samples, ...).
+        class_means: mean denoised test image of each class, (classes, ...).
         to_mean: distance of each denoised test image to the mean training image, (images,).
     """
 
@@ -72,30 +74,33 @@ class Arrays:
     damaged: Mapping[str, str]
 
 
-_IMAGES = (10, IMAGE_SIZE, IMAGE_SIZE)
-_SAMPLE_SHAPES = {
-    "clean": _IMAGES,
-    "noisy": _IMAGES,
-    "labels": (10,),
-    "mean_image": _IMAGES[1:],
-    "class_means": _IMAGES,
-}
-_OUTPUT_SHAPES = {"loss": (None,), "samples": _IMAGES, "class_means": _IMAGES, "to_mean": (None,)}
+def _shapes(sweep: Sweep) -> tuple[dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]]]:
+    """The shapes of what is in the files of samples and of outputs; None for any size."""
+    image, classes = sweep.manifest.settings.shape.array, len(sweep.manifest.classes)
+    tests = sweep.manifest.dataset.get("test")
+    count = min(SAMPLES, classes) if classes else min(SAMPLES, int(SAMPLES if tests is None else tests))
+    samples, means = (count, *image), (min(MOST_CLASSES, classes), *image)
+    labels = (count if classes else 0,)
+    return (
+        {"clean": samples, "noisy": samples, "labels": labels, "mean_image": image, "class_means": means},
+        {"loss": (None,), "samples": samples, "class_means": means, "to_mean": (None,)},
+    )
 
 
 def load_arrays(sweep: Sweep) -> Arrays:
     """The sample images and every completed cell's outputs; a file that cannot be trusted is left out and named."""
     samples, outputs, damaged = None, {}, {}
+    sample_shapes, output_shapes = _shapes(sweep)
     records = usable_records(sweep)
     contents = sweep.store.read_all([sweep.manifest.samples, *(CellFiles(record.key).test for record in records)])
     try:
-        samples = Samples(**_unpacked(contents, sweep.manifest.samples, sweep.manifest.digests, _SAMPLE_SHAPES))
+        samples = Samples(**_unpacked(contents, sweep.manifest.samples, sweep.manifest.digests, sample_shapes))
     except Damaged as error:
         damaged[sweep.manifest.samples] = str(error)
     for record in records:
         name = CellFiles(record.key).test
         try:
-            outputs[record.key] = _checked(Outputs(**_unpacked(contents, name, record.digests, _OUTPUT_SHAPES)), record)
+            outputs[record.key] = _checked(Outputs(**_unpacked(contents, name, record.digests, output_shapes)), record)
         except Damaged as error:
             damaged[name] = str(error)
     return Arrays(samples, outputs, damaged)
@@ -114,7 +119,7 @@ def _unpacked(
         actual = arrays[key].shape
         if len(actual) != len(shape) or any(want not in (None, have) for want, have in zip(shape, actual, strict=True)):
             raise Damaged(f"{name}: {key} has shape {actual}")
-        if 0 in actual or not np.isfinite(arrays[key]).all():
+        if (0 in actual and 0 not in shape) or not np.isfinite(arrays[key]).all():
             raise Damaged(f"{name}: {key} is empty or not finite")
     return arrays
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from dae.config import Latent
 from sweep.analysis.verdicts import Effect, Verdict
 from sweep.records.grid import Cell
 
@@ -45,7 +46,7 @@ class Contrast:
 
     higher: str
     lower: str
-    other_levels: tuple[int, ...]
+    other_levels: tuple[Latent, ...]
     cells: tuple[Cell, ...]
     adjacent: bool = True
     counted: bool = True

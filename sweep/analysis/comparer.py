@@ -8,7 +8,8 @@ from statistics import fmean
 
 import numpy as np
 
-from dae.architecture import STEM_SIZE
+from dae.architecture import has_small_maps
+from dae.config import Latent
 from sweep.analysis.arrays import Arrays, loss_by_image, usable_records
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.moderation import Prior, fit
@@ -31,7 +32,7 @@ class Comparer:
 
     def __init__(self, sweep: Sweep, arrays: Arrays, splits: Sequence[Split] = tuple(Split)) -> None:
         self._splits = splits
-        self._grid = sweep.manifest.grid
+        self._grid, self._settings = sweep.manifest.grid, sweep.manifest.settings
         self._outputs = arrays.outputs
         self._records: dict[str, dict[int, Record]] = {}
         for record in usable_records(sweep):
@@ -96,25 +97,28 @@ class Comparer:
         cells = {(cell.depth, cell.latent): cell for cell in grid.architectures}
         places = [(depth, size) for depth in (shallow, deep) for size in (small, large)]
         corners = tuple(cells[place] for place in places if place in cells)
-        if shallow == deep or small == large or len(corners) < 4 or not _comparable(corners[2], corners[3]):
+        if shallow == deep or small == large or len(corners) < 4 or not self._comparable(*corners[2:]):
             return None
         weights = {_seedless_key(cell): weight for cell, weight in zip(corners, (1.0, -1.0, -1.0, 1.0), strict=True)}
         contrast = self._contrast(f"latent {small}", f"latent {large}", (shallow, deep), corners, weights, base={})
         return self._with_verdicts([contrast])[0]
 
     def _pairs(self, factor: Factor) -> list[Contrast]:
-        levels: dict[int, list[Cell]] = {}
+        levels: dict[Latent, list[Cell]] = {}
         for cell in self._grid.architectures:
             levels.setdefault(getattr(cell, factor.other), []).append(cell)
         contrasts = []
         for level, cells in sorted(levels.items(), reverse=factor is Factor.DEPTH):
-            # The grid's order is from large to small latent and from shallow to deep.
-            worst_first = cells[::-1] if factor is Factor.LATENT else cells
+            # The grid's order is from shallow to deep. A latent's size is known with that of the images.
+            worst_first = sorted(cells, key=self._latent_numbers) if factor is Factor.LATENT else cells
             for (i, worse), (j, better) in combinations(enumerate(worst_first), 2):
                 contrasts.append(self._pair(factor, level, worse, better, adjacent=j == i + 1))
         return contrasts
 
-    def _pair(self, factor: Factor, other_level: int, worse: Cell, better: Cell, *, adjacent: bool) -> Contrast:
+    def _latent_numbers(self, cell: Cell) -> int:
+        return self._settings.model(cell).latent_numbers
+
+    def _pair(self, factor: Factor, other_level: Latent, worse: Cell, better: Cell, *, adjacent: bool) -> Contrast:
         weights = {_seedless_key(worse): 1.0, _seedless_key(better): -1.0}
         contrast = self._contrast(
             f"{factor} {getattr(worse, factor)}",
@@ -125,7 +129,7 @@ class Comparer:
             base={_seedless_key(better): 1.0},
         )
         share = self._share_of_images(worse, better)
-        return replace(contrast, adjacent=adjacent, counted=_comparable(worse, better), share=share)
+        return replace(contrast, adjacent=adjacent, counted=self._comparable(worse, better), share=share)
 
     def _average(self, higher: str, lower: str, pairs: Sequence[Contrast]) -> Contrast:
         other_levels = tuple(dict.fromkeys(level for pair in pairs for level in pair.other_levels))
@@ -138,7 +142,7 @@ class Comparer:
         self,
         higher: str,
         lower: str,
-        other_levels: tuple[int, ...],
+        other_levels: tuple[Latent, ...],
         cells: tuple[Cell, ...],
         weights: Mapping[str, float],
         base: Mapping[str, float],
@@ -243,6 +247,12 @@ class Comparer:
                 splits[split] = effect
         return tuple(replace(contrast, effects=splits) for contrast, splits in zip(contrasts, effects, strict=True))
 
+    def _comparable(self, worse: Cell, better: Cell) -> bool:
+        # Above the stem's size a model of depth 2 or more works on maps of the images' size: its cost jumps there.
+        if 1 in (worse.depth, better.depth):
+            return True
+        return has_small_maps(self._settings.model(worse)) == has_small_maps(self._settings.model(better))
+
     def _share_of_images(self, worse: Cell, better: Cell) -> float | None:
         """On what part of the test images ``worse`` has the higher loss, mean over seeds."""
         shares = []
@@ -270,11 +280,6 @@ def _weights(pairs: Sequence[Contrast], *, lower_only: bool = False) -> dict[str
         for name, weight in signed.items():
             weights[name] = weights.get(name, 0.0) + weight / len(pairs)
     return weights
-
-
-def _comparable(worse: Cell, better: Cell) -> bool:
-    # Above the stem's size a model of depth 2 or more works on 28x28 maps: its cost jumps there, with the latent.
-    return 1 in (worse.depth, better.depth) or (worse.latent <= STEM_SIZE) == (better.latent <= STEM_SIZE)
 
 
 def _seedless_key(cell: Cell | Record) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
+from dae.config import Latent
 from sweep.analysis.arrays import Arrays
 from sweep.analysis.claims import Contrast, Factor, Split
 from sweep.analysis.comparer import Comparer
@@ -85,7 +86,7 @@ class Profile:
         untested: the depths that were in no test: one seed, no seed shared with another depth, or a collapsed cell.
     """
 
-    latent: int
+    latent: Latent
     points: tuple[DepthPoint, ...]
     steps: tuple[DepthStep, ...]
     may_be_best: tuple[int, ...]
@@ -120,7 +121,7 @@ def profiles(sweep: Sweep, arrays: Arrays) -> tuple[Profile, ...]:
     return tuple(profiles)
 
 
-def _profile(latent: int, row: Mapping[Cell, Result], pairs: Sequence[Contrast], comparer: Comparer) -> Profile:
+def _profile(latent: Latent, row: Mapping[Cell, Result], pairs: Sequence[Contrast], comparer: Comparer) -> Profile:
     by_depths = {
         (pair.cells[0].depth, pair.cells[1].depth): effect
         for pair, effect in zip(

@@ -15,8 +15,6 @@ from sweep.records.record import Record
 Z = 1.959964
 """97.5 % of the standard normal distribution lie below."""
 
-CLASSES = range(10)
-
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -68,44 +66,53 @@ def accuracy(findings: Findings, result: Result) -> Share | None:
 
 
 def class_accuracy(findings: Findings, result: Result) -> Array | None:
-    """The same by class, (10,); NaN for a class that the test set lacks."""
+    """The same by class, (classes,); NaN for a class that the test set lacks."""
     read, references = answers(findings, result.records), findings.references
     if read is None or references is None:
         return None
     hits = (read == references.labels).mean(axis=0)
-    return np.array([_mean(hits[references.labels == digit]) for digit in CLASSES])
+    return np.array([_mean(hits[references.labels == label]) for label in _labels(findings)])
 
 
 def class_losses(findings: Findings, result: Result) -> Array | None:
-    """Test loss by class, mean over seeds, (10,): MSE per pixel. None without the labels of the test images."""
+    """Test loss by class, mean over seeds, (classes,): MSE per pixel. None without the labels of the test images."""
     references, outputs = findings.references, findings.arrays.outputs
     rows = [outputs[record.key].loss for record in result.records if record.key in outputs]
-    if references is None or not rows or any(row.shape != references.labels.shape for row in rows):
+    if (
+        references is None
+        or not rows
+        or not _labels(findings)
+        or any(row.shape != references.labels.shape for row in rows)
+    ):
         return None
     losses = np.stack(rows).astype(np.float64).mean(axis=0)
-    return np.array([_mean(losses[references.labels == digit]) for digit in CLASSES])
+    return np.array([_mean(losses[references.labels == label]) for label in _labels(findings)])
 
 
 def worst_read(findings: Findings) -> Record | None:
-    """The cell of which the fewest digits are read rightly."""
+    """The cell of which the fewest images are read rightly."""
     references = findings.references
     read = [(record, answers(findings, [record])) for result in findings.results for record in result.records]
     shares = [
-        (record, float((digits == references.labels).mean()))
-        for record, digits in read
-        if digits is not None and references is not None
+        (record, float((labels == references.labels).mean()))
+        for record, labels in read
+        if labels is not None and references is not None
     ]
     return min(shares, key=lambda item: item[1])[0] if shares else None
 
 
 def confusion(findings: Findings, record: Record) -> Array:
-    """How often a digit (row) is read as another (column) after this cell has denoised it, (10, 10) counts."""
+    """How often a class (row) is read as another (column) after this cell has denoised it: counts."""
     read, references = answers(findings, [record]), findings.references
     assert read is not None
     assert references is not None
-    table = np.zeros((10, 10), np.int64)
+    table = np.zeros([len(_labels(findings))] * 2, np.int64)
     np.add.at(table, (references.labels, read[0]), 1)
     return table
+
+
+def _labels(findings: Findings) -> range:
+    return range(len(findings.sweep.manifest.classes))
 
 
 def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float]]]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, stdev
 
-from dae.architecture import mac_count, parameter_count, receptive_field
-from dae.config import IMAGE_SIZE, ModelConfig
+from dae.architecture import mac_count, parameter_count, receptive_fields
+from dae.config import ModelConfig, Size
 from sweep.analysis.arrays import Arrays, Outputs, loss_by_image, usable_records
 from sweep.analysis.statistics import Estimate, crossed, over_seeds
 from sweep.records.record import Record, Status
@@ -65,7 +65,7 @@ class Result:
     @property
     def total(self) -> float | None:
         """The study's loss: squared error summed over the pixels of an image (section 3.1)."""
-        return None if self.mean is None else self.mean * IMAGE_SIZE**2
+        return None if self.mean is None else self.mean * self.config.image.numbers
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -96,9 +96,10 @@ class Result:
         return f"{self.config.depth} Conv2D + {self.config.depth} ConvTranspose2d"
 
     @property
-    def field(self) -> int:
-        """Receptive field of a latent element in pixels."""
-        return receptive_field(self.config)
+    def field(self) -> int | Size:
+        """Receptive field of a latent element in pixels: its side, or height and width where they differ."""
+        height, width = receptive_fields(self.config)
+        return height if height == width else Size(height, width)
 
     @property
     def parameters(self) -> int:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sweep.records.grid import AXES, Cell
+from sweep.records.grid import AXES, Cell, written
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep
 
@@ -66,8 +66,9 @@ def cell_rows(findings: "Findings") -> list[dict[str, Any]]:
             row |= {name: getattr(record, name) for name in _RECORD_COLUMNS} | {"status": str(record.status)}
             if record.status is not Status.COMPLETED:
                 row |= dict.fromkeys(("test_loss", "test_psnr_db", "test_sum"))
-            for name in ("config", "dataset", "environment"):
-                row |= {f"{name}.{key}": value for key, value in getattr(record, name).items()}
+            parts = {"config": written(record.config), "dataset": record.dataset, "environment": record.environment}
+            for name, part in parts.items():
+                row |= {f"{name}.{key}": value for key, value in part.items()}
         if (quality := qualities.get(cell.key)) is not None:
             row["ssim"] = float(quality.ssim.mean(dtype=float))
             row["accuracy"] = None if labels is None else quality.accuracy(labels)
@@ -92,4 +93,5 @@ def epoch_rows(findings: "Findings") -> list[dict[str, Any]]:
 def _place(sweep: Sweep, cell: Cell) -> dict[str, Any]:
     settings = sweep.manifest.settings.at(cell)
     names = ("key", "architecture", "depth", "latent", "seed")
-    return {name: getattr(cell, name) for name in names} | {name: getattr(settings, name) for name in AXES}
+    place = {name: getattr(cell, name) for name in names} | {"latent": cell.latent_label}
+    return place | {name: getattr(settings, name) for name in AXES}

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dae.config import GAUSSIAN, LSUV, NOISES
+from dae.config import GAUSSIAN, LSUV, NOISES, Latent, parse_latent
 from dae.errors import UserError
-from sweep.records.grid import AXES, STUDY_DEPTHS, STUDY_LATENTS, Value, axis_value
+from sweep.records.grid import AXES, STUDY_DEPTHS, Value, axis_value
 from sweep.trials.resources import TRIALS_PER_GPU
 
 if TYPE_CHECKING:
@@ -48,6 +48,27 @@ class Numbers(ParamType[tuple[int, ...]]):
                 self.fail(f"{value!r} is more than {MAX_VALUES:,} values.", param, ctx)
             numbers += values
         return tuple(numbers)
+
+
+class Latents(ParamType[tuple[Latent, ...]]):
+    """A list of latent sizes: whole numbers as in `Numbers`, or heights and widths such as ``8x5``."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Latent, ...]:
+        """The sizes, in the order given."""
+        if isinstance(value, tuple):
+            return value
+        sizes: list[Latent] = []
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            if "x" not in part:
+                sizes += Numbers().convert(part, param, ctx)
+                continue
+            try:
+                sizes.append(parse_latent(part))
+            except ValueError:
+                self.fail(f"{part!r} is not a latent size; one looks like 13 or, height by width, 13x8.", param, ctx)
+        return tuple(sizes)
 
 
 class Axis(ParamType[tuple[str, tuple[Value, ...]]]):
@@ -170,7 +191,12 @@ which_arm = click.option(
 
 which_grid = options(
     click.option("--depths", type=Numbers(), default=STUDY_DEPTHS, help="Convolutions of one side.  [default: 1,3,5]"),
-    click.option("--latents", type=Numbers(), default=STUDY_LATENTS, help="Latent sizes, 1 to 28.  [default: 13,8,5]"),
+    click.option(
+        "--latents",
+        type=Latents(),
+        help="Latent sizes, of the shorter side of the images, the longer in proportion; or height by width, such as "
+        "13x8.  [default: 13,8,5; of images below 13 pixels 4,2,1]",
+    ),
     click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
     which_axis,
     which_arm,

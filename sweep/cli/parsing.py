@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset
+from dae.config import check_dataset, usual_latents
 from dae.errors import UserError
 from dae.images.location import absolute, is_path, name_of
 from sweep.records.grid import Grid, Settings, Value, value_text
@@ -42,13 +42,11 @@ def settings_of(given: Mapping[str, Any], manifest: Manifest | None = None) -> S
     if manifest is not None:
         values = {name: given[name] for name in Settings.__slots__ if is_given(name)}
         if source_of(given, manifest) is not None and manifest.dataset.get("source") is not None:
-            values.pop(
-                "dataset", None
-            )  # the images may lie elsewhere now; their fingerprint says whether they are those
+            values.pop("dataset", None)  # the images may have been moved: their fingerprint says whether they are those
         elif "dataset" in values:
             values["dataset"] = _dataset_name(given["dataset"])
         return replace(manifest.settings, **values)
-    values = {name: given[name] for name in Settings.__slots__ if given[name] is not None}
+    values = {name: given[name] for name in Settings.__slots__ if given.get(name) is not None}
     return Settings.usual(**values | {"dataset": _dataset_name(given["dataset"])})
 
 
@@ -77,8 +75,8 @@ def source_of(given: Mapping[str, Any], manifest: Manifest | None) -> str | None
     return None if recorded is None else str(recorded)
 
 
-def check_source(source: str, manifest: Manifest | None, patch: int | None, *, skip_unreadable: bool = False) -> None:
-    """Refuse what cannot be done with a user's own images, as far as the beginning of one tells.
+def fitted(settings: Settings, source: str, manifest: Manifest | None, *, skip_unreadable: bool) -> Settings:
+    """The settings for a user's own images, whose size is read from the beginning of one.
 
     Raises:
         UserError: they are not there, or bring their own noise, and noise is asked for.
@@ -91,11 +89,13 @@ def check_source(source: str, manifest: Manifest | None, patch: int | None, *, s
         )
     from dae.images.source import describe
 
-    if describe(source, patch, skip_unreadable=skip_unreadable).has_noise and (asked := _noise_options()):
+    facts = describe(source, settings.patch, skip_unreadable=skip_unreadable)
+    if facts.has_noise and (asked := _noise_options()):
         raise UserError(
             f"{asked[0]} has no effect on {source}: it holds pairs, whose noisy images are its noise, and nothing is "
             "drawn. Leave it out, or give the folder of the clean images."
         )
+    return replace(settings, image=str(facts.shape))
 
 
 def _noise_options() -> list[str]:
@@ -152,7 +152,8 @@ def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | N
                 f"--axis {name} is given twice: give all its values at once, {_joined(name, axes[name] + values)}."
             )
         axes[name] = values
-    grid = Grid.product(given["depths"], given["latents"], given["seeds"], axes)
+    latents = usual_latents(settings.shape) if given["latents"] is None else given["latents"]
+    grid = Grid.product(given["depths"], latents, given["seeds"], axes, settings.shape)
     for name, values in axes.items():
         option, default = f"--{name.replace('_', '-')}", getattr(settings, name)
         if is_given(name) and default not in values:
@@ -217,7 +218,7 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
     manifest = manifest_of(store)
     settings, source = settings_of(given, manifest), source_of(given, manifest)
     if source is not None:
-        check_source(source, manifest, settings.patch, skip_unreadable=given["skip_unreadable"])
+        settings = fitted(settings, source, manifest, skip_unreadable=given["skip_unreadable"])
     grid = grid_of(given, settings, manifest)
     check_limits(given)
     check_environment(given["wandb_mode"])

@@ -5,10 +5,18 @@ from typing import Any
 
 import click
 
-from dae.architecture import mac_count, parameter_count, receptive_field
+from dae.architecture import (
+    Layer,
+    activation_count,
+    encoder_layers,
+    mac_count,
+    parameter_count,
+    receptive_fields,
+)
+from dae.config import ModelConfig
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_sweep
-from sweep.cli.parsing import check_source, grid_of, manifest_of, settings_of, source_of, sweep_name
+from sweep.cli.parsing import fitted, grid_of, manifest_of, settings_of, source_of, sweep_name
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
@@ -30,7 +38,7 @@ def plan(**given: Any) -> None:
     manifest = manifest_of(store)
     settings, source = settings_of(given, manifest), source_of(given, manifest)
     if source is not None:
-        check_source(source, manifest, settings.patch, skip_unreadable=True)
+        settings = fitted(settings, source, manifest, skip_unreadable=True)
     grid = grid_of(given, settings, manifest)
 
     from rich.console import Console
@@ -44,14 +52,18 @@ def plan(**given: Any) -> None:
         model = settings.model(cell)
         table.add_row(
             name,
-            f"({model.latent_channels}, {cell.latent}, {cell.latent})",
+            f"({model.latent_channels}, {', '.join(map(str, model.latent_sides))})",
             f"{model.compression:.2%}",
             f"{cell.depth} + {cell.depth}",
             f"{parameter_count(model):,}",
             f"{mac_count(model):,}",
-            f"{receptive_field(model)} px",
+            f"{_sides(receptive_fields(model))} px",
         )
     Console().print(table)
+    click.echo(f"\nlayers of the encoder, for images of {settings.shape}; the decoder mirrors them")
+    for name, cell in _models(grid).items():
+        model, batch_size = settings.model(cell), settings.at(cell).batch_size
+        click.echo(f"{name}: {_layers(model)}; a step takes about {_step_bytes(model, batch_size) / 2**20:,.0f} MiB")
     for axis, values in grid.axes.items():
         if given["match_parameters"] and axis == WIDTH:
             shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
@@ -78,6 +90,33 @@ def _models(grid: Grid) -> dict[str, Cell]:
     """One cell of each model of the grid, by name; of the axes width alone makes another model."""
     named = ((cell, tuple(axis for axis in cell.axes if axis[0] == WIDTH)) for cell in grid.architectures)
     return {f"{cell.architecture}{suffix(width)}": replace(cell, axes=width) for cell, width in named}
+
+
+def _layers(model: ModelConfig) -> str:
+    """Such as ``28x28x1 > 13x13x16 (4x4, stride 2) > 5x5x4 (5x5, stride 2)``; body layers in one."""
+    texts = list(map(_layer, encoder_layers(model)))
+    steps = [
+        text if count == 1 else f"{count} times {text}"
+        for text, count in ((text, texts.count(text)) for text in dict.fromkeys(texts))
+    ]
+    image = model.image
+    return " > ".join([f"{image.height}x{image.width}x{image.channels}", *steps])
+
+
+def _layer(layer: Layer) -> str:
+    height, width = layer.sizes_out
+    stride = "" if layer.strides == (1, 1) else f", stride {_sides(layer.strides)}"
+    return f"{height}x{width}x{layer.channels_out} ({'x'.join(map(str, layer.kernels))}{stride})"
+
+
+def _step_bytes(model: ModelConfig, batch_size: int) -> int:
+    """Memory of a training step: what the layers put out and its gradient; weights, gradient and moments; float32."""
+    return 4 * (2 * batch_size * activation_count(model) + 4 * parameter_count(model))
+
+
+def _sides(sides: tuple[int, int]) -> str:
+    """One number where both are equal."""
+    return str(sides[0]) if sides[0] == sides[1] else "x".join(map(str, sides))
 
 
 def _find(store: Store) -> Sweep | None:

@@ -10,7 +10,7 @@ import click
 from dae.errors import UserError
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_existing
-from sweep.cli.parsing import check_source, existing, source_of, sweep_name
+from sweep.cli.parsing import existing, fitted, source_of, sweep_name
 from sweep.driver.signals import Signals
 from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.opening import open_storage, open_store
@@ -90,7 +90,7 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
     settings = sweep.manifest.settings
     source = source_of(ctx.params, sweep.manifest)
     if source is not None:
-        check_source(source, sweep.manifest, settings.patch, skip_unreadable=True)
+        fitted(settings, source, sweep.manifest, skip_unreadable=True)
     images = data.load(
         source or settings.dataset,
         Path(data_dir),

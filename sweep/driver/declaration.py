@@ -1,4 +1,4 @@
-"""What a sweep declares before anything is trained: its manifest, its sample digits, and the cells left to train."""
+"""What a sweep declares before anything is trained: its manifest, its sample images, and the cells left to train."""
 
 import io
 from collections.abc import Callable, Collection
@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from dae.config import DATASETS
 from dae.data import Dataset
 from dae.errors import UserError
-from dae.testset import TestSet
+from dae.testset import ClassMeans, TestSet, parts_of
 from sweep.driver.removal import check_none_removed
 from sweep.driver.request import Request
-from sweep.records.grid import Cell, Grid, longest_first
+from sweep.records.grid import STUDY_IMAGE, Cell, Grid, longest_first
 from sweep.records.record import CellFiles, Record, check_checkpoint, damage, read_verified, record_of
 from sweep.records.sweep import IDENTITY, MANIFEST, REMOVED, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
 from sweep.storage.sealing import Damaged, digest, seal, unseal
@@ -53,7 +54,7 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         records = dict(existing.records)
     if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
-        # Without its digest a file counts for nothing: the sample digits may be of other data or under other noise.
+        # Without its digest a file counts for nothing: the sample images may be of other data or under other noise.
         manifest = replace(
             manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
         )
@@ -92,7 +93,7 @@ def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> lis
 
 
 def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:
-    """Write the sample digits under every noise of the sweep, where they are not there yet."""
+    """Write the sample images under every noise of the sweep, where they are not there yet."""
     noises = {SAMPLES: manifest.settings}
     noises |= {samples_file(cell.axes): manifest.settings.at(cell) for cell in manifest.grid.cells}
     for file, settings in noises.items():
@@ -148,7 +149,8 @@ def _check_same(record: Record, dataset: Dataset) -> None:
 
 
 def _describe(dataset: Dataset) -> dict[str, object]:
-    return {
+    """The manifest's ``dataset``; what is as in the study's datasets is left out, as in sweeps of older versions."""
+    described: dict[str, object] = {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "train": len(dataset.train),
@@ -156,17 +158,25 @@ def _describe(dataset: Dataset) -> dict[str, object]:
         "test": len(dataset.test),
         **({} if dataset.source is None else {"source": dataset.source}),
     }
+    if dataset.name in DATASETS and dataset.shape == STUDY_IMAGE:
+        return described
+    described |= {"shape": str(dataset.shape), "low": dataset.low, "high": dataset.high}
+    described |= {"classes": list(dataset.classes), "labelled": bool(dataset.classes)}
+    return described | ({"pairs": True} if dataset.noisy is not None else {})
 
 
 def _samples(test_set: TestSet) -> bytes:
-    chosen = test_set.samples
+    dataset, (clean, noisy), means = test_set.dataset, test_set.shown(), ClassMeans(test_set.dataset)
+    for part in parts_of(dataset.test):
+        means.add(part, dataset.unit(dataset.test[part]))
+    labels = dataset.test_labels[test_set.samples] if dataset.classes else dataset.test_labels
     arrays = io.BytesIO()
     np.savez(
         arrays,
-        clean=test_set.clean[chosen],
-        noisy=test_set.noisy[chosen],
-        labels=test_set.dataset.test_labels[chosen].astype(np.int64),
+        clean=clean,
+        noisy=noisy,
+        labels=labels.astype(np.int64),
         mean_image=test_set.mean_image,
-        class_means=test_set.class_means(test_set.clean),
+        class_means=means.result(),
     )
     return arrays.getvalue()

@@ -196,7 +196,7 @@ def copy_to_tracker(sweep: Sweep, tracker: Tracker, todo: Sequence[Cell]) -> Non
 
 
 def clean_and_noisy(sweep: Sweep, axes: Axes = ()) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """The sweep's ten sample images, the noisy ones as cells with these axes see them.
+    """The sweep's sample images, the noisy ones as cells with these axes see them.
 
     Raises:
         Damaged: they are not what was written.
@@ -206,11 +206,13 @@ def clean_and_noisy(sweep: Sweep, axes: Axes = ()) -> tuple[npt.NDArray[np.float
 
 
 def sample_of(sweep: Sweep, record: Record) -> npt.NDArray[np.uint8]:
-    """Clean, noisy and denoised digits of a completed cell, one row each.
+    """Clean, noisy and denoised images of a completed cell, one row each; uint8, (h, w), or (h, w, 3) in colour.
 
     Raises:
-        Damaged: the sweep's sample digits or the cell's outputs are not what was written.
+        Damaged: the sweep's sample images or the cell's outputs are not what was written.
     """
     test = np.load(io.BytesIO(read_verified(sweep.store, CellFiles(record.key).test, record.digests)))
     rows = np.stack([*clean_and_noisy(sweep, record.cell.axes), test["samples"]])
-    return (255 * rows.transpose(0, 2, 1, 3).reshape(3 * 28, -1)).round().astype(np.uint8)
+    _, count, height, width, *colours = rows.shape
+    picture = rows.swapaxes(1, 2).reshape(3 * height, count * width, *colours)
+    return (255 * picture.clip(0, 1)).round().astype(np.uint8)

@@ -77,7 +77,7 @@ def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
         settings.train_fraction,
         patch=settings.patch,
         skip_unreadable=request.skip_unreadable,
-        memory=memory_bytes(),
+        memory=memory_bytes() if request.address is None else None,
         tell=tell,
     )
     dataset = replace(dataset, name=settings.dataset)  # images that were moved keep the name of their first path

@@ -227,8 +227,7 @@ def _ray(request: Request, dataset: Dataset, count: int) -> Iterator[Resources]:
     if request.address is None:
         assert request.cpus is not None and request.gpus is not None  # noqa: PT018  (this machine's are known)
         resources = Resources(cpus=request.cpus, gpus=request.gpus, trials_per_gpu=sharing).capped_to(count)
-        dataset_bytes = dataset.train.nbytes + dataset.validation.nbytes + dataset.test.nbytes
-        with session.local_cluster(resources, dataset_bytes, import_tune, request.temp_dir):
+        with session.local_cluster(resources, dataset.nbytes, import_tune, request.temp_dir):
             yield resources
         return
     with session.running_cluster(request.address):

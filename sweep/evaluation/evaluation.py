@@ -104,7 +104,7 @@ def _missing_baselines(sweep: Sweep, references: References | None) -> dict[Nois
     latents: dict[Noise, set[int]] = {}
     for record in sweep.completed:
         settings = sweep.manifest.settings.at(record.cell)
-        elements = settings.latent_channels * record.latent**2
+        elements = settings.model(record.cell).latent_numbers
         latents.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
     missing = {}
     for noise, wanted in latents.items():

@@ -93,7 +93,7 @@ def _check_dataset(sweep: Sweep, images: Images) -> Iterator[Disagreement]:
 
 
 def _check_noise(sweep: Sweep, test_set: TestSet) -> Iterator[Disagreement]:
-    """Check the baselines and the sample digits of the manifest under one noise."""
+    """Check the baselines and the sample images of the manifest under one noise."""
     manifest, name = sweep.manifest, sweep.manifest.samples
     for baseline, loss in test_set.baselines().items():
         recorded = manifest.baselines.get(baseline)
@@ -104,10 +104,9 @@ def _check_noise(sweep: Sweep, test_set: TestSet) -> Iterator[Disagreement]:
     except Damaged as error:
         yield Disagreement(name, str(error))
         return
-    chosen = test_set.samples
-    for kind, due in (("clean", test_set.clean[chosen]), ("noisy", test_set.noisy[chosen])):
+    for kind, due in zip(("clean", "noisy"), test_set.shown(), strict=True):
         if not np.array_equal(samples.get(kind, ()), due):
-            yield Disagreement(name, f"its {kind} digits are not those of the dataset")
+            yield Disagreement(name, f"its {kind} {manifest.noun}s are not those of the dataset")
 
 
 def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], None]) -> Iterator[str]:
@@ -190,8 +189,8 @@ def _test_losses(weights: bytes, record: Record, sweep: Sweep, images: Images) -
     test_set, dataset = images.test_set, images.dataset
     # By the engine that trained it: other implementations of a convolution round differently.
     runner = engine.build(model, settings.training(record.cell), images.train, dataset.low, dataset.high)
-    denoised = runner.denoise(torch.from_numpy(test_set.noisy).unsqueeze(1)).squeeze(1).numpy()
-    return image_losses(denoised, test_set.clean)
+    losses = [image_losses(runner.denoise_array(noisy), clean) for _, clean, noisy in test_set.parts()]
+    return np.concatenate(losses)
 
 
 def _tolerance(record: Record) -> float:

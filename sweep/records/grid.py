@@ -10,11 +10,23 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from dae.architecture import mac_count
-from dae.config import GAUSSIAN, LSUV, NOISES, ModelConfig, TrainConfig, default_training
+from dae.config import (
+    GAUSSIAN,
+    LSUV,
+    NOISES,
+    ImageShape,
+    Latent,
+    ModelConfig,
+    TrainConfig,
+    default_training,
+    parse_latent,
+    usual_latents,
+)
 from dae.errors import UserError
 
 STUDY_DEPTHS = (1, 3, 5)
-STUDY_LATENTS = (13, 8, 5)
+STUDY_IMAGE = ImageShape()
+STUDY_LATENTS = usual_latents(STUDY_IMAGE)
 
 Value = float | int | str
 Axes = tuple[tuple[str, Value], ...]
@@ -68,7 +80,7 @@ def _check_axis(name: str) -> None:
         raise UserError(f"unknown axis {name!r}. Known ones: {', '.join(AXES)}.")
 
 
-def value_text(value: Value) -> str:
+def value_text(value: Latent | Value) -> str:
     """The value in file names and tables; for a number the shortest text that parses to it."""
     if isinstance(value, float):
         mantissa, is_scientific, exponent = repr(value).partition("e")
@@ -91,12 +103,17 @@ class Cell:
     """One architecture with one seed, and its axis values where they differ from its sweep's settings."""
 
     depth: int
-    latent: int
+    latent: Latent
     seed: int
     axes: Axes = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "axes", tuple(sorted(self.axes)))
+
+    @property
+    def latent_label(self) -> int | str:
+        """The latent size in files: a number, or text such as ``13x8``."""
+        return self.latent if isinstance(self.latent, int) else str(self.latent)
 
     @property
     def architecture(self) -> str:
@@ -119,7 +136,7 @@ class Cell:
         if match is None:
             raise ValueError(f"{key!r} is not a cell key")
         texts = match.groupdict()
-        depth, latent, seed = (int(texts.pop(name)) for name in ("depth", "latent", "seed"))
+        latent, depth, seed = parse_latent(texts.pop("latent")), int(texts.pop("depth")), int(texts.pop("seed"))
         axes = tuple((name, AXES[name][0](text)) for name, text in texts.items() if text is not None)
         cell = cls(depth=depth, latent=latent, seed=seed, axes=axes)
         if cell.key != key:  # a number spelled differently, which would give the cell a second folder
@@ -130,7 +147,7 @@ class Cell:
 _KEY_NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 _KEY_VALUES = {"noise": "|".join(NOISES), "batch_size": r"\d+", "width": r"\d+"}
 _KEY = re.compile(
-    r"DAE_(?P<depth>\d+)_(?P<latent>\d+)"
+    r"DAE_(?P<depth>\d+)_(?P<latent>\d+(?:x\d+)?)"
     + "".join(f"(?:-{name}(?P<{name}>{_KEY_VALUES.get(name, _KEY_NUMBER)}))?" for name in AXES)
     + r"-s(?P<seed>\d+)",
     re.ASCII,
@@ -174,8 +191,8 @@ class Settings:
     initialisation: str = LSUV
     warmup: int = 0
     averaging: float = 0.0
+    image: str = str(STUDY_IMAGE)
     patch: int | None = None
-    """Height and width of the tiles that a user's own images were cut into."""
 
     def __post_init__(self) -> None:
         if not 0 < self.train_fraction <= 1:
@@ -188,6 +205,11 @@ class Settings:
                 )
         self.model(Cell(depth=1, latent=1, seed=0))
         self.training(Cell(depth=1, latent=1, seed=0))
+
+    @property
+    def shape(self) -> ImageShape:
+        """The size of the images."""
+        return ImageShape.parse(self.image)
 
     @classmethod
     def usual(cls, dataset: str, **values: Any) -> Self:
@@ -210,8 +232,13 @@ class Settings:
         """The cell without those of its axes that have no effect.
 
         These are values equal to the sweep's settings, so that an axis that includes the sweep's value uses the cells
-        without this axis; and width at depth 1, which has no layer of that width.
+        without this axis; and width at depth 1, which has no layer of that width. A latent size given as height and
+        width becomes the number that stands for the same, if one does.
         """
+        if not isinstance(cell.latent, int):
+            shorter = cell.latent[0 if self.shape.height <= self.shape.width else 1]
+            if self.shape.sides_of(shorter) == cell.latent:
+                cell = replace(cell, latent=shorter)
         if not cell.axes:
             return cell
         effective = (
@@ -224,7 +251,13 @@ class Settings:
     def model(self, cell: Cell) -> ModelConfig:
         """The architecture of ``cell``."""
         width = self.at(cell).width
-        return ModelConfig(depth=cell.depth, latent=cell.latent, latent_channels=self.latent_channels, width=width)
+        return ModelConfig(
+            depth=cell.depth,
+            latent=cell.latent,
+            latent_channels=self.latent_channels,
+            width=width,
+            image=self.shape,
+        )
 
     def training(self, cell: Cell) -> TrainConfig:
         """The training of ``cell``."""
@@ -244,7 +277,15 @@ class Settings:
 
     def config(self, cell: Cell) -> dict[str, Any]:
         """The ``config`` of the record of ``cell``: all that determines its results."""
-        return {"depth": cell.depth, "latent": cell.latent, "seed": cell.seed} | asdict(self.at(cell))
+        return {"depth": cell.depth, "latent": cell.latent_label, "seed": cell.seed} | asdict(self.at(cell))
+
+
+_OF_OWN_IMAGES = {"image": Settings().image, "patch": Settings().patch}
+
+
+def written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as files and tables have them: without what only sweeps of own images set, where it is as usual."""
+    return {name: value for name, value in settings.items() if _OF_OWN_IMAGES.get(name, ...) != value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,16 +298,17 @@ class Grid:
     def product(
         cls,
         depths: Sequence[int],
-        latents: Sequence[int],
+        latents: Sequence[Latent],
         seeds: Sequence[int],
         axes: Mapping[str, Sequence[Value]] = MappingProxyType({}),
+        image: ImageShape = STUDY_IMAGE,
     ) -> Self:
-        """Every depth with every latent, every seed and every value of every axis.
+        """Every depth with every latent, every seed and every value of every axis, for images of this size.
 
         Raises:
             UserError: a list is empty, repeats a value or has one out of range; there is no such axis.
         """
-        lists: list[tuple[str, str, Sequence[Value]]] = [
+        lists: list[tuple[str, str, Sequence[Latent | Value]]] = [
             ("--depths", "1,3,5", depths),
             ("--latents", "1,3,5", latents),
             ("--seeds", "0,1,2", seeds),
@@ -279,7 +321,7 @@ class Grid:
             if repeated := sorted(value for value, count in Counter(values).items() if count > 1):
                 raise UserError(f"{option} repeats {', '.join(map(value_text, repeated))}: give each value once.")
         for depth, latent in product(depths, latents):
-            ModelConfig(depth=depth, latent=latent)
+            ModelConfig(depth=depth, latent=latent, image=image)
         for seed in seeds:
             TrainConfig(seed=seed)
         for name, values in axes.items():
@@ -297,7 +339,7 @@ class Grid:
     @classmethod
     def of(cls, cells: Iterable[Cell]) -> Self:
         """The grid of these cells, in order and without repetition."""
-        return cls(tuple(sorted(set(cells), key=lambda cell: (cell.depth, -cell.latent, cell.axes, cell.seed))))
+        return cls(tuple(sorted(set(cells), key=_order)))
 
     def union(self, other: "Grid") -> "Grid":
         """The grid of the cells of both."""
@@ -309,7 +351,7 @@ class Grid:
         return tuple(sorted({cell.depth for cell in self.cells}))
 
     @property
-    def latents(self) -> tuple[int, ...]:
+    def latents(self) -> tuple[Latent, ...]:
         """Latent sizes that occur, descending as in the study's Table 1."""
         return tuple(sorted({cell.latent for cell in self.cells}, reverse=True))
 
@@ -341,6 +383,11 @@ class Grid:
         """A cell with seed 0 for every architecture and point on the axes, in the grid's order."""
         points = dict.fromkeys((cell.depth, cell.latent, cell.axes) for cell in self.cells)
         return tuple(Cell(depth=depth, latent=latent, seed=0, axes=axes) for depth, latent, axes in points)
+
+
+def _order(cell: Cell) -> tuple[object, ...]:
+    area = cell.latent**2 if isinstance(cell.latent, int) else cell.latent.height * cell.latent.width
+    return cell.depth, -area, str(cell.latent), cell.axes, cell.seed
 
 
 def longest_first(cells: Iterable[Cell], settings: Settings) -> list[Cell]:

@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
-from dae.config import GAUSSIAN, HE
-from sweep.records.grid import Cell, Settings, Value
+from dae.config import GAUSSIAN, HE, ImageShape, parse_latent
+from sweep.records.grid import Cell, Settings, Value, written
 from sweep.storage.sealing import Damaged, digest, dump_json, load_json, unseal
 from sweep.storage.store import Store
 
@@ -19,6 +19,7 @@ LATER_SETTINGS: dict[str, Any] = {
     "initialisation": HE,
     "warmup": 0,
     "averaging": 0.0,
+    "image": str(ImageShape()),
     "patch": None,
 }
 """Settings that the first records do not have, with the values that those were made with."""
@@ -104,7 +105,8 @@ class Record:
     key: str
     architecture: str
     depth: int
-    latent: int
+    latent: int | str
+    """A number, or height and width such as ``13x8``."""
     seed: int
     status: Status
     config: Mapping[str, Any]
@@ -140,7 +142,7 @@ class Record:
             key=cell.key,
             architecture=cell.architecture,
             depth=cell.depth,
-            latent=cell.latent,
+            latent=cell.latent_label,
             seed=cell.seed,
             axes=dict(cell.axes),
             status=Status.RUNNING,
@@ -154,7 +156,8 @@ class Record:
     @property
     def cell(self) -> Cell:
         """The cell of this record."""
-        return Cell(depth=self.depth, latent=self.latent, seed=self.seed, axes=tuple(self.axes.items()))
+        latent = parse_latent(self.latent) if isinstance(self.latent, str) else self.latent
+        return Cell(depth=self.depth, latent=latent, seed=self.seed, axes=tuple(self.axes.items()))
 
     @property
     def times_lost(self) -> int:
@@ -164,11 +167,12 @@ class Record:
     @property
     def test_sum(self) -> float | None:
         """The study's loss: squared error summed over the pixels of an image (section 3.1)."""
-        return None if self.test_loss is None else self.test_loss * 28 * 28
+        shape = ImageShape.parse(self.config["image"])
+        return None if self.test_loss is None else self.test_loss * shape.height * shape.width * shape.channels
 
     def to_bytes(self) -> bytes:
         """The content of ``record.json``."""
-        return dump_json(asdict(self))
+        return dump_json(asdict(self) | {"config": written(self.config)})
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

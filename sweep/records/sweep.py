@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Self
 
+from dae.config import DIGITS
 from dae.errors import UserError
-from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, suffix, value_text
+from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, suffix, value_text, written
 from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, damage, now, record_of
 from sweep.storage.sealing import Damaged, dump_json, load_json
 from sweep.storage.store import Store
@@ -30,9 +31,10 @@ class Manifest:
     """What a sweep declares: the fields of ``sweep.json``.
 
     Attributes:
-        dataset: name, fingerprint and number of training, validation and test images.
+        dataset: name, fingerprint and number of training, validation and test images; of own images also what
+            differs from 28x28 grey images of ten labelled classes, see `sweep.driver.declaration`.
         baselines: test MSE of ``identity`` (doing nothing) and ``mean_image``.
-        conditions: baselines under the other noises of the axes, by the file with the sample digits under that noise.
+        conditions: baselines under the other noises of the axes, by the file with the sample images under that noise.
         digests: SHA-256 of the files that belong to the sweep and not to a cell, by name.
         removed: the keys of the cells that `dae-sweep remove` took out of the grid.
         looks: for every look of `dae-sweep run --resolve` the keys of the cells that it added.
@@ -57,12 +59,34 @@ class Manifest:
 
     @property
     def samples(self) -> str:
-        """The file of the sample digits under the noise of the grid's first cell; a facet has one noise."""
+        """The file of the sample images under the noise of the grid's first cell; a facet has one noise."""
         return samples_file(self.grid.cells[0].axes if self.grid.cells else ())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes of the images; empty where they have no labels."""
+        classes = self.dataset.get("classes", tuple("0123456789"))
+        return tuple(classes) if self.dataset.get("labelled", True) else ()
+
+    @property
+    def shows_digits(self) -> bool:
+        """Whether the images are digits, and can be called so."""
+        return self.dataset.get("name") in DIGITS
+
+    @property
+    def has_own_noise(self) -> bool:
+        """Whether the dataset brings its noisy images."""
+        return bool(self.dataset.get("pairs"))
+
+    @property
+    def noun(self) -> str:
+        """What the page calls an image."""
+        return "digit" if self.shows_digits else "image"
 
     def to_bytes(self) -> bytes:
         """The content of ``sweep.json``."""
         document = {"schema": SCHEMA} | asdict(self) | {"grid": [cell.key for cell in self.grid.cells]}
+        document["settings"] = written(document["settings"])
         if not self.removed:
             del document["removed"]  # as in sweeps of versions that did not have it
         return dump_json(document)
@@ -125,7 +149,7 @@ class Sweep:
 
 
 def samples_file(axes: Axes) -> str:
-    """The file of the sample digits under the noise of cells with these axes."""
+    """The file of the sample images under the noise of cells with these axes."""
     noise = tuple((name, value) for name, value in axes if name in ("alpha", "noise"))
     return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
 
@@ -204,6 +228,11 @@ def _refuse_difference(subject: str, made_with: Mapping[str, Any], asked: Mappin
     differing = [name for name in asked if made_with.get(name) != asked[name]]
     if not differing:
         return
+    if "image" in differing:
+        raise UserError(
+            f"{subject} with images of {made_with.get('image')}, those at hand are of {asked['image']}. Give another "
+            "--name to begin a new sweep."
+        )
     options = " ".join(f"--{_option(name)} {made_with.get(name)}" for name in differing)
     axes = [name for name in differing if name in AXES]
     new_cells = " ".join(f"--axis {_option(name)}={value_text(asked[name])}" for name in axes)

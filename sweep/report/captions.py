@@ -9,7 +9,7 @@ from sweep.analysis.quality import accuracy, rank_correlation, worst_read
 from sweep.records.record import Status
 from sweep.report.images import shown_seeds, typical
 from sweep.report.prose import depth_sentences
-from sweep.report.words import SPACE, counted, listed, mse, share
+from sweep.report.words import SPACE, counted, listed, mse, number_word, share
 
 
 def curves(findings: Findings) -> str:
@@ -98,16 +98,16 @@ def depth(findings: Findings) -> str:
 
 
 def reader(findings: Findings) -> str:
-    """Caption of how many digits are read rightly."""
+    """Caption of how many images are read rightly."""
     references, condition = findings.references, findings.condition
     assert references is not None
-    reader = references.reader
+    reader, noun = references.reader, findings.sweep.manifest.noun
     accuracies = {result.name: accuracy(findings, result) for result in findings.results}
     shares = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
     best, worst = max(shares, key=lambda name: shares[name].mean), min(shares, key=lambda name: shares[name].mean)
     text = (
-        f"A classifier trained on clean digits ({reader.parameters:,} parameters) reads {share(reader.accuracy_clean)} "
-        f"of the {len(references.labels):,} clean test digits"
+        f"A classifier trained on clean {noun}s ({reader.parameters:,} parameters) reads "
+        f"{share(reader.accuracy_clean)} of the {len(references.labels):,} clean test {noun}s"
         + (f", {share(condition.accuracy_noisy)} of the noisy ones" if condition else "")
         + f", and of those denoised {share(shares[worst].mean)} ({worst}) to {share(shares[best].mean)} ({best}). Bars "
         f"are 95{SPACE}% intervals over test images, and over seeds where there are several."
@@ -116,21 +116,23 @@ def reader(findings: Findings) -> str:
     rho = rank_correlation(losses, [shares[result.name].mean for result in findings.results if result.name in shares])
     if rho is not None:
         word = "A lower loss goes with" if rho < -0.5 else "A lower loss does not go with"
-        text += f" {word} more readable digits: rank correlation {rho:+.2f} over {len(losses)} architectures."
+        text += f" {word} more readable {noun}s: rank correlation {rho:+.2f} over {len(losses)} architectures."
     return text.replace("-0.", "\N{MINUS SIGN}0.")
 
 
 def classes(findings: Findings) -> str:
-    """Caption of losses and misread digits by class."""
-    return f"Which digits are hard: means over the test images of a class, {_over_seeds(findings)}."
+    """Caption of losses and misread images by class."""
+    what = "digits" if findings.sweep.manifest.shows_digits else "classes"
+    return f"Which {what} are hard: means over the test images of a class, {_over_seeds(findings)}."
 
 
 def confusion(findings: Findings) -> str:
     """Caption of the confusion matrix."""
-    record = worst_read(findings)
+    record, noun = worst_read(findings), findings.sweep.manifest.noun
     assert record is not None
+    what = "a digit" if findings.sweep.manifest.shows_digits else "a class"
     return (
-        f"The cell of which the fewest digits are read, {record.key}: in each row what a digit is taken for, in % of "
+        f"The cell of which the fewest {noun}s are read, {record.key}: in each row what {what} is taken for, in % of "
         "its test images; empty is never."
     )
 
@@ -157,11 +159,19 @@ def facets(findings: Findings) -> str:
 
 def corruption(findings: Findings) -> str:
     """Caption of clean and corrupted images."""
-    settings = findings.sweep.manifest.settings
+    manifest, settings = findings.sweep.manifest, findings.sweep.manifest.settings
     how = {
         "gaussian": f"adding {settings.alpha:g} n, n ~ N(0, 1), and clipping to [0, 1]",
     }.get(settings.noise, f"{settings.noise} noise of strength {settings.alpha:g}")
-    text = f"One test image of each class, before and after {how}."
+    samples = findings.arrays.samples
+    assert samples is not None
+    classes = len(manifest.classes)
+    which = "One test image of each class" if classes else f"{counted(len(samples.clean), 'test image')}, evenly spread"
+    if classes > len(samples.clean):
+        which = f"One test image of each of the first {len(samples.clean)} of {classes} classes"
+    text = f"{which}, before and after {how}."
+    if manifest.has_own_noise:
+        text = f"{which}, clean and as noisy as the dataset has them."
     if identity := findings.sweep.manifest.baselines.get("identity"):
         text += f" Over the test set the corruption is an MSE of {mse(identity)}: what a cell has to remove."
     return text
@@ -172,8 +182,10 @@ def example(findings: Findings) -> str:
     record, index = typical(findings)
     samples = findings.arrays.samples
     assert samples is not None
+    classes = findings.sweep.manifest.classes
+    what = f"Test image of class {classes[int(samples.labels[index])]}" if classes else "A test image"
     return (
-        f"Test image of class {int(samples.labels[index])}: of the ten samples the one of median error under "
+        f"{what}: of the {number_word(len(samples.clean))} samples the one of median error under "
         f"{record.architecture} (seed {record.seed}), the architecture with the lowest test loss whose images can be "
         "read."
     )
@@ -184,8 +196,10 @@ def denoised(findings: Findings) -> str:
     results = findings.results
     ranked = sorted((result for result in results if result.losses), key=lambda result: result.mean or 0.0)
     holes = [result.name for result in results if not result.records]
+    count = 10 if findings.arrays.samples is None else len(findings.arrays.samples.clean)
+    shown = f"{number_word(count)} test image{'s' * (count != 1)}"
     text = (
-        "The same ten test images under every architecture, clean and corrupted on top; below each strip its MSE over "
+        f"The same {shown} under every architecture, clean and corrupted on top; below each strip its MSE over "
         f"the whole test set (seed {listed(map(str, sorted(shown_seeds(findings))))}). Lowest on average: "
         f"{ranked[0].name}, highest: {ranked[-1].name}."
     )

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from dae.config import side
 from sweep.analysis.claims import Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result
@@ -70,7 +71,7 @@ def differences(contrasts: Sequence[Contrast], factor: Factor, findings: Finding
         levels = f"{contrast.higher} over {contrast.lower.removeprefix(f'{factor} ')}"
         entries = [
             text(levels, note=pair_name(contrast) if is_pair else ""),
-            text(", ".join(map(str, contrast.other_levels)), float(contrast.other_levels[0])),
+            text(", ".join(map(str, contrast.other_levels)), float(side(contrast.other_levels[0]))),
             *(_effect(contrast, contrast.effects.get(split)) for split in Split),
         ]
         entries += [text(plan)] * has_open
@@ -79,7 +80,7 @@ def differences(contrasts: Sequence[Contrast], factor: Factor, findings: Finding
             one, other = (Result(config=settings.model(cell), statuses={}, records=()) for cell in contrast.cells[:2])
             entries += [
                 number(contrast.share, f"{100 * (contrast.share or 0):.0f} %"),
-                number(one.field, f"{one.field} / {other.field}"),
+                number(side(one.field), f"{one.field} / {other.field}"),
                 number(one.parameters, f"{one.parameters:,} / {other.parameters:,}"),
             ]
         entries += [text(caveats_text(contrast.caveats))] * has_caveats

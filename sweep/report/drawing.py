@@ -17,6 +17,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
+from dae.config import Latent
 from sweep.analysis.results import Result
 from sweep.analysis.statistics import Array
 
@@ -122,7 +123,7 @@ def render(figure: Figure) -> Drawing:
 # ---- colours
 
 
-def palette(latents: Iterable[int]) -> dict[int, str]:
+def palette(latents: Iterable[Latent]) -> dict[Latent, str]:
     """One colour a latent size, dark for the largest: viridis without its pale end, so also told apart in grey."""
     sizes = sorted(latents, reverse=True)
     positions = np.linspace(0.08, 0.86, len(sizes)) if len(sizes) > 1 else [0.35]
@@ -161,7 +162,7 @@ def short_number(value: float) -> str:
     return f"{value:g}"
 
 
-def grouped(result: Result, depths: Sequence[int], latents: Sequence[int]) -> tuple[float, float]:
+def grouped(result: Result, depths: Sequence[int], latents: Sequence[Latent]) -> tuple[float, float]:
     """Place and width of an architecture where depths are groups and latent sizes stand side by side in them."""
     step = 0.84 / len(latents)
     place = depths.index(result.config.depth) + step * (latents.index(result.config.latent) - (len(latents) - 1) / 2)
@@ -175,14 +176,14 @@ def depth_ticks(axes: Axes, depths: Sequence[int]) -> None:
     axes.set_xlim(-0.55, len(depths) - 0.45)
 
 
-def levels_of_legend(levels: Sequence[int], most: int = 9) -> list[int]:
+def levels_of_legend(levels: Sequence[Latent], most: int = 9) -> list[Latent]:
     """The levels that a legend names: all, or of many a few that are evenly spaced from end to end."""
     if len(levels) <= most:
         return list(levels)
     return [levels[round(i * (len(levels) - 1) / (most - 3))] for i in range(most - 2)]
 
 
-def latent_keys(latents: Sequence[int]) -> list[Line2D]:
+def latent_keys(latents: Sequence[Latent]) -> list[Line2D]:
     """A legend's entries for latent sizes drawn as lines."""
     colours = palette(latents)
     return [
@@ -191,7 +192,7 @@ def latent_keys(latents: Sequence[int]) -> list[Line2D]:
     ]
 
 
-def architecture_keys(depths: Sequence[int], latents: Sequence[int], colours: Mapping[int, str]) -> list[Line2D]:
+def architecture_keys(depths: Sequence[int], latents: Sequence[Latent], colours: Mapping[Latent, str]) -> list[Line2D]:
     """A legend's entries for colours, which are latent sizes, and markers, which are depths."""
     sizes = [
         Line2D([], [], ls="", marker="s", color=colours[size], label=f"latent {size}")
@@ -234,10 +235,10 @@ def apart(places: Sequence[float], distance: float, low: float, high: float) -> 
 
 
 def strip(images: Array, columns: int, gap: int = 2) -> Array:
-    """Images (n, h, w) side by side, ``columns`` to a line, ``gap`` white pixels between."""
-    count, height, width = images.shape
+    """Images (n, h, w) or (n, h, w, 3) side by side, ``columns`` to a line, ``gap`` white pixels between."""
+    count, height, width, *colours = images.shape
     lines = math.ceil(count / columns)
-    canvas = np.ones((lines * (height + gap) - gap, columns * (width + gap) - gap), np.float32)
+    canvas = np.ones((lines * (height + gap) - gap, columns * (width + gap) - gap, *colours), np.float32)
     for index, image in enumerate(images):
         y, x = (index // columns) * (height + gap), (index % columns) * (width + gap)
         canvas[y : y + height, x : x + width] = image
@@ -245,8 +246,15 @@ def strip(images: Array, columns: int, gap: int = 2) -> Array:
 
 
 def show(axes: Axes, image: Array) -> None:
-    """An image of grey values from 0 to 1, pixel by pixel."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+    """An image of values from 0 to 1, grey or colour, pixel by pixel."""
+    axes.imshow(
+        image if image.ndim == 2 else image.clip(0, 1),
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest",
+        aspect="equal",
+    )
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 

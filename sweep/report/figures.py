@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from dae.config import Latent
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result, flags_of
 from sweep.records.grid import Cell
@@ -177,7 +178,7 @@ def _hole_bar(axes: Axes, place: float, step: float, highest: float, word: str) 
     axes.text(place, highest * 0.17, word, rotation=90, ha="center", va="center", fontsize=7.5, color=SOFT)
 
 
-def _legend(figure: Figure, results: Sequence[Result], colours: Mapping[int, str], *, has_linear: bool) -> None:
+def _legend(figure: Figure, results: Sequence[Result], colours: Mapping[Latent, str], *, has_linear: bool) -> None:
     shown = levels_of_legend(list(colours))
     handles: list[Patch | Line2D] = [
         Patch(fc=colour, label=f"latent {latent}") for latent, colour in colours.items() if latent in shown
@@ -194,13 +195,13 @@ def _legend(figure: Figure, results: Sequence[Result], colours: Mapping[int, str
     add_legend(figure, handles, limit=7)
 
 
-def _linear(findings: Findings) -> dict[int, float]:
+def _linear(findings: Findings) -> dict[Latent, float]:
     """Loss of the best linear denoiser with as many latent elements, by latent size."""
-    channels = findings.sweep.manifest.settings.latent_channels
-    lowest: dict[int, float] = {}
+    elements = {result.config.latent: result.config.latent_numbers for result in findings.results}
+    lowest: dict[Latent, float] = {}
     for baseline in findings.condition.baselines if findings.condition else ():
-        for latent in findings.sweep.manifest.grid.latents:
-            if baseline.family == "linear" and baseline.latent == channels * latent**2:
+        for latent, numbers in elements.items():
+            if baseline.family == "linear" and baseline.latent == numbers:
                 lowest[latent] = min(baseline.test_loss, lowest.get(latent, baseline.test_loss))
     return lowest
 

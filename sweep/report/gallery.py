@@ -35,11 +35,22 @@ class Exhibit:
 def exhibits(findings: Findings) -> list[Exhibit]:
     """All figures of a report, also those that cannot be drawn."""
     return [
-        Exhibit(name=name, title=title, answers=answers, caption=caption(findings), draw=draw, is_photo=draw in _PHOTOS)
+        Exhibit(
+            name=name,
+            title=_title(title, findings),
+            answers=answers,
+            caption=caption(findings),
+            draw=draw,
+            is_photo=draw in _PHOTOS,
+        )
         if can_draw(findings)
-        else Exhibit(name=name, title=title, answers=answers, missing=missing(findings))
+        else Exhibit(name=name, title=_title(title, findings), answers=answers, missing=missing(findings))
         for name, title, answers, draw, caption, can_draw, missing in _EXHIBITS
     ]
+
+
+def _title(title: str, findings: Findings) -> str:
+    return title if findings.sweep.manifest.shows_digits else _OTHER_IMAGES.get(title, title)
 
 
 def _always(_: Findings) -> bool:
@@ -70,6 +81,12 @@ def _not_evaluated(findings: Findings) -> str:
     return f"Not there yet: {command(findings.whole.manifest)} computes it from the trained models."
 
 
+def _not_read(findings: Findings) -> str:
+    if not findings.sweep.manifest.classes:
+        return "Left out: the images have no labels."
+    return _not_evaluated(findings)
+
+
 def _unreadable(_: Findings) -> str:
     return "Its images cannot be read or are not there."
 
@@ -84,6 +101,9 @@ def _run(reason: str, options: str) -> Callable[[Findings], str]:
 _FUTURE_WORK = "the study's future work, section 5.4"
 _PHOTOS = {images.corruption, images.example, images.denoised, images.extremes}
 
+_OTHER_IMAGES = {"Can the digits be read?": "Are the images recognised?", "Digit by digit": "Class by class"}
+"""Titles where the images are no digits."""
+
 _EXHIBITS = (
     # name, title, what of the study it answers, draw, caption, whether it can be drawn, else what is missing
     ("test_loss", "Test loss", "the study's figure 6", figures.loss_bars, captions.test_loss, _always, _unreadable),
@@ -94,11 +114,11 @@ _EXHIBITS = (
      _run("One architecture alone", "--depths 1,3,5 --latents 13,8,5")),
     ("depth", "How deep before it stops helping", _FUTURE_WORK, charts.depth, captions.depth, _has_depths,
      _run(f"Drawn from {MIN_DEPTHS} depths on", "--depths 1..9 --latents {latent}")),
-    ("reader", "Can the digits be read?", _FUTURE_WORK, reading.reader, captions.reader, _is_read, _not_evaluated),
+    ("reader", "Can the digits be read?", _FUTURE_WORK, reading.reader, captions.reader, _is_read, _not_read),
     ("classes", "Digit by digit", _FUTURE_WORK, reading.classes, captions.classes,
-     lambda findings: bool(reading.class_rows(findings)), _not_evaluated),
+     lambda findings: bool(reading.class_rows(findings)), _not_read),
     ("confusion", "What is misread as what", _FUTURE_WORK,
-     reading.confusions, captions.confusion, _is_read, _not_evaluated),
+     reading.confusions, captions.confusion, _is_read, _not_read),
     ("robustness", "Other strengths of noise", "the study's section 2.2", charts.robustness, captions.robustness,
      lambda findings: bool(robust_curves(findings)), _not_evaluated),
     ("facets", "Further axes", "the study's section 1.2", charts.facets, captions.facets,

@@ -1,4 +1,4 @@
-"""The figures of a report that show digits: what noise does to them and what the models make of them."""
+"""The figures of a report that show images: what noise does to them and what the models make of them."""
 
 from collections.abc import Callable, Container, Sequence
 from statistics import fmean
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dae.config import IMAGE_SIZE
+from dae.config import ImageShape, Latent
 from sweep.analysis.arrays import Outputs, Samples
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result, flags_of
@@ -15,12 +15,16 @@ from sweep.analysis.statistics import Array
 from sweep.records.record import Record
 from sweep.report.drawing import FAINT, HOLE, SOFT, WIDTH, Figure, reason_of_hole, show, strip, styled
 
+_STUDY_STRIP = 298 / 28
+"""Width of a strip of ten 28x28 images over its height."""
+
 
 @styled
 def corruption(findings: Findings) -> Figure:
-    """Ten test images, clean above corrupted (study, figure 3)."""
+    """The sample images, clean above corrupted (study, figure 3)."""
     samples = _samples(findings)
-    figure = Figure(figsize=(WIDTH, 1.9))
+    tall, wide = strip(samples.clean, columns=len(samples.clean)).shape[:2]
+    figure = Figure(figsize=(WIDTH, min(1.9 * tall / wide * _STUDY_STRIP, 6.0)))
     for row, (name, images) in enumerate((("clean", samples.clean), ("corrupted", samples.noisy))):
         axes = figure.add_axes((0.085, 0.5 - 0.49 * row, 0.91, 0.48))
         show(axes, strip(images, columns=len(images)))
@@ -32,7 +36,8 @@ def corruption(findings: Findings) -> Figure:
 def example(findings: Findings) -> Figure:
     """One test image: clean, corrupted and as the architecture of the lowest loss rebuilt it (study, figure 4)."""
     samples, (record, index) = _samples(findings), typical(findings)
-    figure = Figure(figsize=(6.6, 2.5))
+    height, width = samples.clean.shape[1:3]
+    figure = Figure(figsize=(6.6, min(max(2.5 * height / width, 1.2), 6.0)))
     clean, rebuilt = samples.clean[index], findings.arrays.outputs[record.key].samples[index]
     panels = (("clean", clean), ("corrupted", samples.noisy[index]), (f"denoised by {record.architecture}", rebuilt))
     for column, (title, image) in enumerate(panels):
@@ -46,13 +51,14 @@ def example(findings: Findings) -> Figure:
 
 @styled
 def denoised(findings: Findings) -> Figure:
-    """The ten sample images as every architecture rebuilds them: depth along one axis, latent along the other.
+    """The sample images as every architecture rebuilds them: depth along one axis, latent along the other.
 
     Of an architecture with several seeds the first that can be read is shown (study, figure 7).
     """
     samples, outputs = findings.arrays.samples, findings.arrays.outputs
     references = {} if samples is None else {"clean": samples.clean, "corrupted": samples.noisy}
-    sheet = _Sheet(findings.results, lambda images, columns: strip(images, _per_line(columns)), 10, list(references))
+    count = 10 if samples is None else len(samples.clean)
+    sheet = _Sheet(findings, lambda images, columns: strip(images, _per_line(columns)), count, list(references))
     for column in range(len(sheet.across)):
         for row, images in enumerate(references.values()):
             show(sheet.reference(column, row), sheet.arranged(images))
@@ -76,7 +82,7 @@ def _per_line(columns: int) -> int:
 def extremes(findings: Findings) -> Figure:
     """The test images that each architecture denoises best, at the median and worst; clean, noisy and denoised."""
     qualities = findings.qualities.by_key
-    sheet = _Sheet(findings.results, _triples, 9, [])
+    sheet = _Sheet(findings, _triples, 9, [])
     is_line = len(sheet.across) <= 3
     for result, axes in sheet.panels():
         shown = None if result is None else _first(result, qualities)
@@ -85,7 +91,7 @@ def extremes(findings: Findings) -> Figure:
             continue
         images = qualities[shown.key].shown
         show(axes, sheet.arranged(images.reshape(9, *images.shape[2:])))
-        errors = ((images[:, 2] - images[:, 0]) ** 2).mean(axis=(1, 2))
+        errors = _errors(images[:, 2], images[:, 0])
         words = [f"{error:.4f}" for error in errors]
         if is_line:
             words = [f"{name} {word}" for name, word in zip(("best", "median", "worst"), words, strict=True)]
@@ -98,7 +104,8 @@ def _triples(images: Array, columns: int) -> Array:
     """Three triples of images in a line, or one below the other where there are many columns."""
     triples = [strip(images[start : start + 3], 3) for start in (0, 3, 6)]
     is_line = columns <= 3
-    white = np.ones((len(triples[0]), 8) if is_line else (4, triples[0].shape[1]), np.float32)
+    height, width, *colours = triples[0].shape
+    white = np.ones((height, 8, *colours) if is_line else (4, width, *colours), np.float32)
     parts = [triples[0], white, triples[1], white, triples[2]]
     return np.hstack(parts) if is_line else np.vstack(parts)
 
@@ -139,15 +146,21 @@ def best_shown(findings: Findings) -> Record | None:
 
 
 def typical(findings: Findings) -> tuple[Record, int]:
-    """That cell, and the sample whose error under it is the median of the ten: not chosen for being good or bad."""
+    """That cell, and the sample whose error under it is the median of all: not chosen for being good or bad."""
     record, samples = best_shown(findings), _samples(findings)
     assert record is not None
     return record, _median(samples, findings.arrays.outputs[record.key])
 
 
 def _median(samples: Samples, outputs: Outputs) -> int:
-    errors: Array = ((outputs.samples - samples.clean) ** 2).mean(axis=(1, 2))
+    errors = _errors(outputs.samples, samples.clean)
     return int(np.argsort(errors, kind="stable")[len(errors) // 2])
+
+
+def _errors(images: Array, clean: Array) -> Array:
+    """Mean squared error of each image."""
+    errors: Array = ((images - clean) ** 2).mean(axis=tuple(range(1, images.ndim)))
+    return errors
 
 
 # ---- a sheet with a strip of images for every architecture
@@ -166,7 +179,7 @@ class _Sheet:
 
     def __init__(
         self,
-        results: Sequence[Result],
+        findings: Findings,
         arrange: Callable[[Array, int], Array],
         count: int,
         references: Sequence[str],
@@ -175,14 +188,16 @@ class _Sheet:
 
         Above the architectures there is a row for each of ``references``.
         """
-        self._table = {(result.config.depth, result.config.latent): result for result in results}
+        image: ImageShape = findings.sweep.manifest.settings.shape
+        self._table = {(result.config.depth, result.config.latent): result for result in findings.results}
         depths = sorted({depth for depth, _ in self._table})
         latents = sorted({latent for _, latent in self._table}, reverse=True)
         self._turned = len(latents) > max(3, len(depths))
-        self.down, self.across = (latents, depths) if self._turned else (depths, latents)
+        levels: tuple[Sequence[Latent], Sequence[Latent]] = (latents, depths) if self._turned else (depths, latents)
+        self.down, self.across = levels
         self._arrange = arrange
         self._width = (WIDTH - self.LEFT - self.RIGHT - self.GAP * (len(self.across) - 1)) / len(self.across)
-        tall, wide = self.arranged(np.zeros((count, IMAGE_SIZE, IMAGE_SIZE), np.float32)).shape
+        tall, wide = self.arranged(np.zeros((count, *image.array), np.float32)).shape[:2]
         self._strip = self._width * tall / wide
         self._first = self.TOP + len(references) * (self._strip + 0.06) + (0.06 if references else 0)
         self._height = self._first + len(self.down) * (self._strip + self.CAPTION)
@@ -190,7 +205,7 @@ class _Sheet:
         self._name(references)
 
     def arranged(self, images: Array) -> Array:
-        """The images (n, 28, 28) as one."""
+        """The images (n, ...) as one."""
         return self._arrange(images, len(self.across))
 
     def reference(self, column: int, row: int) -> Axes:
@@ -201,7 +216,7 @@ class _Sheet:
         """A place for every depth and latent size, with the result if the grid has it."""
         return [
             (
-                self._table.get((other, level) if self._turned else (level, other)),
+                self._table.get((other, level) if self._turned else (level, other)),  # type: ignore[arg-type]
                 self._axes(column, self._row(row)),
             )
             for row, level in enumerate(self.down)

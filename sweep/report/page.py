@@ -6,6 +6,7 @@ import io
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from sweep.analysis import tidy
 from sweep.analysis.arrays import usable_records
 from sweep.analysis.claims import Claim, Split
 from sweep.analysis.findings import Findings
+from sweep.records.grid import written
 from sweep.records.record import duration
 from sweep.records.sweep import Sweep
 from sweep.report import claim_tables, drawing, prose, remarks, summary, tables
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
-from sweep.report.words import command, counted
+from sweep.report.words import command, counted, listed
 from sweep.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -123,7 +125,7 @@ def _asset(name: str) -> str:
 
 def _linker(anchors: Collection[str]) -> Callable[[str], Markup]:
     """A filter that makes every name of a cell or architecture in a text lead to it."""
-    name = re.compile(r"DAE_\d+_\d+(?:-[A-Za-z0-9_.\-]*s\d+)?")
+    name = re.compile(r"DAE_\d+_\d+(?:x\d+)?(?:-[A-Za-z0-9_.\-]*s\d+)?")
 
     def link(match: re.Match[str]) -> str:
         return f'<a href="#{match[0]}">{match[0]}</a>' if match[0] in anchors else match[0]
@@ -205,12 +207,8 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         ("latent sizes", ", ".join(map(str, grid.latents))),
         ("seeds", ", ".join(map(str, grid.seeds))),
         *([("further axes", "; ".join(map(prose.facet_name, findings.facets)))] if len(findings.facets) > 1 else []),
-        *(
-            (name.replace("_", " "), value)
-            for name in settings.__slots__
-            if name != "dataset" and (value := getattr(settings, name)) is not None
-        ),
-        *((f"dataset: {name}", value) for name, value in manifest.dataset.items()),
+        *((name.replace("_", " "), value) for name, value in written(asdict(settings)).items() if name != "dataset"),
+        *((f"dataset: {name}", _described(value)) for name, value in manifest.dataset.items()),
         *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
         ("first cell started", min(filter(None, (record.started_at for record in records)), default="")),
         ("last cell finished", max(filter(None, (record.finished_at for record in records)), default="")),
@@ -224,6 +222,10 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
             *((name.replace("_", " "), value) for name, value in references.settings.items()),
         ]
     return [(name, str(value)) for name, value in facts]
+
+
+def _described(value: object) -> object:
+    return listed(map(str, value), limit=20) if isinstance(value, list | tuple) else value
 
 
 def _environments(sweep: Sweep) -> dict[str, str]:

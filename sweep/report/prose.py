@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from dae.architecture import STEM_SIZE
+from dae.architecture import has_small_maps, stem_sizes
+from dae.config import Latent, ModelConfig, parse_latent, side
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.profiles import Profile
@@ -48,9 +49,9 @@ def steps_of(claim: Claim, most: int) -> list[Contrast]:
     averages = [average for average in claim.averages if average.effects]
     steps = [average for average in averages if average.adjacent]
     if len(steps) > most:
-        steps = [max(averages, key=lambda average: abs(level(average.higher) - level(average.lower)))]
+        steps = [max(averages, key=lambda average: abs(_side(average.higher) - _side(average.lower)))]
     # From shallow to deep and from large to small, as a reader thinks of the change.
-    return sorted(steps, key=lambda step: level(step.higher), reverse=claim.factor is Factor.LATENT)
+    return sorted(steps, key=lambda step: _side(step.higher), reverse=claim.factor is Factor.LATENT)
 
 
 def effect_sentence(claim: Claim, word: str, findings: Findings) -> str:
@@ -84,14 +85,19 @@ def _minus(value: float | None) -> float | None:
 
 
 def _kept_share(text: str, findings: Findings) -> str:
-    side = level(text)
-    channels = findings.sweep.manifest.settings.latent_channels
-    return f"{100 * channels * side**2 / 784:.1f}{SPACE}% of the pixels"
+    settings = findings.sweep.manifest.settings
+    config = ModelConfig(depth=1, latent=level(text), latent_channels=settings.latent_channels, image=settings.shape)
+    what = "pixels" if settings.shape.channels == 1 else "image's numbers"
+    return f"{100 * config.compression:.1f}{SPACE}% of the {what}"
 
 
-def level(text: str) -> int:
-    """The number of a level such as ``depth 3``."""
-    return int(text.rsplit(" ", 1)[-1])
+def level(text: str) -> Latent:
+    """The number, or size, of a level such as ``depth 3`` or ``latent 13x8``."""
+    return parse_latent(text.rsplit(" ", 1)[-1])
+
+
+def _side(text: str) -> float:
+    return side(level(text))
 
 
 def on_split(claim: Claim, split: Split) -> str:
@@ -136,7 +142,7 @@ def confounds(results: Sequence[Result]) -> list[str]:
     for depth in dict.fromkeys(result.config.depth for result in results):
         row = [result for result in results if result.config.depth == depth]
         latents, fields, parameters, macs = (
-            " / ".join(f"{value:,}" for value in values)
+            " / ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values)
             for values in zip(
                 *((result.config.latent, result.field, result.parameters, result.macs) for result in row), strict=True
             )
@@ -160,12 +166,16 @@ def confounds(results: Sequence[Result]) -> list[str]:
 
 def stem_note(sweep: Sweep) -> str:
     """Why latents on the two sides of the stem's size are not compared; empty where the grid has one side only."""
+    settings = sweep.manifest.settings
     cells = [cell for cell in sweep.manifest.grid.architectures if cell.depth > 1]
-    sides = {cell.latent <= STEM_SIZE for cell in cells}
-    if len(sides) < 2:
+    if len({has_small_maps(settings.model(cell)) for cell in cells}) < 2:
         return ""
+    image, (height, width) = settings.shape, stem_sizes(settings.shape)
+    where = (
+        f"Between latent {height} and {height + 1}" if height == width else f"Where a latent exceeds {height}x{width}"
+    )
     return (
-        f"Between latent {STEM_SIZE} and {STEM_SIZE + 1} the stem changes from 13x13 to 28x28 maps and the MACs jump, "
+        f"{where} the stem changes from {height}x{width} to {image.height}x{image.width} maps and the MACs jump, "
         "from depth 2 on: pairs across that line are shown, but not judged, counted or averaged, and no trend is "
         "drawn across it."
     )

@@ -1,4 +1,4 @@
-"""The figures of what a classifier reads of denoised digits, and of losses digit by digit."""
+"""The figures of what a classifier reads of denoised images, and of losses class by class."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,6 @@ from matplotlib.lines import Line2D
 
 from sweep.analysis.findings import Findings
 from sweep.analysis.quality import (
-    CLASSES,
     Share,
     accuracy,
     class_accuracy,
@@ -37,7 +36,7 @@ from sweep.report.drawing import (
 
 @styled
 def reader(findings: Findings) -> Figure:
-    """How many digits the reader misreads by architecture, with intervals; beside it against the test loss."""
+    """How many images the reader misreads by architecture, with intervals; beside it against the test loss."""
     references, condition = findings.references, findings.condition
     assert references is not None
     grid, colours = findings.sweep.manifest.grid, palette(findings.whole.manifest.grid.latents)
@@ -82,10 +81,10 @@ def reader(findings: Findings) -> Figure:
             fontsize=7.5,
             color=SOFT,
         )
-    left.set_ylabel("misread digits, % (log)")
+    left.set_ylabel(f"misread {findings.sweep.manifest.noun}s, % (log)")
     right.set_xlabel("test MSE per pixel (log)")
     log_scale(right, direction="x")
-    # An interval may reach down to no misread digit at all, which has no place on this scale.
+    # An interval may reach down to no misread image at all, which has no place on this scale.
     lowest = min(_misread(1 - level) for level in [*levels.values(), *(1 - share.mean for share in shares)])
     left.set_ylim(bottom=0.6 * lowest)
     log_scale(left)
@@ -101,22 +100,37 @@ def _misread(share: float) -> float:
 
 @styled
 def classes(findings: Findings) -> Figure:
-    """Test loss and misread digits by class, a row an architecture."""
+    """Test loss and misread images by class, a row an architecture."""
     rows = class_rows(findings)
     losses = np.array([class_losses(findings, result) for result in rows])
     accuracies = [class_accuracy(findings, result) for result in rows]
-    tables: dict[str, Array] = {"test MSE per pixel, by digit": losses}
+    tables: dict[str, Array] = {f"test MSE per pixel, by {_class_word(findings)}": losses}
     if all(row is not None for row in accuracies):
-        tables["misread, %, by digit"] = 100 * (1 - np.array(accuracies))
+        tables[f"misread, %, by {_class_word(findings)}"] = 100 * (1 - np.array(accuracies))
     figure = Figure(figsize=(WIDTH, 0.9 + 0.235 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(tables), squeeze=False)[0]
     for axes, (title, table) in zip(panels, tables.items(), strict=True):
         _heat(axes, table, (lambda value: f"{value:.4f}"[1:]) if axes is panels[0] else (lambda value: f"{value:.1f}"))
         axes.set_title(title, fontsize=9.5, weight="normal")
-        axes.set_xticks(list(CLASSES))
+        _name_classes(axes, findings, along="x")
         axes.set_yticks([])
     panels[0].set_yticks(range(len(rows)), [result.name for result in rows], fontsize=8)
     return figure
+
+
+def _class_word(findings: Findings) -> str:
+    return "digit" if findings.sweep.manifest.shows_digits else "class"
+
+
+def _name_classes(axes: Axes, findings: Findings, *, along: str) -> None:
+    """A tick for each class along an axis; upright names, which may be long, where they are no numbers."""
+    names = findings.sweep.manifest.classes
+    places = range(len(names))
+    if names == tuple(map(str, places)):
+        getattr(axes, f"set_{along}ticks")(list(places))
+        return
+    texts = [name if len(name) <= 14 else f"{name[:13]}…" for name in names]
+    getattr(axes, f"set_{along}ticks")(list(places), texts, fontsize=7, rotation=90 if along == "x" else 0)
 
 
 MOST_ROWS = 30
@@ -144,12 +158,12 @@ def _heat(axes: Axes, table: Array, text: Callable[[float], str]) -> None:
 
 @styled
 def confusions(findings: Findings) -> Figure:
-    """What the reader takes each digit for after the cell of which it reads the fewest, in % of the digit."""
+    """What the reader takes each class for after the cell of which it reads the fewest, in % of the class."""
     record = worst_read(findings)
     assert record is not None
     counts = confusion(findings, record)
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    wrong = shares * (1 - np.eye(10))
+    wrong = shares * (1 - np.eye(len(counts)))
     figure = Figure(figsize=(5.2, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.imshow(wrong, cmap="Oranges", vmin=0, vmax=max(float(wrong.max()), 1e-9) * 1.3)
@@ -158,8 +172,8 @@ def confusions(findings: Findings) -> Figure:
             is_right = row == column
             text = f"{value:.0f}" if is_right or value >= 9.95 else f"{value:.1f}"
             axes.text(column, row, text, ha="center", va="center", fontsize=7.5, color=FAINT if is_right else INK)
-    axes.set_xticks(list(CLASSES))
-    axes.set_yticks(list(CLASSES))
+    _name_classes(axes, findings, along="x")
+    _name_classes(axes, findings, along="y")
     axes.set_xlabel("read as")
     axes.set_ylabel("is")
     axes.tick_params(length=0)

@@ -6,7 +6,7 @@ from math import log
 
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import flags_of
-from sweep.records.grid import Cell
+from sweep.records.grid import Cell, written
 from sweep.records.record import CellFiles, Epoch, Status, duration
 from sweep.records.sweep import Sweep
 from sweep.report.words import mse, share
@@ -72,7 +72,7 @@ def _receipt(sweep: Sweep, cell: Cell, read: float | None, there: Set[str], logs
         ("read rightly", "" if read is None else share(read)),
         ("epochs", f"{len(record.history)} in {duration(seconds)}"),
         ("attempts", ", ".join(attempt.reason or "unfinished" for attempt in record.attempts)),
-        *((name.replace("_", " "), str(value)) for name, value in record.config.items()),
+        *((name.replace("_", " "), str(value)) for name, value in written(record.config).items()),
         *((name.replace("_", " "), str(value)) for name, value in sorted(record.environment.items())),
         *((f"SHA-256 of {name}", value) for name, value in sorted(record.digests.items())),
     ]

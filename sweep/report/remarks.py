@@ -91,11 +91,12 @@ def interaction(contrasts: Sequence[Contrast], latents: Claim) -> list[str]:
     return lines
 
 
-def spread_ratios(sweep: Sweep, result: Result, arrays: Arrays) -> tuple[float, float] | None:
+def spread_ratios(sweep: Sweep, result: Result, arrays: Arrays) -> tuple[float, ...] | None:
     """Two answers to "does it paint the average image?", mean over seeds: 0 if it does, 1 if as varied as clean images.
 
     The first is the mean squared distance of the reconstructions to the mean training image, the second that
-    between the mean reconstructions of the classes; both over the same of clean test images.
+    between the mean reconstructions of the classes; both over the same of clean test images. Of images without labels
+    there is only the first.
     """
     baseline = sweep.manifest.baselines.get("mean_image", 0.0)
     outputs = [arrays.outputs[record.key] for record in result.records if record.key in arrays.outputs]
@@ -103,12 +104,17 @@ def spread_ratios(sweep: Sweep, result: Result, arrays: Arrays) -> tuple[float, 
         return None
     clean = _class_spread(arrays.samples.class_means)
     to_mean = float(np.mean([output.to_mean.mean(dtype=np.float64) for output in outputs])) / baseline
+    if not clean:
+        return (to_mean,)
     return to_mean, float(np.mean([_class_spread(output.class_means) for output in outputs])) / clean
 
 
 def _class_spread(means: Array) -> float:
-    """Mean squared distance per pixel over all pairs of different images (n, h, w)."""
-    distances = ((means[:, None].astype(np.float64) - means[None]) ** 2).mean(axis=(2, 3))
+    """Mean squared distance per pixel over all pairs of different images; 0 of fewer than two."""
+    if len(means) < 2:
+        return 0.0
+    axes = tuple(range(1, means.ndim))
+    distances = np.array([((mean.astype(np.float64) - means) ** 2).mean(axis=axes) for mean in means])
     return float(distances.sum() / (len(means) * (len(means) - 1)))
 
 
@@ -126,8 +132,11 @@ def average_image(sweep: Sweep, results: Sequence[Result], arrays: Arrays) -> st
         if lowest < 0.5
         else "does not merely paint the average"
     )
-    numbers = listed((f"{result.name} {one:.2f} and {two:.2f}" for result, (one, two) in ratios), limit=9)
+    numbers = listed(
+        (f"{result.name} {' and '.join(f'{ratio:.2f}' for ratio in pair)}" for result, pair in ratios), limit=9
+    )
+    subject = "Both ratios are" if len(ratios[0][1]) > 1 else "The ratio is"
     return (
-        "Both ratios are 0 for a model that always paints the average image and 1 for one whose reconstructions are as "
+        f"{subject} 0 for a model that always paints the average image and 1 for one whose reconstructions are as "
         f"varied as clean images. The smallest latent {verdict}: {numbers}."
     )

@@ -19,6 +19,9 @@ DECIDED = {Verdict.SUPPORTED, Verdict.CONTRADICTED}
 def lead(findings: Findings) -> str:
     """How many cells are completed, and of which dataset, noise and number of epochs."""
     grid, settings = findings.whole.manifest.grid, findings.sweep.manifest.settings
+    noise = f"{settings.noise} noise of strength {settings.alpha:g}"
+    if findings.whole.manifest.has_own_noise:
+        noise = "its own noise"
     statuses = [findings.whole.status(cell) for cell in grid.cells]
     holes = [status for status in Status if status is not Status.COMPLETED and status in statuses]
     rest = ", ".join(f"{statuses.count(status)} {status}" for status in holes)
@@ -27,7 +30,7 @@ def lead(findings: Findings) -> str:
         f"{counted(len({cell.architecture for cell in grid.cells}), 'architecture')}, "
         f"{counted(len(grid.seeds), 'seed')}"
         + (f" ({rest})." if rest else ".")
-        + f" Dataset {settings.dataset}, {settings.noise} noise of strength {settings.alpha:g}, "
+        + f" Dataset {settings.dataset}, {noise}, "
         f"{counted(settings.epochs, 'epoch')}."
     )
 

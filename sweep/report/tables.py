@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from statistics import fmean
 
-from dae.config import IMAGE_SIZE
+from dae.config import ImageShape, ModelConfig, side
 from sweep.analysis.findings import Findings
 from sweep.analysis.profiles import DepthPoint, Profile
 from sweep.analysis.quality import accuracy, robust_curves
@@ -52,27 +52,33 @@ def _architecture(findings: Findings, result: Result) -> list[Entry]:
         if read is None
         else number(read.mean, share(read.mean), note=f"[{100 * read.low:.1f}, {100 * read.high:.1f}]"),
         number(result.total, f"{result.total or 0:.2f}"),
-        text(f"({config.latent_channels}, {config.latent}, {config.latent})".replace(" ", SPACE), config.latent),
+        text(_latent_space(config), side(config.latent)),
         number(config.compression, f"{100 * config.compression:.2f} %"),
         text(result.layers, config.depth),
-        number(result.field, str(result.field)),
+        number(side(result.field), str(result.field)),
         number(result.parameters, f"{result.parameters:,}"),
         number(result.macs, f"{result.macs:,}"),
         text(", ".join(result.marks)),
     ]
 
 
+def _latent_space(config: ModelConfig) -> str:
+    height, width = config.latent_sides
+    return f"({config.latent_channels}, {height}, {width})".replace(" ", SPACE)
+
+
 def _baselines(findings: Findings) -> Iterator[list[Entry]]:
     references, condition = findings.references, findings.condition
+    image = findings.sweep.manifest.settings.shape
     if references is None or condition is None:
         names = {"identity": "doing nothing", "mean_image": "mean image"}
         for name, test_loss in findings.sweep.manifest.baselines.items():
-            yield _without_network(names.get(name, name), test_loss)
+            yield _without_network(image, names.get(name, name), test_loss)
         return
     for base in condition.baselines:
         tuned = ", ".join(f"{name.replace('_', ' ')} {_setting_text(value)}" for name, value in base.parameters.items())
-        yield _without_network(base.name, base.test_loss, base.ssim, base.accuracy, base.latent, tuned)
-    yield _without_network("the clean images", None, 1.0, references.reader.accuracy_clean)
+        yield _without_network(image, base.name, base.test_loss, base.ssim, base.accuracy, base.latent, tuned)
+    yield _without_network(image, "the clean images", None, 1.0, references.reader.accuracy_clean)
 
 
 def _setting_text(value: object) -> str:
@@ -80,6 +86,7 @@ def _setting_text(value: object) -> str:
 
 
 def _without_network(
+    image: ImageShape,
     name: str,
     test_loss: float | None,
     ssim: float | None = None,
@@ -88,8 +95,8 @@ def _without_network(
     tuned: str = "",
 ) -> list[Entry]:
     decibels = psnr(test_loss) if test_loss else None
-    total = None if test_loss is None else test_loss * IMAGE_SIZE**2
-    compression = None if latent is None else latent / IMAGE_SIZE**2
+    total = None if test_loss is None else test_loss * image.numbers
+    compression = None if latent is None else latent / image.numbers
     return [
         text(name),
         number(test_loss, mse(test_loss or 0.0)),
@@ -142,7 +149,10 @@ def spreads(findings: Findings) -> Table:
         ratios = remarks.spread_ratios(findings.sweep, result, findings.arrays)
         entries = [number(value, f"{value:.3f}") for value in ratios or ()] or [text("no images"), Entry()]
         rows.append(Row(entries=[text(result.name), *entries], kind="" if ratios else "gap", link=result.name))
-    return Table(headings=["model", ">distance to the mean image", ">distance between class means"], rows=rows)
+    headings = ["model", ">distance to the mean image", ">distance between class means"]
+    columns = min([3, *(len(row.entries) for row in rows)])  # without labels there are no classes
+    rows = [replace(row, entries=row.entries[:columns]) for row in rows]
+    return Table(headings=headings[:columns], rows=rows)
 
 
 def robustness(findings: Findings) -> Table:

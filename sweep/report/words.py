@@ -3,10 +3,11 @@
 import shlex
 from collections.abc import Iterable
 
+from dae.config import usual_latents
 from sweep.analysis.claims import Contrast
 from sweep.analysis.statistics import Limit, Needed
 from sweep.analysis.verdicts import Effect
-from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Grid, Settings, value_text
+from sweep.records.grid import STUDY_DEPTHS, Grid, Settings, value_text
 from sweep.records.matching import WIDTH, find_arms
 from sweep.records.sweep import Manifest
 
@@ -49,6 +50,11 @@ def capitalised(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 cell``, ``2 cells``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def number_word(number: int) -> str:
+    """``ten`` for 10, the figures of other numbers."""
+    return "ten" if number == 10 else str(number)
 
 
 def roughly(seconds: float) -> str:
@@ -117,7 +123,8 @@ def command(manifest: Manifest, options: str = "") -> str:
     if not options:
         return start
     levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
-    is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == STUDY_LATENTS, "seeds": False}
+    usual = usual_latents(settings.shape)
+    is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == usual, "seeds": False}
     # Beside options the rest of the grid is named where the command would not take it anyway.
     kept_levels = [
         f"--{factor} {','.join(map(str, values))}"

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from sweep.records.grid import written
 from sweep.records.record import Epoch, Record, Status
 from sweep.records.sweep import Manifest
 from sweep.tracking import files, service
@@ -338,7 +339,7 @@ class _Writer:
 
 def _cell_config(record: Record) -> dict[str, Any]:
     return {
-        **record.config,
+        **written(record.config),
         "architecture": record.architecture,
         "parameters": record.parameters,
         "macs": record.macs,

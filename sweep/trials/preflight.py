@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import numpy as np
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -109,8 +110,9 @@ def own_versions() -> dict[str, str]:
 def digest(dataset: Dataset) -> str:
     """SHA-256 of all images, in their order."""
     total = hashlib.sha256()
-    for images in (dataset.train, dataset.validation, dataset.test):
-        total.update(images.tobytes())
+    noisy = () if dataset.noisy is None else (dataset.noisy.train, dataset.noisy.validation, dataset.noisy.test)
+    for images in (dataset.train, dataset.validation, dataset.test, *noisy):
+        total.update(np.ascontiguousarray(images).data)
     return total.hexdigest()
 
 

@@ -172,6 +172,8 @@ class Trial:
         job.store.write(self.files.record, self.record.to_bytes())
         _say(f"{self.cell.key} begins after epoch {len(history)} on {job.device}")
         training = Training(job.settings.model(self.cell), job.settings.training(self.cell), self.images)
+        if training.method:
+            _say(training.method)
         if state is not None:
             training.restore(state["training"])
         return training

@@ -77,7 +77,7 @@ def test_the_gradient_of_a_transposed_convolution_is_the_same(
     gradient = torch.randn(F.conv_transpose2d(x, weight, stride=2, padding=1).shape, generator=generator)
 
     def gradients() -> list[bytes | None]:
-        all_of_them = dae.torch_private.transposed_convolution_backward(gradient, x, weight, 2, 1, needed)
+        all_of_them = dae.torch_private.transposed_convolution_backward(gradient, x, weight, (2, 2), (1, 1), needed)
         return [None if each is None else each.numpy().tobytes() for each in all_of_them]
 
     with_it = gradients()
