@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dae.config import LEAST_SIZE
 from dae.errors import UserError
 from dae.images import tiles
 from dae.images.arrangement import Collection, Gathered, arranged
@@ -15,8 +16,6 @@ from dae.images.content import digest_of
 from dae.images.folder import unreadable
 from dae.images.rows import Kind, Part, Pixels, Range, Rows, Tell, Unreadable
 
-LEAST_SIZE = 8
-"""Of height and width."""
 COPIES = 2
 """Of the images that a sweep holds: the command's own, and the one that all trials share."""
 PROGRAM_BYTES = 600 * 2**20

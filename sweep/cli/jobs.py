@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """Ray's own environment variable for the address of a job server."""
+
+LARGEST = "65536x65536"
+"""Images of which a latent may have any size; what those on the cluster allow is seen there."""
 
 which_cluster = options(
     click.option("--address", metavar="URL", help=f"The head's dashboard, http://HEAD:8265.  [default: ${ADDRESS}]"),
@@ -132,11 +136,15 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
     given = context.params
     if given.get("address"):
         raise UserError("--address goes before --, to submit: it says where the cluster is.")
-    with context.scope():
-        grid = grid_of(given, settings_of(given))
-    check_limits(given)
-    if is_path(given["dataset"]) and not Path(given["dataset"]).is_absolute():
+    has_own_images = is_path(given["dataset"])
+    if has_own_images and not Path(given["dataset"]).is_absolute():
         raise UserError(f"--dataset {given['dataset']} is not an absolute path: the job begins in a folder of Ray's.")
+    with context.scope():
+        settings = settings_of(given)
+        if has_own_images:  # how large the images are only the cluster has to see
+            settings = replace(settings, image=LARGEST)
+        grid = grid_of(given, settings)
+    check_limits(given)
     resolving_of(given, grid, start=0.0)
     storage, name = given["storage"], sweep_name(given["name"], given["dataset"])
     folder = storage.removeprefix("file://")
