@@ -11,7 +11,7 @@ help:            ## Show this list
 setup: .venv/ready ## Make or update the environment in .venv
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,cluster,export]'
 	@touch $@
 
 sweep: .venv/ready ## The study on the embedded digits: 9 cells, then the report
