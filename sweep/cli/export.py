@@ -9,6 +9,10 @@ from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_cell, which_overwrite
 from sweep.cli.parsing import existing
 from sweep.storage.store import Store, Unwritable
+from sweep.trials.environment import environment
+
+SILENT = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Without it onnxruntime tells its maker of every use, and keeps files in the home and temporary folders."""
 
 
 @click.command()
@@ -46,7 +50,8 @@ def export(storage: str, name: str, cell: str | None, format_name: str, out: str
             raise UserError(f"{file} is there already: give another --out, or --overwrite.")
     if record.collapsed:
         click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
-    exported = exports.export(sweep, load_model(sweep, record), format_name, path.name)
+    with environment(SILENT):
+        exported = exports.export(sweep, load_model(sweep, record), format_name, path.name)
     folder = Store(path.parent)
     try:
         folder.write_all({path.name: exported.content, card.name: exported.card.encode()})

@@ -1,6 +1,7 @@
 """`dae-sweep export`: what is written computes the same, and its card tells how to call it."""
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,9 @@ def test_the_card_says_how_to_get_what_the_module_gives(ask: Ask, undisturbed: S
     assert len(usage[1].splitlines()) <= 6
     noisy = np.random.default_rng(0).random((3, 1, 28, 28), dtype=np.float32)
     names = {"noisy": noisy if "NumPy" in card else torch.from_numpy(noisy)}
-    exec(usage[1].replace(f'"{file.name}"', f'"{file}"'), names)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, of torch.jit
+        exec(usage[1].replace(f'"{file.name}"', f'"{file}"'), names)
     module = sweep.load(str(undisturbed.root)).model(BEST)
     with torch.inference_mode():
         plain = module(torch.from_numpy(noisy)).numpy()
