@@ -8,7 +8,7 @@ import click
 from dae.architecture import mac_count, parameter_count, receptive_field
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_space, which_sweep
-from sweep.cli.parsing import check_kind, grid_of, manifest_of, search_of, settings_of, sweep_name
+from sweep.cli.parsing import check_kind, grid_of, manifest_of, search_name, search_of, settings_of, sweep_name
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
@@ -33,8 +33,8 @@ def plan(**given: Any) -> None:
 
     With --space, or of a search that was begun: the size of its space, and how long it may take.
     """
-    dataset = f"{given['dataset']}-search" if given["space"] else given["dataset"]
-    store = open_store(given["storage"], sweep_name(given["name"], dataset))
+    named = search_name if given["space"] else sweep_name
+    store = open_store(given["storage"], named(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     settings = settings_of(given, manifest)
     if given["space"] or (manifest is not None and manifest.search is not None):

@@ -218,7 +218,7 @@ def pareto(findings: SearchFindings) -> Figure:
     for entry in findings.tried:
         if entry.status is Status.COMPLETED:
             fill = BLUE if entry.cell.key in kept else "white"
-            axes.plot(entry.macs, entry.losses[-1], "o", color=BLUE, mfc=fill, ms=5.5, mew=1.2, zorder=3)
+            axes.plot(entry.macs, entry.losses[-1], "o", color=BLUE, mfc=fill, ms=5.5, mew=0.9, zorder=3)
     points = sorted((record.macs, record.val_loss or 0.0) for record in findings.ranked)
     axes.step(*zip(*points, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
     axes.set_xlabel("multiply-accumulates an image (log)")
