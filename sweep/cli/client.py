@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Self
 import dae
 import sweep
 from dae.errors import UserError
+from sweep.cli.parsing import command_of
 from sweep.trials import ray_private
 from sweep.trials.head import has_token
 from sweep.trials.job import git_commit
@@ -123,13 +124,14 @@ class Cluster:
         return ray_private.version_of_server(self._client)
 
     def submit(self, name: str, words: Sequence[str], *, any_versions: bool = False) -> str:
-        """Hand in ``dae-sweep run`` with these options; the id of the job.
+        """Hand in ``dae-sweep run``, or ``search``, with these options; the id of the job.
 
         Args:
             name: of the sweep; the job's id begins with it.
-            words: the options of `run`, checked already.
+            words: the options, checked already; after the word ``search`` those of a search.
             any_versions: do without the check that the head has the packages of this machine.
         """
+        program, options = command_of(words)
         job_id = f"{re.sub(r'[^A-Za-z0-9_.-]', '-', name)[:40]}-{secrets.token_hex(3)}"  # Ray makes paths of it
         environment = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}
         if commit := git_commit():
@@ -139,7 +141,8 @@ class Cluster:
         with self._explained(), tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
             self._client.submit_job(
                 # In place of the shell: a signal reaches the driver, and its exit code is the job's.
-                entrypoint="exec " + shlex.join(["python3", "-P", "-m", "sweep", "run", "--address", "auto", *words]),
+                entrypoint="exec "
+                + shlex.join(["python3", "-P", "-m", "sweep", program, "--address", "auto", *options]),
                 submission_id=job_id,
                 metadata={OPTIONS: shlex.join(words)},
                 runtime_env={"py_modules": packages(Path(folder)), "env_vars": environment},

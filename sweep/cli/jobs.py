@@ -15,8 +15,18 @@ from dae.errors import UserError
 from dae.images.location import is_path
 from sweep.cli.errors import Commands, debug_option
 from sweep.cli.options import options
-from sweep.cli.parsing import check_limits, grid_of, resolving_of, settings_of, sweep_name
+from sweep.cli.parsing import (
+    check_limits,
+    command_of,
+    grid_of,
+    resolving_of,
+    search_name,
+    search_of,
+    settings_of,
+    sweep_name,
+)
 from sweep.cli.run import run
+from sweep.cli.search import search
 from sweep.driver.signals import Interrupted, Signals
 from sweep.storage.opening import open_store
 
@@ -48,7 +58,8 @@ def submit(
 ) -> None:
     """Run a sweep on a Ray cluster, as a job.
 
-    What follows -- are the options of `dae-sweep run`; they are checked here before anything is sent. The packages
+    What follows -- are the options of `dae-sweep run`, or the word search and those of `dae-sweep search`; they are
+    checked here before anything is sent. The packages
     `dae` and `sweep` go along as they are installed here. A W&B key never does: see cluster/README.md.
     """
     signals = Signals().install()
@@ -132,21 +143,25 @@ def check_run_options(words: Sequence[str], *, shared: bool) -> str:
         UserError: the options contradict each other or the cluster.
         click.UsageError: `run` does not know them.
     """
-    context = run.make_context("run", list(words))
+    program, options = command_of(words)
+    context = (search if program == "search" else run).make_context(program, options)
     given = context.params
     if given.get("address"):
         raise UserError("--address goes before --, to submit: it says where the cluster is.")
     has_own_images = is_path(given["dataset"])
     if has_own_images and not Path(given["dataset"]).is_absolute():
         raise UserError(f"--dataset {given['dataset']} is not an absolute path: the job begins in a folder of Ray's.")
+    storage, name = given["storage"], sweep_name(given["name"], given["dataset"])
     with context.scope():
         settings = settings_of(given)
         if has_own_images:  # how large the images are only the cluster has to see
             settings = replace(settings, image=LARGEST)
-        grid = grid_of(given, settings)
+        if program == "search":
+            search_of(given, settings, None)
+            name = search_name(given["name"], given["dataset"])
+        else:
+            resolving_of(given, grid_of(given, settings), start=0.0)
     check_limits(given)
-    resolving_of(given, grid, start=0.0)
-    storage, name = given["storage"], sweep_name(given["name"], given["dataset"])
     folder = storage.removeprefix("file://")
     if "://" in folder:
         open_store("/", name)

@@ -1,6 +1,6 @@
 """From the options of a command to what it is asked for: settings, grid, budget, the sweep it reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,16 @@ def manifest_of(store: Store) -> Manifest | None:
 def sweep_name(name: str | None, dataset: str) -> str:
     """The dataset's, where none is given; an empty one is given, and refused where the sweep is opened."""
     return name_of(dataset) if name is None else name
+
+
+def search_name(name: str | None, dataset: str) -> str:
+    """The name of a search, where none is given."""
+    return f"{name_of(dataset)}-search" if name is None else name
+
+
+def command_of(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command that is submitted, and its options: `run`, unless they begin with the word ``search``."""
+    return ("search", list(words[1:])) if words[:1] and words[0] == "search" else ("run", list(words))
 
 
 def existing(name: str | None, storage: str, dataset: str) -> Sweep:
@@ -286,7 +296,7 @@ def search_request_of(given: dict[str, Any], start: float) -> "Request":
     Raises:
         UserError: as `request_of`.
     """
-    store = open_store(given["storage"], sweep_name(given["name"], f"{name_of(given['dataset'])}-search"))
+    store = open_store(given["storage"], search_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     check_kind(manifest, "search")
     source = source_of(given, manifest)

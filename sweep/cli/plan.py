@@ -15,7 +15,6 @@ from dae.architecture import (
     receptive_fields,
 )
 from dae.config import ModelConfig
-from dae.images.location import name_of
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_space, which_sweep
 from sweep.cli.parsing import (
@@ -24,6 +23,7 @@ from sweep.cli.parsing import (
     grid_of,
     manifest_of,
     resolving_of,
+    search_name,
     search_of,
     settings_of,
     source_of,
@@ -55,8 +55,8 @@ def plan(**given: Any) -> None:
 
     With --space, or of a search that was begun: the size of its space, and how long it may take.
     """
-    dataset = f"{name_of(given['dataset'])}-search" if given["space"] else given["dataset"]
-    store = open_store(given["storage"], sweep_name(given["name"], dataset))
+    named = search_name if given["space"] else sweep_name
+    store = open_store(given["storage"], named(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     settings = with_images(
         settings_of(given, manifest), source_of(given, manifest), manifest, skip_unreadable=given["skip_unreadable"]

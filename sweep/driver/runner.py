@@ -95,9 +95,10 @@ def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
         sizes = [settings.batch_size] if values is None else [int(size) for size in values.ends]
     largest = max(sizes)
     if largest > len(dataset.train):
+        option = "--batch-size" if request.search is None else "that of --space"
         raise UserError(
             f"batch size {largest} is larger than the {len(dataset.train)} training images: "
-            "lower --batch-size or raise --train-fraction."
+            f"lower {option} or raise --train-fraction."
         )
     return dataset
 

@@ -58,6 +58,7 @@ def trials(findings: SearchFindings) -> Figure:
         lowest.append((findings.tried[-1].proposal.number + 1, lowest[-1][1]))
         axes.step(*zip(*lowest, strict=True), where="post", color=INK, lw=1.2, zorder=1)
     axes.set_xlabel("trial")
+    axes.set_xlim(left=0)
     axes.set_ylabel("validation MSE per pixel (log)")
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes.grid(axis="y")
@@ -138,7 +139,7 @@ def importance(findings: SearchFindings) -> Figure:
     figure = Figure(figsize=(0.7 * WIDTH, 0.9 + 0.36 * len(found)), layout="constrained")
     axes = figure.subplots()
     for place, entry in enumerate(reversed(found)):
-        axes.barh(place, entry.share, 0.6, color=BLUE)
+        axes.barh(place, entry.share, 0.6, color=BLUE, alpha=0.5, lw=0)
         axes.plot([entry.low, entry.high], [place, place], color=INK, lw=1.3)
     axes.set_yticks(range(len(found)), [entry.parameter.replace("_", " ") for entry in reversed(found)])
     axes.tick_params(axis="y", length=0)
@@ -163,10 +164,11 @@ def slices(findings: SearchFindings) -> Figure:
         for entry in findings.tried:
             is_completed = entry.status is Status.COMPLETED
             shape, colour = ("o", BLUE) if is_completed else ("x", ORANGE)
-            x = _height(findings, name, entry)
+            x = _place(findings, name, entry)
             axes.plot(x, entry.losses[-1], shape, color=colour, ms=4, mew=1, alpha=0.8, zorder=2 + is_completed)
-        axes.set_xlabel(name.replace("_", " ") + (" (log)" if _is_log(findings, name) else ""))
-        _scale(axes, findings, name, "x")
+        axes.set_xlabel(name.replace("_", " "))
+        axes.set_xticks(*zip(*_ticks(findings, name), strict=True))
+        axes.set_xlim(-0.06, 1.06)
         axes.grid(axis="y")
         log_scale(axes)
     for axes in panels[::columns]:
@@ -216,7 +218,7 @@ def pareto(findings: SearchFindings) -> Figure:
     for entry in findings.tried:
         if entry.status is Status.COMPLETED:
             fill = BLUE if entry.cell.key in kept else "white"
-            axes.plot(entry.macs, entry.losses[-1], "o", color=BLUE, mfc=fill, ms=5.5, mew=1.2, zorder=3)
+            axes.plot(entry.macs, entry.losses[-1], "o", color=BLUE, mfc=fill, ms=5.5, mew=0.9, zorder=3)
     points = sorted((record.macs, record.val_loss or 0.0) for record in findings.ranked)
     axes.step(*zip(*points, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
     axes.set_xlabel("multiply-accumulates an image (log)")
@@ -239,11 +241,6 @@ def _kinds(findings: SearchFindings) -> list[Line2D]:
     if any(entry.status is not Status.COMPLETED for entry in findings.tried):
         handles.append(Line2D([], [], ls="", marker="x", color=ORANGE, label="ended early, at its last loss"))
     return handles
-
-
-def _is_log(findings: SearchFindings, name: str) -> bool:
-    values = findings.space.parameters[name]
-    return isinstance(values, Range) and values.is_log
 
 
 def _height(findings: SearchFindings, name: str, entry: Tried) -> float:
@@ -283,18 +280,6 @@ def _ticks(findings: SearchFindings, name: str) -> list[tuple[float, str]]:
         located = MaxNLocator(5, integer=values.is_whole).tick_values(low, high)
         shown = [float(value) for value in located if low <= value <= high]
     return [(_unit(findings, name, value), f"{value:.3g}") for value in shown]
-
-
-def _scale(axes: Axes, findings: SearchFindings, name: str, direction: str) -> None:
-    values = findings.space.parameters[name]
-    if not isinstance(values, Range):
-        axes.set_xticks(range(len(values.listed)), [short_number(float(value)) for value in values.listed])
-        axes.set_xlim(-0.5, len(values.listed) - 0.5)
-    elif values.is_log:
-        axes.set_xlim(float(values.low) * 0.9, float(values.high) * 1.1)
-        log_scale(axes, direction=direction)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=values.is_whole))
 
 
 # ---- colours of losses

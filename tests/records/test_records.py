@@ -179,13 +179,15 @@ def test_the_studys_sum_is_784_times_the_mean() -> None:
 
 
 def test_only_some_states_are_left_alone_by_another_run() -> None:
-    assert {status for status in Status if status.is_final} == {Status.COMPLETED, Status.DIVERGED}
+    final = {Status.COMPLETED, Status.DIVERGED, Status.PRUNED, Status.STOPPED}
+    assert {status for status in Status if status.is_final} == final
 
 
 def test_the_names_of_a_cells_files() -> None:
     files = CellFiles("DAE_5_13-s0")
     assert vars(files) == {
         "record": "cells/DAE_5_13-s0/record.json",
+        "proposal": "cells/DAE_5_13-s0/proposal.json",
         "weights": "cells/DAE_5_13-s0/model.safetensors",
         "test": "cells/DAE_5_13-s0/test.npz",
         "checkpoint": "cells/DAE_5_13-s0/checkpoint.pt",
