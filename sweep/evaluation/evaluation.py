@@ -60,6 +60,19 @@ def evaluate(
         executor: computes in place of new processes.
     """
     start = time.monotonic()
+    try:
+        is_computed = _evaluate(sweep, dataset, workers, warn, tell, device, executor)
+    except Exception as error:  # of any kind: the report is made without the rest
+        warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
+        return
+    if is_computed:
+        tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
+
+
+def _evaluate(
+    sweep: Sweep, dataset: Dataset, workers: int, warn: Tell, tell: Tell, device: str, executor: Executor | None
+) -> bool:
+    """Take over what the storage has, compute the rest; whether there was any."""
     shared = SharedReferences.beside(sweep.store, dataset, warn)
     references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
     wanted = _wanted_baselines(sweep)
@@ -68,17 +81,13 @@ def evaluate(
     missing = _missing_baselines(wanted, references)
     cells = _unevaluated_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
-        return
+        return False
     parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
     tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
     ready = tasks.processes(dataset, workers) if executor is None else tasks.prepared(executor, dataset)
-    try:
-        with ready as pool:
-            _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, cells, device)
-    except Exception as error:  # of any kind: the report is made without the rest
-        warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
-        return
-    tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
+    with ready as pool:
+        _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, cells, device)
+    return True
 
 
 # ---- what is missing
