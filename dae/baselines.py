@@ -1,34 +1,45 @@
 """Denoisers without a network, for any kind and strength of noise. No torch.
 
-Filters (scipy, scikit-image) and the best linear maps through a bottleneck of as many elements as a model's latent.
-Their parameters are chosen on validation images under a separate draw of noise; none sees a test image.
+Filters (`dae.filters`) and the best linear maps through a bottleneck of as many elements as a model's latent
+(`dae.linear`). Their parameters are chosen on validation images under a separate draw of noise; none sees a test image.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dae.config import IMAGE_SIZE
 from dae.data import Dataset
+from dae.filters import (
+    gaussian_filter,
+    mean_filter,
+    median_filter,
+    non_local_means,
+    total_variation,
+    wavelet_shrinkage,
+    wiener_filter,
+)
+from dae.linear import EXACT_NUMBERS, LinearMap, Moments, Subspace, principal_components, reduced_rank_regressions
 from dae.noise import Array, corrupt_test
 from dae.testset import mean_square
 
-Matrix = npt.NDArray[np.float64]
 Filter = Callable[..., Array]
+Grid = Mapping[str, Sequence[Any]]
 
-PIXELS = IMAGE_SIZE**2
 TUNING_IMAGES = 1000
 """Validation images on which parameters are chosen."""
 SLOW_TUNING_IMAGES = 100
-"""The same for total variation and non-local means, which take a millisecond or more an image."""
+"""The same for `MODERN` filters, which take longer."""
 FITTING_IMAGES = 48_000
-"""Least number of noisy images a regression is fitted to; a small training split is corrupted several times."""
+"""Least number of noisy images a regression is fitted to; a small training split is corrupted several times. Fewer of
+larger images, but four times as many as the regression has variables."""
+STUDY_NUMBERS = IMAGE_SIZE**2
+"""Numbers of an image that these counts are meant for; of larger images there are as many as have as many numbers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -41,7 +52,7 @@ class Denoiser:
         latent: the number of latent elements it is to be compared with, None if it has none.
         parameters: the chosen ones, as the report states them.
         validation_loss: mean squared error per pixel on the validation images they were chosen on.
-        function: from noisy images (n, 28, 28) to denoised ones, not yet clipped to [0, 1].
+        function: from noisy images to denoised ones, not yet clipped to [0, 1].
     """
 
     name: str
@@ -52,64 +63,9 @@ class Denoiser:
     function: Filter
 
     def __call__(self, noisy: Array) -> Array:
-        """The denoised images, shape (n, 28, 28), float32 in [0, 1]."""
+        """The denoised images, of the shape (n, H, W) or (n, H, W, 3) of ``noisy``, float32 in [0, 1]."""
         return _clipped(self.function(noisy))
 
-
-# ---- filters
-
-
-def mean_filter(noisy: Array, size: int) -> Array:
-    """The mean over a window of ``size`` x ``size`` pixels."""
-    from scipy.ndimage import uniform_filter
-
-    filtered: Array = uniform_filter(noisy, (1, size, size))
-    return filtered
-
-
-def median_filter(noisy: Array, size: int) -> Array:
-    """The median over a window of ``size`` x ``size`` pixels."""
-    from scipy.ndimage import median_filter as median
-
-    filtered: Array = median(noisy, (1, size, size))
-    return filtered
-
-
-def gaussian_filter(noisy: Array, sigma: float) -> Array:
-    """The mean weighted by a Gaussian of ``sigma`` pixels."""
-    from scipy.ndimage import gaussian_filter as gaussian
-
-    filtered: Array = gaussian(noisy, (0, sigma, sigma))
-    return filtered
-
-
-def wiener_filter(noisy: Array, size: int, noise: float) -> Array:
-    """The locally linear minimum of the mean squared error, for noise of variance ``noise`` (Lim 1990, as in scipy)."""
-    from scipy.signal import wiener
-
-    reach = size // 2  # scipy pads with black; this mirrors the image at its edges
-    padded = np.pad(noisy, ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
-    inner = slice(reach, reach + IMAGE_SIZE)
-    with np.errstate(divide="ignore", invalid="ignore"):  # scipy divides by 0 in constant windows, then takes the mean
-        filtered: Array = wiener(padded, (1, size, size), noise)[:, inner, inner].astype(np.float32)
-    return filtered
-
-
-def total_variation(noisy: Array, weight: float) -> Array:
-    """The image of least total variation near the noisy one (Chambolle 2004, as in scikit-image)."""
-    from skimage.restoration import denoise_tv_chambolle
-
-    return np.stack([denoise_tv_chambolle(image, weight=weight) for image in noisy])
-
-
-def non_local_means(noisy: Array, h: float, patch: int, distance: int) -> Array:
-    """The mean over pixels whose surroundings look alike (Buades et al. 2005, as in scikit-image)."""
-    from skimage.restoration import denoise_nl_means
-
-    return np.stack([denoise_nl_means(image, patch, distance, h=h, fast_mode=True) for image in noisy])
-
-
-Grid = Mapping[str, Sequence[Any]]
 
 FILTERS: Mapping[str, tuple[Filter, Grid]] = {
     "mean filter": (mean_filter, {"size": (1, 3, 5, 7)}),
@@ -123,11 +79,18 @@ MODERN: Mapping[str, tuple[Filter, Grid]] = {
         non_local_means,
         {"h": (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4), "patch": (5,), "distance": (6,)},
     ),
+    "wavelet shrinkage": (
+        wavelet_shrinkage,
+        {"wavelet": ("haar", "db2"), "levels": (1, 2, 3), "noise": (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)},
+    ),
 }
+SLOW = "non-local means"
+"""The filter that takes a millisecond or more an image; it is tested on `SLOW_TEST_IMAGES`."""
+SLOW_TEST_IMAGES = 1000
 
 
 def filters(dataset: Dataset, noise: str, alpha: float) -> list[Denoiser]:
-    """Doing nothing, the mean image and every filter with its parameters chosen; of the `MODERN` ones the better.
+    """Doing nothing, the mean image and every filter with its parameters chosen.
 
     Each filter comes twice: as it is, and ``rescaled`` by the linear map of brightness that fits the validation images
     best, because clipped noise makes a dark background brighter and no average can undo that.
@@ -145,9 +108,15 @@ def filters(dataset: Dataset, noise: str, alpha: float) -> list[Denoiser]:
     ]
     for name, (function, grid) in FILTERS.items():
         denoisers += _tuned(name, function, grid, clean, noisy)
-    few = slice(SLOW_TUNING_IMAGES)
-    modern = [_tuned(name, function, grid, clean[few], noisy[few]) for name, (function, grid) in MODERN.items()]
-    return denoisers + min(modern, key=lambda pair: min(map(_validation_loss, pair)))
+    few = slice(images_of(SLOW_TUNING_IMAGES, dataset))
+    for name, (function, grid) in MODERN.items():
+        denoisers += _tuned(name, function, grid, clean[few], noisy[few])
+    return denoisers
+
+
+def images_of(count: int, dataset: Dataset) -> int:
+    """How many images of the dataset have as many numbers as ``count`` images of the study's size, if larger ones."""
+    return max(1, count * STUDY_NUMBERS // max(STUDY_NUMBERS, dataset.shape.numbers))
 
 
 def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) -> list[Denoiser]:
@@ -156,7 +125,7 @@ def _tuned(name: str, function: Filter, grid: Grid, clean: Array, noisy: Array) 
     rescaled: list[Denoiser] = []
     for values in product(*grid.values()):
         parameters = dict(zip(grid, values, strict=True))
-        candidate = partial(function, **parameters)
+        candidate = partial(_by_channel, function=partial(function, **parameters))
         filtered = _clipped(candidate(noisy))
         plain.append(_denoiser(name, "filter", parameters, candidate, clean, filtered))
         gain, offset = _line(filtered, clean)
@@ -179,6 +148,15 @@ def _line(filtered: Array, clean: Array) -> tuple[float, float]:
     return gain, float(y - gain * x)
 
 
+def _by_channel(noisy: Array, *, function: Filter) -> Array:
+    """A filter of grey images on each channel of colour ones."""
+    if noisy.ndim == 3:
+        return function(noisy)
+    channels = np.moveaxis(noisy, -1, 0)
+    filtered = function(channels.reshape(-1, *channels.shape[2:]))
+    return np.ascontiguousarray(np.moveaxis(filtered.reshape(channels.shape), 0, -1))
+
+
 def _brightened(images: Array, gain: float, offset: float) -> Array:
     return np.float32(gain) * images + np.float32(offset)
 
@@ -195,114 +173,6 @@ def _always(noisy: Array, *, answer: Array) -> Array:
     return np.broadcast_to(answer, noisy.shape)
 
 
-# ---- linear maps through a bottleneck
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Moments:
-    """First and second moments of pairs of noisy and clean images, as vectors of d pixels; centred, divided by n.
-
-    Attributes:
-        noisy_mean, clean_mean: shape (d,).
-        noisy, clean: covariances, (d, d).
-        both: covariance of noisy (rows) with clean pixels (columns), (d, d).
-    """
-
-    noisy_mean: Matrix
-    clean_mean: Matrix
-    noisy: Matrix
-    clean: Matrix
-    both: Matrix
-
-    @classmethod
-    def of(cls, pairs: Iterable[tuple[Matrix, Matrix]]) -> "Moments":
-        """The moments over all pairs of a matrix of noisy images and one of the clean ones, (n, d)."""
-        count, sums = 0, [np.zeros(1)] * 5
-        for noisy, clean in pairs:
-            count += len(noisy)
-            parts = (noisy.sum(axis=0), clean.sum(axis=0), noisy.T @ noisy, clean.T @ clean, noisy.T @ clean)
-            sums = [total + part for total, part in zip(sums, parts, strict=True)]
-        x, y, xx, yy, xy = (total / count for total in sums)
-        return cls(
-            noisy_mean=x,
-            clean_mean=y,
-            noisy=xx - np.outer(x, x),
-            clean=yy - np.outer(y, y),
-            both=xy - np.outer(x, y),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class LinearMap:
-    """Images to a few numbers and back: ``mean_out + (x - mean_in) @ encode @ decode``.
-
-    Attributes:
-        mean_in, mean_out: shape (d,).
-        encode: shape (d, rank).
-        decode: shape (rank, d).
-    """
-
-    mean_in: Matrix
-    mean_out: Matrix
-    encode: Matrix
-    decode: Matrix
-
-    def __call__(self, images: Array) -> Array:
-        """The mapped images, float32, of the shape of ``images`` (n, ...) whose pixels are d in all."""
-        flat = images.reshape(len(images), -1) - self.mean_in
-        answer: Array = ((flat @ self.encode) @ self.decode + self.mean_out).astype(np.float32)
-        return answer.reshape(images.shape)
-
-
-def principal_components(moments: Moments, ranks: Iterable[int]) -> dict[int, LinearMap]:
-    """The projections on the ``rank`` leading principal components of the clean images, by rank."""
-    mean, components = moments.clean_mean, _leading_eigenvectors(moments.clean)
-    bases = {rank: components[:, :rank] for rank in ranks}
-    return {rank: LinearMap(mean_in=mean, mean_out=mean, encode=basis, decode=basis.T) for rank, basis in bases.items()}
-
-
-def reduced_rank_regressions(
-    moments: Moments, ranks: Iterable[int], ridges: Iterable[float]
-) -> Iterator[tuple[int, float, LinearMap]]:
-    """The linear maps of least squared error from noisy to clean images, by rank and ridge.
-
-    In closed form (Izenman 1975; with a ridge Mukherjee and Zhu 2011): the ridge regression, projected on the leading
-    eigenvectors of its fitted values' covariance.
-
-    Args:
-        moments: those of the images to fit.
-        ranks: numbers of elements of the bottleneck.
-        ridges: what is added to the covariance of the noisy pixels, as a share of their mean variance. Directions in
-            which they do not vary at all are left out.
-
-    Yields:
-        Rank, ridge and map.
-    """
-    from scipy.linalg import eigh
-
-    variances, vectors = eigh(moments.noisy)
-    scores, ranks = vectors.T @ moments.both, tuple(ranks)
-    for ridge in ridges:
-        values = variances + ridge * variances.mean()
-        is_used = values > values.max() * len(values) * np.finfo(float).eps
-        inverse = np.divide(1, values, out=np.zeros_like(values), where=is_used)[:, None]
-        coefficients = vectors @ (inverse * scores)
-        leading = _leading_eigenvectors(scores.T @ (inverse * scores))
-        for rank in ranks:
-            basis = leading[:, :rank]
-            encode = coefficients @ basis
-            mean_in, mean_out = moments.noisy_mean, moments.clean_mean
-            yield rank, ridge, LinearMap(mean_in=mean_in, mean_out=mean_out, encode=encode, decode=basis.T)
-
-
-def _leading_eigenvectors(symmetric: Matrix) -> Matrix:
-    """Eigenvectors as columns, that of the largest eigenvalue first."""
-    from scipy.linalg import eigh
-
-    vectors: Matrix = eigh(symmetric)[1][:, ::-1]
-    return vectors
-
-
 RIDGES = (0, 1e-6, 1e-4, 1e-3, 1e-2, 0.1)
 
 
@@ -313,19 +183,21 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
         dataset: fitted to its training images, the ridge chosen on its validation images.
         noise: kind of the noise, as in `dae.noise`.
         alpha: its strength.
-        latents: numbers of latent elements; a rank cannot exceed the number of pixels.
+        latents: numbers of latent elements; a rank cannot exceed the number of pixels, or of components.
     """
     clean, noisy = _tuning_images(dataset, noise, alpha)
-    moments = Moments.of(_training_pairs(dataset, noise, alpha))
-    ranks = {latent: min(latent, PIXELS) for latent in latents}
-    projections = principal_components(moments, ranks.values())
+    subspace, moments = _moments(dataset, noise, alpha)
+    size, lift = len(moments.clean_mean), subspace.lift if subspace else _unlifted
+    ranks = {latent: min(latent, size) for latent in latents}
+    known = {"components": size} if subspace else {}  # that the map sees
+    projections = {rank: lift(inner) for rank, inner in principal_components(moments, ranks.values()).items()}
     components = [
         _denoiser(f"PCA {latent}", "linear", {"rank": rank}, projections[rank], clean, projections[rank](noisy), latent)
         for latent, rank in ranks.items()
     ]
     best: dict[int, Denoiser] = {}
-    for rank, ridge, fitted in reduced_rank_regressions(moments, set(ranks.values()), RIDGES):
-        parameters = {"rank": rank, "ridge": ridge}
+    for rank, ridge, inner in reduced_rank_regressions(moments, set(ranks.values()), RIDGES):
+        fitted, parameters = lift(inner), {"rank": rank, "ridge": ridge} | known
         candidate = _denoiser("reduced-rank regression", "linear", parameters, fitted, clean, fitted(noisy))
         best[rank] = min(best.get(rank, candidate), candidate, key=_validation_loss)
     return components + [
@@ -333,20 +205,64 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
     ]
 
 
-def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterable[tuple[Matrix, Matrix]]:
-    for draw in range(math.ceil(FITTING_IMAGES / len(dataset.train))):
-        for start in range(0, len(dataset.train), 4000):
-            clean = dataset.unit(dataset.train[start : start + 4000])
-            noisy = corrupt_test(clean, alpha, f"{dataset.name}, training images from {start}, draw {draw}", noise)
-            yield (noisy.reshape(-1, PIXELS).astype(np.float64), clean.reshape(-1, PIXELS).astype(np.float64))
+def _unlifted(inner: LinearMap) -> LinearMap:
+    return inner
+
+
+def _moments(dataset: Dataset, noise: str, alpha: float) -> tuple[Subspace | None, Moments]:
+    """The moments of the training images; of large ones those of their coordinates in a subspace, and that."""
+    pairs = partial(_training_pairs, dataset, noise, alpha)
+    if dataset.shape.numbers <= EXACT_NUMBERS:
+        return None, Moments.of((one.astype(np.float64), other.astype(np.float64)) for one, other in pairs())
+    cleans = dataset.train[: _fitting_images(dataset)]
+    step = _part(dataset)
+
+    def parts() -> Iterator[Array]:
+        for start in range(0, len(cleans), step):
+            yield _flat(dataset.unit(cleans[start : start + step]))
+
+    subspace = Subspace.of(parts, EXACT_NUMBERS)
+    return subspace, Moments.of((subspace.coordinates(one), subspace.coordinates(other)) for one, other in pairs())
+
+
+def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterator[tuple[Array, Array]]:
+    """Noisy and clean training images as vectors, in parts (n, d); drawn several times where they are few."""
+    count = _fitting_images(dataset)
+    train, step = dataset.train[:count] if dataset.shape.numbers > STUDY_NUMBERS else dataset.train, _part(dataset)
+    for draw in range(math.ceil(count / len(train)) if dataset.noisy is None else 1):
+        for start in range(0, len(train), step):
+            clean = dataset.unit(train[start : start + step])
+            if dataset.noisy is None:
+                noisy = corrupt_test(clean, alpha, f"{dataset.name}, training images from {start}, draw {draw}", noise)
+            else:
+                noisy = dataset.unit(dataset.noisy.train[start : start + step]).clip(0, 1)
+            yield _flat(noisy), _flat(clean)
+
+
+def _fitting_images(dataset: Dataset) -> int:
+    """How many images a regression is fitted to, at least."""
+    few = images_of(FITTING_IMAGES, dataset)
+    return few if few == FITTING_IMAGES else max(few, 4 * EXACT_NUMBERS)
+
+
+def _part(dataset: Dataset) -> int:
+    """Images that are held as vectors at a time."""
+    return images_of(4000, dataset)
+
+
+def _flat(images: Array) -> Array:
+    return images.reshape(len(images), -1)
 
 
 # ---- what both need
 
 
 def _tuning_images(dataset: Dataset, noise: str, alpha: float) -> tuple[Array, Array]:
-    """Validation images, clean and under a fixed draw of noise; (n, 28, 28) both."""
-    clean = dataset.unit(dataset.validation[:TUNING_IMAGES])
+    """Validation images, clean and noisy, under a fixed draw where the noise is drawn."""
+    chosen = slice(images_of(TUNING_IMAGES, dataset))
+    clean = dataset.unit(dataset.validation[chosen])
+    if dataset.noisy is not None:
+        return clean, dataset.unit(dataset.noisy.validation[chosen]).clip(0, 1)
     return clean, corrupt_test(clean, alpha, f"{dataset.name}, validation images", noise)
 
 

@@ -1,21 +1,20 @@
-"""A reader of digits: a small classifier trained on clean images, to tell whether a denoised digit can be read.
+"""A reader: a small classifier trained on clean images, to tell whether what is on a denoised one can be recognised.
 
 The study proposes it in section 5.4. It is trained without noise, denoised images or test images.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
 from dae.adam import Adam, flatten
-from dae.config import IMAGE_SIZE
-from dae.data import Dataset
+from dae.config import ImageShape
+from dae.data import Dataset, Labels
 from dae.noise import Array
 
 CHANNELS = (24, 48, 64)
@@ -26,7 +25,9 @@ RISE = 0.2
 """Share of the steps in which the learning rate rises to its peak."""
 
 MAX_SHIFT = 2
-"""Training digits are moved by up to so many pixels in x and y, since there may be few of them."""
+"""Training images are moved by up to so many pixels in x and y, since there may be few of them."""
+MAP = 4
+"""Height and width of the map that is classified; that of larger images is averaged down to it."""
 
 STEPS = 1000
 """Training steps, rounded up to whole epochs: 3 epochs of MNIST's 48,000 images, more of a smaller dataset."""
@@ -50,29 +51,51 @@ class TrainedReader:
 
 
 class Reader(nn.Module):
-    """Three convolutions and a linear layer: images (n, 1, 28, 28) to logits (n, 10).
+    """Three convolutions and a linear layer: images (n, C, H, W) to logits (n, classes).
 
-    The image is rearranged to four channels of half its size, so that the first convolution is cheap on a CPU.
+    The image is rearranged to four times its channels of half its size, so that the first convolution is cheap on CPUs.
+
+    Args:
+        image: size of the images.
+        classes: number of classes.
+        channels: of the three convolutions.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, image: ImageShape | None = None, classes: int = 10, channels: tuple[int, int, int] = CHANNELS
+    ) -> None:
         super().__init__()
-        first, second, third = CHANNELS
+        image = image or ImageShape()
+        first, second, third = channels
+        height, width = (min(MAP, -(-size // 8)) for size in (image.height, image.width))
+        self._padding = (0, image.width % 2, 0, image.height % 2)
         self.features = nn.Sequential(
             nn.PixelUnshuffle(2),
-            nn.Conv2d(4, first, 3, padding=1),
-            nn.ReLU(),
+            nn.Conv2d(4 * image.channels, first, 3, padding=1),
+            nn.ReLU(inplace=True),
             nn.Conv2d(first, second, 3, stride=2, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(second, third, 3, stride=2, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
+            nn.AdaptiveAvgPool2d((height, width)),
+            nn.Dropout2d(DROPOUT),  # of whole channels, which takes few random numbers
             nn.Flatten(),
-            nn.Dropout(DROPOUT),
         )
-        self.classify = nn.Linear(third * (IMAGE_SIZE // 7) ** 2, 10)
+        self.classify = nn.Linear(third * height * width, classes)
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def of(cls, weights: Mapping[str, torch.Tensor], image: ImageShape) -> "Reader":
+        """The reader with these weights, whatever version trained it."""
+        first, second, third = (len(weights[f"features.{layer}.weight"]) for layer in (1, 3, 5))
+        reader = cls(image, len(weights["classify.weight"]), (first, second, third))
+        reader.load_state_dict(dict(weights))
+        return reader
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits of the ten classes."""
+        """Logits of the classes."""
+        if any(self._padding):
+            images = F.pad(images, self._padding)
         logits: torch.Tensor = self.classify(self.features(images))
         return logits
 
@@ -93,25 +116,26 @@ def train(dataset: Dataset, *, seed: int = 0, device: str = "cpu") -> tuple[Read
 
 
 def _train(dataset: Dataset, device: str) -> tuple[Reader, TrainedReader]:
-    images = torch.from_numpy(dataset.unit(dataset.train)).to(device)
-    padded = F.pad(images, (MAX_SHIFT,) * 4)
+    count = len(dataset.train)
     labels = torch.from_numpy(dataset.train_labels.astype(np.int64)).to(device)
-    batch_size = min(BATCH_SIZE, len(images))
-    steps = len(images) // batch_size
+    batch_size = min(BATCH_SIZE, count)
+    steps = count // batch_size
     epochs = min(MAX_EPOCHS, math.ceil(STEPS / steps))
-    reader = _initialised(Reader()).to(device)
+    reader = _initialised(Reader(dataset.shape, len(dataset.classes))).to(device)
     flat = flatten(reader)
     adam, rates = Adam(flat, PEAK_LR), _one_cycle(epochs * steps)
     assert flat.grad is not None
     reader.train()
     for _ in range(epochs):
-        for batch in torch.randperm(len(images))[: steps * batch_size].view(-1, batch_size).to(device):
+        for batch in torch.randperm(count)[: steps * batch_size].view(-1, batch_size):
             flat.grad.zero_()
-            loss = F.cross_entropy(reader(_shifted(padded, batch)), labels[batch])
+            images = _shifted(_as_tensor(dataset.unit(dataset.train[batch.numpy()])).to(device))
+            loss = F.cross_entropy(reader(images), labels[batch.to(device)])
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
             adam.lr = next(rates)
             adam.step()
-    accuracy = float((read(reader, dataset.unit(dataset.validation)) == dataset.validation_labels).mean())
+    read_validation = read(reader, dataset.unit(dataset.validation))
+    accuracy = float((read_validation == dataset.validation_labels).mean())
     return reader, TrainedReader(epochs=epochs, accuracy_validation=accuracy)
 
 
@@ -124,28 +148,35 @@ def _one_cycle(steps: int) -> Iterator[float]:
 
 
 @torch.inference_mode()
-def read(reader: Reader, images: Array) -> npt.NDArray[np.uint8]:
-    """The digits that the reader reads in images.
+def read(reader: Reader, images: Array) -> Labels:
+    """The classes that the reader reads in images.
 
     Args:
         reader: trained; is in evaluation mode afterwards.
-        images: shape (n, 28, 28), values in [0, 1].
+        images: shape (n, H, W) or (n, H, W, 3), values in [0, 1].
 
     Returns:
-        Classes 0 to 9, shape (n,).
+        Classes from 0, shape (n,).
     """
     reader.eval()
     device = next(reader.parameters()).device
-    batches = torch.split(torch.from_numpy(np.ascontiguousarray(images)).unsqueeze(1), READING_BATCH)
+    batches = torch.split(_as_tensor(images), READING_BATCH)
     answers = [reader(batch.to(device)).argmax(dim=1).cpu() for batch in batches]
     return torch.cat(answers).numpy().astype(np.uint8)
 
 
-def _shifted(padded: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """The images of a batch, cut out of the padded images at random offsets; shape (batch, 1, 28, 28)."""
-    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, len(batch))).to(batch.device)
-    windows = padded.unfold(1, IMAGE_SIZE, 1).unfold(2, IMAGE_SIZE, 1)
-    return windows[batch, dy, dx].unsqueeze(1)
+def _as_tensor(images: Array) -> torch.Tensor:
+    """Images (n, H, W) or (n, H, W, 3) as (n, C, H, W)."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    return tensor.unsqueeze(1) if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2)
+
+
+def _shifted(images: torch.Tensor) -> torch.Tensor:
+    """The images (n, C, H, W) moved by random offsets, black beyond their edges."""
+    dy, dx = torch.randint(0, 2 * MAX_SHIFT + 1, (2, len(images))).to(images.device)
+    height, width = images.shape[2:]
+    windows = F.pad(images, (MAX_SHIFT,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images), device=images.device), :, dy, dx]
 
 
 def _initialised(reader: Reader) -> Reader:

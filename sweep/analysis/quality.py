@@ -51,7 +51,9 @@ def answers(findings: Findings, records: Sequence[Record]) -> Array | None:
     qualities = findings.qualities.by_key
     rows = [qualities[record.key].read for record in records if record.key in qualities]
     references = findings.references
-    if not rows or references is None or any(row.shape != references.labels.shape for row in rows):
+    if not rows or references is None or not references.labels.size:
+        return None
+    if any(row.shape != references.labels.shape for row in rows):
         return None
     return np.stack(rows)
 

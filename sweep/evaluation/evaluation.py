@@ -12,22 +12,22 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from dae import baselines
 from dae.baselines import Denoiser
-from dae.data import Dataset
+from dae.data import Dataset, Labels
 from dae.testset import psnr_db
 from sweep.evaluation import tasks
-from sweep.evaluation.tasks import SETTINGS, Denoised, Noise
+from sweep.evaluation.shared import SharedReferences, merged
+from sweep.evaluation.tasks import SETTINGS, Denoised, Indices, Noise
 from sweep.records.grid import longest_first
 from sweep.records.quality import READER, Baseline, Condition, References, load_quality, load_references
 from sweep.records.record import CellFiles, Record, read_verified, verified
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged
 
-PART_IMAGES = 1000
-"""Test images of one task of a filter that takes a millisecond or more for an image."""
+TEST_IMAGES = 10_000
+"""Most test images that filters and linear maps are tested on; fewer of larger images."""
 
 TELL_EVERY_S = 10
 """How often to report the progress."""
@@ -60,21 +60,34 @@ def evaluate(
         executor: computes in place of new processes.
     """
     start = time.monotonic()
-    references = _usable_references(sweep, warn)
-    missing = _missing_baselines(sweep, references)
-    cells = _unevaluated_cells(sweep, references, warn)
-    if references is not None and not missing and not cells:
-        return
-    parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
-    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
-    ready = tasks.processes(dataset, workers) if executor is None else tasks.prepared(executor, dataset)
     try:
-        with ready as pool:
-            _Evaluation(sweep, pool, len(dataset.test), references, warn, tell).run(missing, cells, device)
+        is_computed = _evaluate(sweep, dataset, workers, warn, tell, device, executor)
     except Exception as error:  # of any kind: the report is made without the rest
         warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
         return
-    tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
+    if is_computed:
+        tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
+
+
+def _evaluate(
+    sweep: Sweep, dataset: Dataset, workers: int, warn: Tell, tell: Tell, device: str, executor: Executor | None
+) -> bool:
+    """Take over what the storage has, compute the rest; whether there was any."""
+    shared = SharedReferences.beside(sweep.store, dataset, warn)
+    references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
+    wanted = _wanted_baselines(sweep)
+    if references is not None:
+        references = _with_shared_conditions(sweep, references, wanted, shared)
+    missing = _missing_baselines(wanted, references)
+    cells = _unevaluated_cells(sweep, references, warn)
+    if references is not None and not missing and not cells:
+        return False
+    parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
+    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
+    ready = tasks.processes(dataset, workers) if executor is None else tasks.prepared(executor, dataset)
+    with ready as pool:
+        _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, cells, device)
+    return True
 
 
 # ---- what is missing
@@ -92,26 +105,64 @@ def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
         references = load_references(sweep)
         if references is None:
             return None
-        read_verified(sweep.store, READER, {READER: references.reader.sha256})
+        if references.reader is not None:
+            read_verified(sweep.store, READER, {READER: references.reader.sha256})
     except Damaged as error:
         warn(f"{error}: the references are computed anew")
         return None
     return references if dict(references.settings) == SETTINGS else None
 
 
-def _missing_baselines(sweep: Sweep, references: References | None) -> dict[Noise, _Missing]:
-    """What is missing under every noise of the completed cells; nothing of conditions that are complete."""
+def _first_references(sweep: Sweep, dataset: Dataset, shared: SharedReferences) -> References | None:
+    """References with the reader that another sweep of the storage trained, now also this one's; None without one."""
+    if not dataset.classes:
+        return tasks.unread(dataset)
+    if (known := shared.reader()) is None:
+        return None
+    references, weights = known
+    sweep.store.write_all({READER: weights} | references.to_files())
+    return references
+
+
+def _with_shared_conditions(
+    sweep: Sweep, references: References, wanted: dict[Noise, set[int]], shared: SharedReferences
+) -> References:
+    """The references with what other sweeps of the storage computed under the noises that are not complete."""
+    adopted = references
+    for noise in _missing_baselines(wanted, references):
+        if (condition := shared.condition(noise, references.reader)) is not None:
+            kept = tuple(one for one in condition.baselines if one.latent is None or one.latent in wanted[noise])
+            adopted = with_condition(adopted, replace(condition, baselines=kept))
+    if adopted is not references:
+        sweep.store.write_all(adopted.to_files())
+    return adopted
+
+
+def with_condition(references: References, condition: Condition) -> References:
+    """The references with the condition's baselines beside those that are known."""
+    known = references.condition(condition.noise, condition.alpha)
+    others = tuple(other for other in references.conditions if other is not known)
+    return replace(references, conditions=(*others, condition if known is None else merged(known, condition)))
+
+
+def _wanted_baselines(sweep: Sweep) -> dict[Noise, set[int]]:
+    """The numbers of latent elements of the completed cells, by the noise of their training."""
     latents: dict[Noise, set[int]] = {}
     for record in sweep.completed:
         settings = sweep.manifest.settings.at(record.cell)
         elements = settings.model(record.cell).latent_numbers
         latents.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
+    return latents
+
+
+def _missing_baselines(wanted: dict[Noise, set[int]], references: References | None) -> dict[Noise, _Missing]:
+    """What is missing under every noise; nothing of conditions that are complete."""
     missing = {}
-    for noise, wanted in latents.items():
+    for noise, latents in wanted.items():
         condition = None if references is None else references.condition(*noise)
         known = set() if condition is None else {baseline.latent for baseline in condition.baselines}
-        if condition is None or wanted - known:
-            missing[noise] = _Missing(condition is None, tuple(sorted(wanted - known, reverse=True)))
+        if condition is None or latents - known:
+            missing[noise] = _Missing(condition is None, tuple(sorted(latents - known, reverse=True)))
     return missing
 
 
@@ -120,7 +171,7 @@ def _unevaluated_cells(sweep: Sweep, references: References | None, warn: Tell) 
     qualities = load_quality(sweep)
     for reason in qualities.damaged.values():
         warn(f"{reason}: it is computed anew")
-    reader = None if references is None else references.reader.sha256
+    reader = None if references is None else references.reader.sha256 if references.reader else ""
     fresh = {key for key, quality in qualities.by_key.items() if quality.reader == reader}
     return [record for record in sweep.completed if record.key not in fresh]
 
@@ -129,24 +180,31 @@ def _unevaluated_cells(sweep: Sweep, references: References | None, warn: Tell) 
 
 
 class _PendingBaseline(NamedTuple):
-    """A baseline whose results on the test images are being computed in parts."""
+    """A baseline whose results on the test images, or on those chosen, are being computed."""
 
     denoiser: Denoiser
-    parts: list[Future[Denoised]]
+    chosen: Indices | None
+    future: Future[Denoised]
 
-    def result(self, labels: npt.NDArray[np.uint8]) -> Baseline:
-        """The baseline, once all parts are computed."""
-        loss, similarity, read = map(np.concatenate, zip(*(part.result() for part in self.parts), strict=True))
+    def result(self, labels: Labels, images: int) -> Baseline:
+        """The baseline, once it is computed."""
+        loss, similarity, read = self.future.result()
         test_loss = float(loss.mean(dtype=np.float64))
+        parameters = dict(self.denoiser.parameters)
+        if self.chosen is not None:
+            parameters["test_images"] = len(self.chosen)
+            labels, some = labels[self.chosen] if labels.size else labels, loss
+            loss = np.full(images, np.nan, np.float32)
+            loss[self.chosen] = some
         return Baseline(
             name=self.denoiser.name,
             family=self.denoiser.family,
             latent=self.denoiser.latent,
-            parameters=dict(self.denoiser.parameters),
+            parameters=parameters,
             test_loss=test_loss,
             test_psnr_db=psnr_db(test_loss) if test_loss else None,
             ssim=float(similarity.mean(dtype=np.float64)),
-            accuracy=float((read == labels).mean()),
+            accuracy=float((read == labels).mean()) if labels.size else None,
             loss=loss,
         )
 
@@ -155,17 +213,25 @@ class _PendingCondition(NamedTuple):
     """The baselines of a condition, and the digits read in its noisy test images, while they are being computed."""
 
     baselines: list[_PendingBaseline]
-    read_noisy: Future[npt.NDArray[np.uint8]]
+    read_noisy: Future[Labels]
 
 
 class _Evaluation:
     """A running evaluation; writes every result as soon as it is computed."""
 
     def __init__(
-        self, sweep: Sweep, pool: Executor, images: int, references: References | None, warn: Tell, tell: Tell
+        self,
+        sweep: Sweep,
+        pool: Executor,
+        dataset: Dataset,
+        references: References | None,
+        shared: SharedReferences,
+        warn: Tell,
+        tell: Tell,
     ) -> None:
         self._sweep, self._store, self._pool, self._warn, self._tell = sweep, sweep.store, pool, warn, tell
-        self._images, self._references = images, references
+        self._dataset, self._references, self._shared = dataset, references, shared
+        self._images = len(dataset.test)
 
     def run(self, missing: dict[Noise, _Missing], cells: list[Record], device: str) -> None:
         """Train the reader and fit baselines side by side; then compute all that needs the reader."""
@@ -173,7 +239,7 @@ class _Evaluation:
         fits = {noise: self._submit_fits(noise, wanted) for noise, wanted in missing.items()}
         if training is not None:
             self._write_reader(*training.result())
-        reader = self._store.read(READER)
+        reader = self._store.read(READER) if self._dataset.classes else b""
         # The longest tasks come first, so that no core works on one alone at the end; but cells do not wait for fits.
         fitted = [noise for noise in fits if all(fit.done() for fit in fits[noise])]
         unfitted = [noise for noise in fits if noise not in fitted]
@@ -206,11 +272,12 @@ class _Evaluation:
         return _PendingCondition([pending[denoiser.name] for denoiser in denoisers], read_noisy)
 
     def _submit_baseline(self, denoiser: Denoiser, noise: Noise, reader: bytes) -> _PendingBaseline:
-        step = self._images if _is_quick(denoiser) else PART_IMAGES  # so that all cores work on a slow one
-        parts = [slice(start, start + step) for start in range(0, self._images, step)]
-        return _PendingBaseline(
-            denoiser, [self._pool.submit(tasks.denoise, denoiser, noise, reader, part) for part in parts]
-        )
+        """On all test images; on some of them where the filter is slow or the images are large."""
+        most = baselines.SLOW_TEST_IMAGES if denoiser.name.startswith(baselines.SLOW) else TEST_IMAGES
+        most = self._images if denoiser.family == "none" else baselines.images_of(most, self._dataset)
+        chosen = tasks.spread(most, self._images) if most < self._images else None
+        task = (denoiser, noise, reader, slice(None) if chosen is None else chosen)
+        return _PendingBaseline(denoiser, chosen, self._pool.submit(tasks.denoise, *task))
 
     def _submit_cells(self, cells: list[Record], reader: bytes) -> list[Future[tuple[str, bytes]]]:
         settings = self._sweep.manifest.settings
@@ -233,7 +300,9 @@ class _Evaluation:
         self._references = references
         self._store.write(READER, weights)
         self._write_references()
-        self._tell(f"a reader that reads {references.reader.accuracy_clean:.1%} of the clean test digits")
+        self._shared.keep_reader(references, weights)
+        assert references.reader is not None
+        self._tell(f"a reader that reads {references.reader.accuracy_clean:.1%} of the clean test images")
 
     def _write_qualities(self, qualities: list[Future[tuple[str, bytes]]]) -> None:
         last = time.monotonic()
@@ -247,9 +316,10 @@ class _Evaluation:
     def _write_condition(self, noise: Noise, pending: _PendingCondition) -> None:
         """Add the condition to the references, if all of it could be computed, and write them."""
         assert self._references is not None
-        labels, known = self._references.labels, self._references.condition(*noise)
+        labels = self._references.labels
         results = [
-            self._result_or_warning(partial(baseline.result, labels), "a baseline") for baseline in pending.baselines
+            self._result_or_warning(partial(baseline.result, labels, self._images), "a baseline")
+            for baseline in pending.baselines
         ]
         computed = [baseline for baseline in results if baseline is not None]
         read = self._result_or_warning(pending.read_noisy.result, "the noisy test set")
@@ -258,13 +328,13 @@ class _Evaluation:
         condition = Condition(
             noise=noise.kind,
             alpha=noise.alpha,
-            accuracy_noisy=float((read == labels).mean()),
-            baselines=tuple(sorted((*(known.baselines if known else ()), *computed), key=_table_order)),
+            accuracy_noisy=float((read == labels).mean()) if labels.size else None,
+            baselines=tuple(sorted(computed, key=lambda baseline: baseline.table_order)),
             read_noisy=read,
         )
-        others = [other for other in self._references.conditions if other is not known]
-        self._references = replace(self._references, conditions=(*others, condition))
+        self._references = with_condition(self._references, condition)
         self._write_references()
+        self._shared.keep_condition(self._references, condition)
 
     def _result_or_warning(self, result: Callable[[], Result], what: str) -> Result | None:
         try:
@@ -281,8 +351,3 @@ class _Evaluation:
 
 def _is_quick(denoiser: Denoiser) -> bool:
     return not denoiser.name.startswith(tuple(baselines.MODERN))
-
-
-def _table_order(baseline: Baseline) -> tuple[bool, bool, int]:
-    """Filters in the order of their computation, then PCA and regression by falling rank."""
-    return baseline.family == "linear", baseline.name.startswith("reduced"), -(baseline.latent or 0)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from dae import baselines
 from dae.baselines import Denoiser
 from dae.config import ModelConfig, TrainConfig
-from dae.data import Dataset
+from dae.data import Dataset, Labels
+from dae.noise import Array
 from dae.similarity import SSIM, ssim
 from dae.testset import TestSet, image_losses
 from sweep.records.quality import Quality, ReaderSummary, References
@@ -24,8 +25,12 @@ from sweep.records.record import CellFiles
 from sweep.storage.sealing import digest
 from sweep.trials.processes import belong_to_driver
 
+Indices = npt.NDArray[np.intp]
+
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths of the noise under which the robustness of models is tested, beside the one of their training."""
+STRENGTH_IMAGES = 2000
+"""Test images, spread evenly over all, under each strength that the model was not trained with."""
 
 SETTINGS: dict[str, Any] = {
     "ssim": SSIM,
@@ -45,11 +50,11 @@ class Noise(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """Loss and SSIM of denoised test images and the digits read in them, all of shape (n,)."""
+    """Loss and SSIM of denoised test images and the classes read in them, all of shape (n,); (0,) where none are."""
 
     loss: npt.NDArray[np.float32]
     ssim: npt.NDArray[np.float32]
-    read: npt.NDArray[np.uint8]
+    read: Labels
 
 
 @contextmanager
@@ -98,6 +103,7 @@ def _prepare_process(dataset: Path) -> None:
 def _prepare(dataset: Dataset) -> None:
     _dataset[:] = [dataset]
     _images.cache_clear()
+    _under_other_strength.cache_clear()
 
 
 @cache
@@ -140,14 +146,31 @@ def train_reader(device: str) -> tuple[bytes, References]:
     )
 
 
-def _read(images: npt.NDArray[np.float32], weights: bytes) -> npt.NDArray[np.uint8]:
+def unread(dataset: Dataset) -> References:
+    """References of images without labels: there is no reader."""
+    return References(
+        dataset=dataset.fingerprint,
+        train=len(dataset.train),
+        settings=SETTINGS,
+        reader=None,
+        conditions=(),
+        labels=_NOTHING,
+        read_clean=_NOTHING,
+    )
+
+
+_NOTHING = np.empty(0, np.uint8)
+"""What is read where there is no reader."""
+
+
+def _read(images: Array, weights: bytes) -> Labels:
+    if not weights:
+        return _NOTHING
     import safetensors.torch
 
     from dae import reader as readers
 
-    reader = readers.Reader()
-    reader.load_state_dict(safetensors.torch.load(weights))
-    return readers.read(reader, images)
+    return readers.read(readers.Reader.of(safetensors.torch.load(weights), _dataset[0].shape), images)
 
 
 def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
@@ -157,16 +180,30 @@ def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
     return denoisers + (baselines.linear(dataset, *noise, latents) if latents else [])
 
 
-def read_noisy(noise: Noise, reader: bytes) -> npt.NDArray[np.uint8]:
-    """The digits that the reader reads in the noisy test images, shape (n,)."""
+def read_noisy(noise: Noise, reader: bytes) -> Labels:
+    """The classes that the reader reads in the noisy test images, shape (n,); (0,) without a reader."""
     return _read(_test_set(noise).noisy, reader)
 
 
-def denoise(denoiser: Denoiser, noise: Noise, reader: bytes, part: slice) -> Denoised:
-    """The results of a baseline on a part of the test images."""
+def denoise(denoiser: Denoiser, noise: Noise, reader: bytes, chosen: slice | Indices) -> Denoised:
+    """The results of a baseline on these test images."""
     test_set = _test_set(noise)
-    denoised, clean = denoiser(test_set.noisy[part]), test_set.clean[part]
+    denoised, clean = denoiser(test_set.noisy[chosen]), test_set.clean[chosen]
     return Denoised(image_losses(denoised, clean), ssim(denoised, clean), _read(denoised, reader))
+
+
+def spread(count: int, images: int) -> Indices:
+    """Indices of ``count`` of so many images, evenly spread; of all where there are no more."""
+    count = min(count, images)
+    return np.arange(count) * images // count
+
+
+@cache
+def _under_other_strength(noise: Noise) -> tuple[Array, Array]:
+    """`STRENGTH_IMAGES` noisy test images and the clean ones."""
+    test_set = _test_set(noise)
+    chosen = spread(STRENGTH_IMAGES, len(test_set.clean))
+    return test_set.noisy[chosen], test_set.clean[chosen]
 
 
 def _test_set(noise: Noise) -> TestSet:
@@ -184,7 +221,7 @@ def evaluate_cell(
         model: its architecture.
         training: its settings.
         weights: content of the file of its weights.
-        reader: content of the reader's file.
+        reader: content of the reader's file; empty without one.
     """
     import safetensors.torch
     import torch
@@ -197,28 +234,34 @@ def evaluate_cell(
     network.load_state_dict(safetensors.torch.load(weights))
     runner = engine.build(network, training, _images().train, dataset.low, dataset.high)
 
-    def denoised_by_cell(noisy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        images: npt.NDArray[np.float32] = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
+    def denoised_by_cell(noisy: Array) -> Array:
+        images: Array = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
         return images
 
     denoised = denoised_by_cell(test_set.noisy)
-    losses = {training.alpha: image_losses(denoised, test_set.clean)}
-    order = np.argsort(losses[training.alpha], kind="stable")
+    losses = image_losses(denoised, test_set.clean)
+    order = np.argsort(losses, kind="stable")
     shown = order[[0, len(order) // 2, -1]]
-    strengths = sorted({*STRENGTHS, training.alpha})
-    for strength in strengths:
-        if strength not in losses:
-            other = _test_set(Noise(training.noise, strength))
-            losses[strength] = image_losses(denoised_by_cell(other.noisy), other.clean)
+    means = {training.alpha: _mean(losses)}
+    # What the same images lose under the cell's own noise corrects for their being easy or hard (a ratio estimate).
+    correction = means[training.alpha] / (_mean(losses[spread(STRENGTH_IMAGES, len(losses))]) or 1)
+    for strength in {*STRENGTHS} - {training.alpha} if dataset.noisy is None else ():
+        noisy, clean = _under_other_strength(Noise(training.noise, strength))
+        means[strength] = _mean(image_losses(denoised_by_cell(noisy), clean)) * correction
+    strengths = sorted(means)
     quality = Quality(
         weights=digest(weights),
-        reader=digest(reader),
+        reader=digest(reader) if reader else "",
         ssim=ssim(denoised, test_set.clean),
         read=_read(denoised, reader),
         shown_index=shown,
         shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
         robust_noise=np.array([training.noise] * len(strengths)),
         robust_alpha=np.array(strengths),
-        robust_loss=np.array([losses[strength].mean(dtype=np.float64) for strength in strengths]),
+        robust_loss=np.array([means[strength] for strength in strengths]),
     )
     return CellFiles(key).quality, quality.to_bytes()
+
+
+def _mean(losses: Array) -> float:
+    return float(losses.mean(dtype=np.float64))

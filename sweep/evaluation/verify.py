@@ -71,7 +71,7 @@ def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lamb
 def _check_evaluation(sweep: Sweep) -> Iterator[Disagreement]:
     try:
         references = load_references(sweep)
-        if references is not None:
+        if references is not None and references.reader is not None:
             read_verified(sweep.store, READER, {READER: references.reader.sha256})
     except Damaged as error:
         yield Disagreement(REFERENCES, str(error))

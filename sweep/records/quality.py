@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dae.errors import UserError
-from sweep.records.record import CellFiles, read_verified
+from sweep.records.record import CellFiles, verified
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged, digest, dump_json, load_json, seal, unseal
 
@@ -40,8 +40,8 @@ class Baseline:
         test_loss: mean squared error per pixel.
         test_psnr_db: its PSNR, None where the loss is 0.
         ssim: mean over the test images, as in `Quality`.
-        accuracy: share of its denoised images that the reader reads correctly.
-        loss: squared error per pixel of each test image, (n,) float32.
+        accuracy: share of its denoised images that the reader reads correctly; None without labels.
+        loss: squared error per pixel of each test image, (n,) float32; NaN where only a part of them was denoised.
     """
 
     name: str
@@ -51,8 +51,13 @@ class Baseline:
     test_loss: float
     test_psnr_db: float | None
     ssim: float
-    accuracy: float
+    accuracy: float | None
     loss: Array
+
+    @property
+    def table_order(self) -> tuple[bool, bool, int]:
+        """Sorts filters in the order of their computation, then PCA and regression by falling rank."""
+        return self.family == "linear", self.name.startswith("reduced"), -(self.latent or 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -60,13 +65,13 @@ class Condition:
     """One kind and strength of noise, with the results of the baselines under it.
 
     Attributes:
-        accuracy_noisy: share of the noisy test images that the reader reads correctly.
-        read_noisy: the digits it reads in them, (n,) uint8.
+        accuracy_noisy: share of the noisy test images that the reader reads correctly; None without labels.
+        read_noisy: the classes it reads in them, (n,) uint8; (0,) without labels.
     """
 
     noise: str
     alpha: float
-    accuracy_noisy: float
+    accuracy_noisy: float | None
     baselines: tuple[Baseline, ...]
     read_noisy: Array
 
@@ -101,14 +106,15 @@ class References:
         dataset: fingerprint of the dataset.
         train: number of training images that reader and linear denoisers were fitted to.
         settings: of the evaluation: how SSIM is computed, how many images parameters were tuned on.
-        labels: of the test images, (n,) uint8.
-        read_clean: the digits that the reader reads in the clean test images, (n,) uint8.
+        reader: None where the images have no labels.
+        labels: of the test images, (n,) uint8; (0,) where they have none.
+        read_clean: the classes that the reader reads in the clean test images, of the same shape.
     """
 
     dataset: str
     train: int
     settings: Mapping[str, Any]
-    reader: ReaderSummary
+    reader: ReaderSummary | None
     conditions: tuple[Condition, ...]
     labels: Array
     read_clean: Array
@@ -128,14 +134,39 @@ class References:
                 _plain(condition, without={"baselines", "read_noisy"})
                 | {"baselines": [_plain(baseline, without={"loss"}) for baseline in condition.baselines]}
             )
-        packed = _pack(**arrays)
+        packed = pack(**arrays)
         document = _plain(self, without={"labels", "read_clean", "reader", "conditions"}) | {
-            "judge": _plain(self.reader),
+            "judge": self.reader and _plain(self.reader),
             "conditions": conditions,
-            "digests": {REFERENCE_ARRAYS: digest(packed), READER: self.reader.sha256},
+            "digests": {REFERENCE_ARRAYS: digest(packed)} | ({READER: self.reader.sha256} if self.reader else {}),
         }
         document["schema"] = SCHEMA
         return {REFERENCE_ARRAYS: packed, REFERENCES: dump_json(document)}
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> "References":
+        """The references that `to_files` wrote.
+
+        Raises:
+            Damaged: they are not that; the message names the file and the reason.
+        """
+        try:
+            document: dict[str, Any] = load_json(files[REFERENCES], schema=SCHEMA)
+        except (Damaged, UserError) as error:
+            raise Damaged(f"{REFERENCES} cannot be used: {error}") from error
+        arrays = unpack(verified(REFERENCE_ARRAYS, files, document["digests"]))
+        try:
+            return cls(
+                dataset=document["dataset"],
+                train=document["train"],
+                settings=document["settings"],
+                reader=document["judge"] and ReaderSummary(**document["judge"]),
+                conditions=tuple(_conditions(document["conditions"], arrays)),
+                labels=arrays["labels"],
+                read_clean=arrays["read_clean"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(f"{REFERENCES} cannot be used: {error!r}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -143,14 +174,16 @@ class Quality:
     """The result of the evaluation of a completed cell: ``quality.npz``.
 
     Attributes:
-        weights, reader: SHA-256 of the files that it was computed from.
+        weights, reader: SHA-256 of the files that it was computed from; ``reader`` is empty without one.
         ssim: structural similarity of each denoised test image with the clean one, (n,) float32: Wang et al. (2004)
             as scikit-image computes it, Gaussian window of sigma 1.5 (11x11), where the window lies within the image.
-        read: the digits that the reader reads in the denoised test images, (n,) uint8.
+        read: the classes that the reader reads in the denoised test images, (n,) uint8; (0,) without labels.
         shown_index: indices of the test images with the lowest, the median and the highest loss, (3,).
-        shown: these images (first axis), clean, noisy and denoised (second axis), (3, 3, 28, 28) float32.
+        shown: these images (first axis), clean, noisy and denoised (second axis), (3, 3, H, W) or (3, 3, H, W, 3)
+            float32.
         robust_noise, robust_alpha: kind and strength of the noises that robustness was tested with, (k,) both.
-        robust_loss: test losses under these, mean squared error per pixel, (k,).
+        robust_loss: test losses under these, mean squared error per pixel, (k,); of other strengths than that of its
+            training on a part of the test images.
     """
 
     weights: str
@@ -170,7 +203,7 @@ class Quality:
     def to_bytes(self) -> bytes:
         """The content of ``quality.npz``."""
         arrays = _plain(self, without={"reader"}) | {"judge": self.reader}
-        return seal(_pack(schema=np.array(SCHEMA), **arrays))
+        return seal(pack(schema=np.array(SCHEMA), **arrays))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Quality":
@@ -208,30 +241,14 @@ def load_references(sweep: Sweep) -> References | None:
     Raises:
         Damaged: they cannot be used; the message names the file and the reason.
     """
-    try:
-        data = sweep.store.read(REFERENCES)
-    except FileNotFoundError:
+    files = sweep.store.read_all((REFERENCES, REFERENCE_ARRAYS))
+    if REFERENCES not in files:
         return None
-    try:
-        document: dict[str, Any] = load_json(data, schema=SCHEMA)
-    except (Damaged, UserError) as error:
-        raise Damaged(f"{REFERENCES} cannot be used: {error}") from error
-    arrays = unpack(read_verified(sweep.store, REFERENCE_ARRAYS, document["digests"]))
+    references = References.from_files(files)
     declared = sweep.manifest.dataset
-    if (document["dataset"], document["train"]) != (declared.get("fingerprint"), declared.get("train")):
+    if (references.dataset, references.train) != (declared.get("fingerprint"), declared.get("train")):
         raise Damaged(f"{REFERENCES} is of other data than the sweep")
-    try:
-        return References(
-            dataset=document["dataset"],
-            train=document["train"],
-            settings=document["settings"],
-            reader=ReaderSummary(**document["judge"]),
-            conditions=tuple(_conditions(document["conditions"], arrays)),
-            labels=arrays["labels"],
-            read_clean=arrays["read_clean"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{REFERENCES} cannot be used: {error!r}") from error
+    return references
 
 
 def load_quality(sweep: Sweep) -> Qualities:
@@ -266,7 +283,8 @@ def _plain(instance: Any, without: Set[str] = frozenset()) -> dict[str, Any]:
     return {name: getattr(instance, name) for name in names}
 
 
-def _pack(**arrays: Array | str) -> bytes:
+def pack(**arrays: Array | str) -> bytes:
+    """The content of an npz file of these arrays."""
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]  # text becomes an array
     return file.getvalue()

@@ -101,14 +101,16 @@ def reader(findings: Findings) -> str:
     """Caption of how many images are read rightly."""
     references, condition = findings.references, findings.condition
     assert references is not None
-    reader, noun = references.reader, findings.sweep.manifest.noun
+    reader, noisy = references.reader, condition.accuracy_noisy if condition else None
+    noun = findings.sweep.manifest.noun
+    assert reader is not None  # nothing is read without one
     accuracies = {result.name: accuracy(findings, result) for result in findings.results}
     shares = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
     best, worst = max(shares, key=lambda name: shares[name].mean), min(shares, key=lambda name: shares[name].mean)
     text = (
         f"A classifier trained on clean {noun}s ({reader.parameters:,} parameters) reads "
         f"{share(reader.accuracy_clean)} of the {len(references.labels):,} clean test {noun}s"
-        + (f", {share(condition.accuracy_noisy)} of the noisy ones" if condition else "")
+        + (f", {share(noisy)} of the noisy ones" if noisy is not None else "")
         + f", and of those denoised {share(shares[worst].mean)} ({worst}) to {share(shares[best].mean)} ({best}). Bars "
         f"are 95{SPACE}% intervals over test images, and over seeds where there are several."
     )

@@ -208,11 +208,10 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         ("attempts", f"{attempts} for {counted(len(sweep.records), 'cell')} begun"),
     ]
     if references is not None:
-        reader = references.reader
-        facts += [
-            ("reader", f"{reader.parameters:,} parameters, {counted(reader.epochs, 'epoch')}, SHA-256 {reader.sha256}"),
-            *((name.replace("_", " "), value) for name, value in references.settings.items()),
-        ]
+        if (reader := references.reader) is not None:
+            about = f"{reader.parameters:,} parameters, {counted(reader.epochs, 'epoch')}, SHA-256 {reader.sha256}"
+            facts.append(("reader", about))
+        facts += [(name.replace("_", " "), value) for name, value in references.settings.items()]
     return [(name, str(value)) for name, value in facts]
 
 

@@ -39,6 +39,7 @@ def reader(findings: Findings) -> Figure:
     """How many images the reader misreads by architecture, with intervals; beside it against the test loss."""
     references, condition = findings.references, findings.condition
     assert references is not None
+    assert references.reader is not None  # nothing is read without one
     grid, colours = findings.sweep.manifest.grid, palette(findings.whole.manifest.grid.latents)
     shapes = markers(grid.depths)
     figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
@@ -55,10 +56,10 @@ def reader(findings: Findings) -> Figure:
             axes.plot([x, x], [_misread(share.high), _misread(share.low)], color=colour, lw=1.3)
             axes.plot(x, _misread(share.mean), marker, color=colour, ms=5.5, zorder=3)
     levels = {"clean images": 1 - references.reader.accuracy_clean}
-    if condition is not None:
+    if condition is not None and condition.accuracy_noisy is not None:
         levels["noisy, as they are"] = 1 - condition.accuracy_noisy
         for baseline in condition.baselines:
-            if baseline.family != "none" or baseline.name != "doing nothing":
+            if baseline.name != "doing nothing" and baseline.accuracy is not None:
                 shape = "x" if baseline.family == "linear" else "+"
                 right.plot(
                     baseline.test_loss, 100 * (1 - baseline.accuracy), shape, color=SOFT, ms=5.5, mew=1.1, zorder=1

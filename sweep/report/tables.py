@@ -78,7 +78,8 @@ def _baselines(findings: Findings) -> Iterator[list[Entry]]:
     for base in condition.baselines:
         tuned = ", ".join(f"{name.replace('_', ' ')} {_setting_text(value)}" for name, value in base.parameters.items())
         yield _without_network(image, base.name, base.test_loss, base.ssim, base.accuracy, base.latent, tuned)
-    yield _without_network(image, "the clean images", None, 1.0, references.reader.accuracy_clean)
+    reader = references.reader
+    yield _without_network(image, "the clean images", None, 1.0, reader.accuracy_clean if reader else None)
 
 
 def _setting_text(value: object) -> str:

@@ -60,6 +60,10 @@ class Store:
         """The store of a folder in this one."""
         return replace(self, root=self.root / name)
 
+    def beside(self, name: str) -> Self:
+        """The store of a folder beside this one, in the same storage."""
+        return replace(self, root=self.root.parent / name)
+
     def path(self, name: str) -> Path:
         """The file's path in its file system; `open` can use it only where the store is a folder."""
         return self.root / name

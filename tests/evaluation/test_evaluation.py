@@ -247,22 +247,32 @@ def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp
     assert evaluate(store, tiny) == ([], [])
 
 
-def test_images_taken_in_parts_make_no_difference(
+def test_a_part_of_the_test_images_is_recorded_as_such(
     trained: Store, evaluated: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "PART_IMAGES", 7)
+    monkeypatch.setattr(baselines, "SLOW_TEST_IMAGES", 8)
+    monkeypatch.setattr(tasks, "STRENGTH_IMAGES", 10)
     store = copy(trained, tmp_path)
-    done, _ = evaluate(store, tiny)
-    references = load_references(gather(store))
-    assert references is not None
-    assert done.count("denoise") == sum(
-        6 if baseline.name.startswith(tuple(baselines.MODERN)) else 1
-        for condition in references.conditions
-        for baseline in condition.baselines
-    )
-    assert [store.read(name) for name in (REFERENCES, REFERENCE_ARRAYS)] == [
-        evaluated.read(name) for name in (REFERENCES, REFERENCE_ARRAYS)
-    ]
+    evaluate(store, tiny)
+    few, full = (load_references(gather(one)) for one in (store, evaluated))
+    assert few is not None
+    assert full is not None
+    for one, other in zip(few.conditions, full.conditions, strict=True):
+        for part, whole in zip(one.baselines, other.baselines, strict=True):
+            if not part.name.startswith(baselines.SLOW):
+                assert replace(part, loss=whole.loss) == part or part.test_loss == whole.test_loss
+                continue
+            assert part.parameters == dict(whole.parameters) | {"test_images": 8}
+            chosen = np.flatnonzero(~np.isnan(part.loss))
+            assert list(chosen) == list(range(0, 40, 5))
+            np.testing.assert_array_equal(part.loss[chosen], whole.loss[chosen])
+            assert part.test_loss == pytest.approx(whole.loss[chosen].mean(dtype=float), rel=1e-6)
+    parts, wholes = (load_quality(gather(one)).by_key for one in (store, evaluated))
+    for key, part in parts.items():
+        assert np.array_equal(part.ssim, wholes[key].ssim), "of all test images"
+        np.testing.assert_allclose(part.robust_loss, wholes[key].robust_loss, rtol=0.25)
+        at = list(part.robust_alpha).index(gather(store).records[key].config["alpha"])
+        assert part.robust_loss[at] == wholes[key].robust_loss[at]
 
 
 def test_processes_that_die_cost_the_evaluation_and_no_more(
@@ -319,5 +329,5 @@ def test_a_run_evaluates_older_sweeps_in_processes_of_its_own(
     sweep = gather(sweep_copy)
     references = load_references(sweep)
     assert references is not None
-    assert len(references.conditions[0].baselines) == 16
+    assert len(references.conditions[0].baselines) == 20
     assert len(load_quality(sweep).by_key) == 4
