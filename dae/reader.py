@@ -15,6 +15,7 @@ from torch import nn
 from dae.adam import Adam, flatten
 from dae.config import ImageShape
 from dae.data import Dataset, Labels
+from dae.engine import as_batch
 from dae.noise import Array
 
 CHANNELS = (24, 48, 64)
@@ -129,7 +130,7 @@ def _train(dataset: Dataset, device: str) -> tuple[Reader, TrainedReader]:
     for _ in range(epochs):
         for batch in torch.randperm(count)[: steps * batch_size].view(-1, batch_size):
             flat.grad.zero_()
-            images = _shifted(_as_tensor(dataset.unit(dataset.train[batch.numpy()])).to(device))
+            images = _shifted(as_batch(dataset.unit(dataset.train[batch.numpy()])).to(device))
             loss = F.cross_entropy(reader(images), labels[batch.to(device)])
             loss.backward()  # type: ignore[no-untyped-call]  # torch's
             adam.lr = next(rates)
@@ -160,15 +161,9 @@ def read(reader: Reader, images: Array) -> Labels:
     """
     reader.eval()
     device = next(reader.parameters()).device
-    batches = torch.split(_as_tensor(images), READING_BATCH)
+    batches = torch.split(as_batch(images), READING_BATCH)
     answers = [reader(batch.to(device)).argmax(dim=1).cpu() for batch in batches]
     return torch.cat(answers).numpy().astype(np.uint8)
-
-
-def _as_tensor(images: Array) -> torch.Tensor:
-    """Images (n, H, W) or (n, H, W, 3) as (n, C, H, W)."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
-    return tensor.unsqueeze(1) if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2)
 
 
 def _shifted(images: torch.Tensor) -> torch.Tensor:

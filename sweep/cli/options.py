@@ -270,7 +270,7 @@ which_settings = options(
     click.option(
         "--warmup",
         type=int,
-        help=f"Epochs in which the learning rate rises to --lr.  [default: 0; a fifth, at most 3, on {SMALL}]",
+        help=f"Epochs in which the learning rate rises to --lr.  [default: 0; 3 on {SMALL}]",
     ),
     click.option(
         "--averaging",

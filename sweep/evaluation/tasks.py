@@ -224,7 +224,6 @@ def evaluate_cell(
         reader: content of the reader's file; empty without one.
     """
     import safetensors.torch
-    import torch
 
     from dae import engine
     from dae.model import DenoisingAutoencoder
@@ -233,12 +232,7 @@ def evaluate_cell(
     network = DenoisingAutoencoder(model)
     network.load_state_dict(safetensors.torch.load(weights))
     runner = engine.build(network, training, _images().train, dataset.low, dataset.high)
-
-    def denoised_by_cell(noisy: Array) -> Array:
-        images: Array = runner.denoise(torch.from_numpy(noisy).unsqueeze(1)).squeeze(1).numpy()
-        return images
-
-    denoised = denoised_by_cell(test_set.noisy)
+    denoised = runner.denoise_array(test_set.noisy)
     losses = image_losses(denoised, test_set.clean)
     order = np.argsort(losses, kind="stable")
     shown = order[[0, len(order) // 2, -1]]
@@ -247,7 +241,7 @@ def evaluate_cell(
     correction = means[training.alpha] / (_mean(losses[spread(STRENGTH_IMAGES, len(losses))]) or 1)
     for strength in {*STRENGTHS} - {training.alpha} if dataset.noisy is None else ():
         noisy, clean = _under_other_strength(Noise(training.noise, strength))
-        means[strength] = _mean(image_losses(denoised_by_cell(noisy), clean)) * correction
+        means[strength] = _mean(image_losses(runner.denoise_array(noisy), clean)) * correction
     strengths = sorted(means)
     quality = Quality(
         weights=digest(weights),

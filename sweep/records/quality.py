@@ -196,9 +196,9 @@ class Quality:
     robust_alpha: Array
     robust_loss: Array
 
-    def accuracy(self, labels: Array) -> float:
-        """Share of the denoised test images that the reader reads correctly."""
-        return float((self.read == labels).mean())
+    def accuracy(self, labels: Array) -> float | None:
+        """Share of the denoised test images that the reader reads correctly; None without a reader."""
+        return float((self.read == labels).mean()) if self.reader else None
 
     def to_bytes(self) -> bytes:
         """The content of ``quality.npz``."""

@@ -134,11 +134,10 @@ def test_the_learning_rate_rises_in_equal_steps() -> None:
     assert TrainConfig(lr=0.4).lr_at(1) == 0.4
 
 
-@pytest.mark.parametrize(("epochs", "warmup"), [(1, 0), (2, 0), (5, 1), (15, 3), (100, 3)])
-def test_a_short_training_has_epochs_at_its_full_rate(epochs: int, warmup: int) -> None:
+@pytest.mark.parametrize(("epochs", "warmup"), [(1, 1), (2, 2), (3, 3), (15, 3), (100, 3)])
+def test_a_short_training_warms_up_for_all_of_it(epochs: int, warmup: int) -> None:
     config = TrainConfig(epochs=epochs, **default_training("mnist-5k", epochs))
     assert config.warmup == warmup
-    assert config.lr_at(epochs) == config.lr
 
 
 @pytest.mark.parametrize(
