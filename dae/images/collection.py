@@ -18,6 +18,8 @@ from dae.images.rows import Kind, Part, Pixels, Range, Rows, Tell, Unreadable
 
 COPIES = 2
 """Of the images that a sweep holds: the command's own, and the one that all trials share."""
+MANY = 10_000
+"""Images that take a while to read."""
 PROGRAM_BYTES = 600 * 2**20
 """About what the command and Ray take beside."""
 
@@ -85,7 +87,7 @@ def collect(
     scale = _Scale.of(_range(rows)) if numbers else _Scale(is_deep=first.bits == 16)
     size = (patch, patch) if patch is not None else (first.height, first.width)
     shape = size if first.channels == 1 else (*size, first.channels)
-    count = _count(parts, patch)
+    count = count_of(parts, patch)
     _check_fits(where, count, shape, scale.dtype, is_paired=parts[0].noisy is not None, memory=memory)
     if scale.factor is not None:
         tell(f"the numbers in {where} are no whole ones from 0 to 65535: they were scaled to pixels of 16 bits")
@@ -94,6 +96,8 @@ def collect(
         None if parts[0].noisy is None else scale.room((count, *shape)),
         skipped=list(skipped),
     )
+    if count >= MANY:
+        tell(f"reading {count:,} images of {where}")
     for number, part in enumerate(parts):
         _read_part(read, number, part, first, scale, patch=patch, skip_unreadable=skip_unreadable)
     _tell_of(where, rows, read, tell)
@@ -142,8 +146,12 @@ def _range(rows: Sequence[Rows]) -> Range:
     return found
 
 
-def _count(parts: Sequence[Part], patch: int | None) -> int:
-    """How many rows there will be at most."""
+def count_of(parts: Sequence[Part], patch: int | None) -> int:
+    """How many images or tiles there will be at most.
+
+    Raises:
+        UserError: an image is smaller than a tile.
+    """
     if patch is None:
         return sum(part.clean.count for part in parts)
     try:

@@ -8,7 +8,7 @@ from dae.config import ImageShape
 from dae.errors import UserError
 from dae.images import arrays, folder, idx, picture
 from dae.images.arrangement import Collection
-from dae.images.collection import collect, first_kind
+from dae.images.collection import collect, count_of, first_kind
 from dae.images.location import absolute
 from dae.images.rows import Part, Unreadable
 
@@ -22,10 +22,12 @@ class Facts:
     Attributes:
         shape: of what is trained on: the first image, or a tile.
         has_noise: whether they are pairs, which bring their own noise.
+        count: of images or tiles, unreadable ones included.
     """
 
     shape: ImageShape
     has_noise: bool
+    count: int
 
 
 def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = False) -> Facts:
@@ -37,7 +39,11 @@ def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = Fal
     parts, _ = _parts(absolute(text), skip_unreadable=skip_unreadable, tell=lambda _: None)
     first = first_kind(text, parts, patch)
     height, width = (first.height, first.width) if patch is None else (patch, patch)
-    return Facts(ImageShape(height, width, first.channels), has_noise=parts[0].noisy is not None)
+    return Facts(
+        shape=ImageShape(height, width, first.channels),
+        has_noise=parts[0].noisy is not None,
+        count=count_of(parts, patch),
+    )
 
 
 def read(

@@ -206,8 +206,8 @@ which_grid = options(
 which_settings = options(
     click.option("--train-fraction", type=float, default=1.0, show_default=True, help="Share of the training split."),
     click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
-    click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k]"),
-    click.option("--lr", type=float, help="Adam's learning rate.  [default: 1e-3; 4e-3 on mnist-5k]"),
+    click.option("--batch-size", type=int, help="Images a step.  [default: 128; 32 on mnist-5k and few images]"),
+    click.option("--lr", type=float, help="Adam's learning rate.  [default: 1e-3; 4e-3 on mnist-5k and few images]"),
     click.option("--alpha", type=float, default=0.5, show_default=True, help="Strength of the noise."),
     click.option("--noise", default=GAUSSIAN, show_default=True, help=f"Kind of noise: {', '.join(NOISES)}."),
     click.option("--width", type=int, default=16, show_default=True, help="Channels between stem and neck."),
@@ -219,12 +219,14 @@ which_settings = options(
         help="Start of the weights: lsuv brings every channel to unit variance on data, he is the plain draw.",
     ),
     click.option(
-        "--warmup", type=int, help="Epochs in which the learning rate rises to --lr.  [default: 0; 3 on mnist-5k]"
+        "--warmup",
+        type=int,
+        help="Epochs in which the learning rate rises to --lr.  [default: 0; 3 on mnist-5k and few images]",
     ),
     click.option(
         "--averaging",
         type=float,
-        help="Decay a step of the moving average of the weights that is tested.  [default: 0; 0.99 on mnist-5k]",
+        help="Decay a step of the moving average of weights that is tested.  [default: 0; 0.99 on mnist-5k and few images]",
     ),
     click.option("--latent-bias", type=float, default=0.0, hidden=True, help="Of older sweeps, with he."),
 )

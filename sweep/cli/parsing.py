@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset, usual_latents
+from dae.config import check_dataset, default_training, usual_latents
 from dae.errors import UserError
 from dae.images.location import absolute, is_path, name_of
 from sweep.records.grid import Grid, Settings, Value, value_text
@@ -76,7 +76,7 @@ def source_of(given: Mapping[str, Any], manifest: Manifest | None) -> str | None
 
 
 def fitted(settings: Settings, source: str, manifest: Manifest | None, *, skip_unreadable: bool) -> Settings:
-    """The settings for a user's own images, whose size is read from the beginning of one.
+    """The settings for a user's own images, whose number and size are known without reading them.
 
     Raises:
         UserError: they are not there, or bring their own noise, and noise is asked for.
@@ -95,7 +95,8 @@ def fitted(settings: Settings, source: str, manifest: Manifest | None, *, skip_u
             f"{asked[0]} has no effect on {source}: it holds pairs, whose noisy images are its noise, and nothing is "
             "drawn. Leave it out, or give the folder of the clean images."
         )
-    return replace(settings, image=str(facts.shape))
+    usual = default_training(settings.dataset, facts.count) if manifest is None else {}
+    return replace(settings, image=str(facts.shape), **{name: usual[name] for name in usual if not is_given(name)})
 
 
 def _noise_options() -> list[str]:
