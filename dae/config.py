@@ -295,7 +295,8 @@ def default_training(dataset: str, count: int | None = None) -> dict[str, Any]:
     let the small embedded set converge in its 15 epochs, 1,500 steps.
     """
     if dataset == EMBEDDED or (count is not None and count < FEW_IMAGES):
-        return {"batch_size": 32, "lr": 4e-3, "warmup": 3, "averaging": 0.99}
+        batch_size = 32 if count is None else max(1, min(32, count // 4))  # several steps of the two thirds to train on
+        return {"batch_size": batch_size, "lr": 4e-3, "warmup": 3, "averaging": 0.99}
     return {"batch_size": 128, "lr": 1e-3, "warmup": 0, "averaging": 0.0}
 
 

@@ -226,7 +226,8 @@ which_settings = options(
     click.option(
         "--averaging",
         type=float,
-        help="Decay a step of the moving average of weights that is tested.  [default: 0; 0.99 on mnist-5k and few images]",
+        help="Decay a step of the moving average of the weights that is tested.  [default: 0; 0.99 on mnist-5k and few "
+        "images]",
     ),
     click.option("--latent-bias", type=float, default=0.0, hidden=True, help="Of older sweeps, with he."),
 )
