@@ -145,7 +145,7 @@ BAD: dict[str, tuple[Make, str, list[str], list[str]]] = {
     ),
     "bomb": (lambda f: images(f, 3, 60, 60), "", [], ["more than the 3,000 pixels"]),
     "loop": (_looped, "", [], ["a/back is a link to a folder that holds it", "remove the link"]),
-    "self": (lambda f: (images(f), (f / "me").symlink_to("me")), "", [], ["me cannot be read", "symbolic links"]),
+    "self": (lambda f: (images(f), (f / "me").symlink_to("me")), "", [], ["me is no file, or a link that"]),
     "single": (
         lambda f: [images(f / name, 1, start=n) for n, name in enumerate("abc")], "", [],
         ["1 image of class a", "need at least one each", "without classes"],
