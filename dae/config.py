@@ -290,8 +290,8 @@ def check_dataset(name: str) -> None:
         )
 
 
-FEW_IMAGES = 20_000
-"""With fewer of a user's own images an epoch has under 100 steps of 128, too few for the study's 15 epochs."""
+FEW_IMAGES = 10_000
+"""Of fewer images of a user's own 15 epochs are too few steps for the defaults of the large datasets."""
 
 
 def default_training(dataset: str, epochs: int = EPOCHS, images: int | None = None) -> dict[str, Any]:
@@ -307,7 +307,10 @@ def default_training(dataset: str, epochs: int = EPOCHS, images: int | None = No
         images: how many a user's own dataset has; None for one with a name.
     """
     if dataset == EMBEDDED if images is None else images < FEW_IMAGES:
-        return {"batch_size": 32, "lr": 4e-3, "warmup": min(3, epochs), "averaging": 0.99}
+        batch_size = (
+            32 if images is None else max(1, min(32, images // 4))
+        )  # several steps of the two thirds to train on
+        return {"batch_size": batch_size, "lr": 4e-3, "warmup": min(3, epochs), "averaging": 0.99}
     return {"batch_size": 128, "lr": 1e-3, "warmup": 0, "averaging": 0.0}
 
 

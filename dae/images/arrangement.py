@@ -60,7 +60,7 @@ def arranged(where: str, parts: Sequence[Part], read: Gathered, are_tiles: bool,
             if splits[row] == TRAIN:
                 label = int(labels[row]) if len(labels) else 0
                 groups[origin] = min(label, groups.get(origin, label))
-        chosen = splitting.by_content(where, groups, missing, classes)
+        chosen = splitting.by_content(where, groups, missing, classes, are_tiles=are_tiles)
         splits = [
             chosen[origin] if split == TRAIN else split for origin, split in zip(read.origins, splits, strict=True)
         ]

@@ -251,6 +251,8 @@ def _sorted_out(path: Path, arrays: Mapping[str, Stored], tell: Callable[[str], 
         if len(roles) > 1 or len(splits) > 1 or set(words) - ROLES.keys() - SPLITS.keys():
             continue
         role, split = next(iter(roles), "clean"), next(iter(splits), None)
+        if role == "clean" and len(stored.shape) == 2 and len(arrays) > 1:
+            continue  # the images once more, as rows of a table
         if role in found.setdefault(split, {}):
             raise UserError(
                 f"{path} has two arrays of one meaning, {found[split][role].name} and {stored.name}: keep one."

@@ -18,6 +18,8 @@ from dae.images.rows import Kind, Part, Pixels, Range, Rows, Tell, Unreadable
 
 COPIES = 2
 """Of the images that a sweep holds: the command's own, and the one that all trials share."""
+MANY = 10_000
+"""Images that take a while to read."""
 PROGRAM_BYTES = 600 * 2**20
 """About what the command and Ray take beside."""
 
@@ -94,6 +96,8 @@ def collect(
         None if parts[0].noisy is None else scale.room((count, *shape)),
         skipped=list(skipped),
     )
+    if count >= MANY:
+        tell(f"reading {count:,} images of {where}")
     for number, part in enumerate(parts):
         _read_part(read, number, part, first, scale, patch=patch, skip_unreadable=skip_unreadable)
     _tell_of(where, rows, read, tell)
@@ -143,7 +147,11 @@ def _range(rows: Sequence[Rows]) -> Range:
 
 
 def count_of(parts: Sequence[Part], patch: int | None) -> int:
-    """How many rows there will be at most."""
+    """How many images or tiles there will be at most.
+
+    Raises:
+        UserError: an image is smaller than a tile.
+    """
     if patch is None:
         return sum(part.clean.count for part in parts)
     try:

@@ -53,6 +53,8 @@ def read(path: Path) -> tuple[npt.NDArray[Any], bool]:
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The image, whose pixels are not read yet; whatever goes wrong with it, meanwhile too, is a reason."""
     try:
+        if not path.is_file():
+            raise Unreadable(f"{path} is no file, or a link that leads to none")  # a pipe would be waited for
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what other programs left beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -21,13 +21,13 @@ class Facts:
 
     Attributes:
         shape: of what is trained on: the first image, or a tile.
-        count: of all images or tiles, whatever their split.
         has_noise: whether they are pairs, which bring their own noise.
+        count: of images or tiles, unreadable ones included.
     """
 
     shape: ImageShape
-    count: int
     has_noise: bool
+    count: int
 
 
 def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = False) -> Facts:
@@ -40,7 +40,9 @@ def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = Fal
     first = first_kind(text, parts, patch)
     height, width = (first.height, first.width) if patch is None else (patch, patch)
     return Facts(
-        ImageShape(height, width, first.channels), count_of(parts, patch), has_noise=parts[0].noisy is not None
+        shape=ImageShape(height, width, first.channels),
+        has_noise=parts[0].noisy is not None,
+        count=count_of(parts, patch),
     )
 
 

@@ -15,7 +15,7 @@ VALIDATION_SHARE = 0.2
 
 
 def by_content(
-    where: str, groups: Mapping[bytes, int], missing: Sequence[str], classes: Sequence[str]
+    where: str, groups: Mapping[bytes, int], missing: Sequence[str], classes: Sequence[str], *, are_tiles: bool
 ) -> dict[bytes, str]:
     """The split of every image, by its digest.
 
@@ -24,6 +24,7 @@ def by_content(
         groups: for the digest of every image its class, 0 without classes.
         missing: the splits that were not given: the others get nothing of these images, but for training.
         classes: names of the classes; empty without.
+        are_tiles: whether they were cut, for messages.
 
     Raises:
         UserError: there are too few different images.
@@ -39,7 +40,7 @@ def by_content(
             number = f"{len(digests)} image{'s' * (len(digests) != 1)}"
             raise UserError(
                 f"{where} has {number}{of_class}, copies not counted: {', '.join(needed[:-1])} and {needed[-1]} "
-                "need at least one each. "
+                f"need at least one each{', and no image has tiles in two of them' * are_tiles}. "
                 + ("Add images, or put all into one folder without classes." if classes else "Add images.")
             )
         tested = max(1, round(TEST_SHARE * len(digests))) if TEST in missing else 0
