@@ -58,6 +58,17 @@ def sweep_name(name: str | None, dataset: str) -> str:
     return dataset if name is None else name
 
 
+def output_path(out: str) -> Path:
+    """The file or folder that ``--out`` names.
+
+    Raises:
+        UserError: it is a URI.
+    """
+    if "://" in out:
+        raise UserError(f"--out {out}: give a file or folder of this machine.")
+    return Path(out).expanduser().absolute()
+
+
 def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     """The sweep that a command is to read.
 
