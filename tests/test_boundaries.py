@@ -78,7 +78,14 @@ def test_records_are_read_without_anything_heavy(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["sweep.analysis.findings", "sweep.report.page", "sweep.report.notebook", "sweep.records.quality"]
+    "module",
+    [
+        "sweep.analysis.findings",
+        "sweep.report.page",
+        "sweep.report.notebook",
+        "sweep.records.quality",
+        "sweep.analysis.ranking",
+    ],
 )
 def test_the_report_needs_no_torch(module: str) -> None:
     assert loaded_by(module) & (HEAVY | {"click"}) == set()

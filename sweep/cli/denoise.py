@@ -1,14 +1,13 @@
 """The command that denoises picture files: `denoise`."""
 
 from collections import Counter
-from pathlib import Path
 
 import click
 
 from dae.errors import UserError
 from sweep.cli.errors import debug_option
 from sweep.cli.options import ADDED_AS_TRAINED, Strength, storage_option, which_cell, which_overwrite
-from sweep.cli.parsing import existing
+from sweep.cli.parsing import existing, output_path
 from sweep.storage.store import Store, Unwritable
 
 
@@ -42,7 +41,7 @@ def denoise(
     """
     if not pictures:
         raise UserError("which pictures? Give image files, or folders of them.")
-    output = Path(out).expanduser().absolute()
+    output = output_path(out)
     from sweep.models import files
 
     routes = files.routes(pictures, output, overwrite=overwrite, compare=compare)

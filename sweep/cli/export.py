@@ -7,7 +7,7 @@ import click
 from dae.errors import UserError
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_cell, which_overwrite
-from sweep.cli.parsing import existing
+from sweep.cli.parsing import existing, output_path
 from sweep.storage.store import Store, Unwritable
 from sweep.trials.environment import environment
 
@@ -63,5 +63,5 @@ def export(storage: str, name: str, cell: str | None, format_name: str, out: str
 
 def _target(out: str, name: str) -> Path:
     """The file meant: in a folder, one of this name."""
-    path = Path(out).expanduser()
-    return (path / name if out.endswith("/") or path.is_dir() else path).absolute()
+    path = output_path(out)
+    return path / name if out.endswith("/") or path.is_dir() else path

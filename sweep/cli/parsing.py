@@ -141,6 +141,17 @@ def command_of(words: Sequence[str]) -> tuple[str, list[str]]:
     return ("search", list(words[1:])) if words[:1] and words[0] == "search" else ("run", list(words))
 
 
+def output_path(out: str) -> Path:
+    """The file or folder that ``--out`` names.
+
+    Raises:
+        UserError: it is a URI.
+    """
+    if "://" in out:
+        raise UserError(f"--out {out}: give a file or folder of this machine.")
+    return Path(out).expanduser().absolute()
+
+
 def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     """The sweep that a command is to read.
 

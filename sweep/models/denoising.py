@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dae.config import NOISES
 from dae.errors import UserError
 from dae.noise import corrupt_test
 from dae.testset import mean_square
@@ -65,7 +66,7 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     if is_colour != (model.image.channels > 1):
         notes.append(GREY_MODEL if is_colour else COLOUR_MODEL)
     planes = _planes(clean, is_colour=is_colour)
-    noisy = planes if noise is None else corrupt_test(planes, noise, draw, str(model.record.config["noise"]))
+    noisy = planes if noise is None else corrupt_test(planes, noise, draw, _kind(model))
     planes = _through(model, noisy, is_colour=is_colour)
     before, after = (_pixels(array, clean.shape, is_colour=is_colour) for array in (noisy, planes))
     return Denoised(
@@ -75,6 +76,14 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
         mse_after=None if noise is None else mean_square(after - clean),
         notes=tuple(notes),
     )
+
+
+def _kind(model: TrainedModel) -> str:
+    """The kind of noise that the model was trained with."""
+    kind = str(model.record.config["noise"])
+    if kind not in NOISES:
+        raise UserError(f"the noise that {model.record.key} was trained with is part of its data: none can be added.")
+    return kind
 
 
 def _check(values: Pixels) -> None:

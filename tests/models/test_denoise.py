@@ -36,7 +36,7 @@ def ask(undisturbed: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     def command(*words: str, storage: Path = undisturbed.root.parent) -> Result:
         common = ["--sweep", "mnist-5k", "--storage", str(storage), "--out", "out"]
-        return CliRunner().invoke(main, ["denoise", *words, *common])
+        return CliRunner().invoke(main, ["denoise", *common, *words])
 
     return command
 
@@ -208,6 +208,16 @@ def test_an_alpha_channel_is_kept_and_said(ask: Ask) -> None:
     assert np.array_equal(np.asarray(opened("out/la.png"))[..., 1], grey[..., 1])
 
 
+def test_how_a_photograph_is_held_stays(ask: Ask) -> None:
+    orientation = 274
+    exif = Image.Exif()
+    exif[orientation] = 6
+    save("photo.jpg", noisy(30, 45, 3), exif=exif, dpi=(300, 300))
+    assert ask("photo.jpg", "photo.jpg").output.count("->") == 1, "what is given twice is read once"
+    after = opened("out/photo.jpg")
+    assert (after.getexif()[orientation], after.size, after.info["dpi"]) == (6, (45, 30), (300, 300))
+
+
 def test_a_palette_is_written_in_full_colour_and_said(ask: Ask) -> None:
     Image.fromarray(noisy(30, 30, 3)).quantize(16).save("palette.png")
     answer = ask("palette.png")
@@ -289,6 +299,7 @@ def test_an_output_that_is_there_is_replaced_only_when_asked(ask: Ask) -> None:
         (("good.png", "--cell", "DAE_3_9-s0"), "there is no cell DAE_3_9-s0 in mnist-5k. Near ones: DAE_3_8-s0, "),
         (("--add-noise", "good.png"), "'good.png' is not a number; where a picture follows, write --add-noise=0.5."),
         (("good.png", "--add-noise=nan"), "nan is out of range"),
+        (("good.png", "--out", "s3://bucket/x"), "--out s3://bucket/x: give a file or folder of this machine."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -1,5 +1,6 @@
 """The methods of a store in a folder and in a bucket, the lease, and the messages of a bucket that fails."""
 
+import io
 import json
 import os
 import re
@@ -13,13 +14,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 from s3 import BUCKET, S3, serve, wait_for
 from synthetic import add_evaluation, make_sweep
 from test_store import child, kill
 
 from dae.errors import UserError
+from sweep import denoise
 from sweep.analysis.arrays import load_arrays
 from sweep.cli import main
 from sweep.driver.declaration import cells_to_train
@@ -32,6 +36,7 @@ from sweep.storage import lease
 from sweep.storage.bucket import ObjectStore
 from sweep.storage.lease import LEASE_FOLDER, Held
 from sweep.storage.opening import open_storage, open_store
+from sweep.storage.sealing import digest
 from sweep.storage.store import Store, Unreadable, Unwritable
 
 pytest.importorskip("moto")
@@ -583,3 +588,29 @@ def test_a_host_writes_several_cells_into_a_bucket_at_a_time(s3: S3, clean_envir
         lines = sweep.store.read(CellFiles(cell.key).log).decode().splitlines()
         assert f"{cell.key} begins after epoch 0 on cpu" in lines[0]
         assert len(lines) == 7
+
+
+# ---- models
+
+
+def test_a_model_is_taken_out_of_every_storage(
+    storage: str, undisturbed: Store, tmp_path: Path, own_signals: None
+) -> None:
+    store = open_store(storage, "mnist-5k")
+    store.create()
+    store.write_all(undisturbed.read_all(name for name in undisturbed.names() if not name.endswith(("/", ".lock"))))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+
+    def ask(*words: str) -> str:
+        answer = CliRunner().invoke(main, [*words, "--storage", storage])
+        assert answer.exit_code == 0, answer.output
+        return answer.output
+
+    assert ask("best", "mnist-5k").startswith("DAE_3_8-s0")
+    ask("denoise", str(tmp_path / "picture.png"), "--sweep", "mnist-5k", "--out", str(tmp_path / "out"))
+    denoised = np.asarray(Image.open(io.BytesIO((tmp_path / "out" / "picture.png").read_bytes())))
+    assert np.array_equal(denoised, denoise(pixels, "mnist-5k", storage=storage))
+    assert np.array_equal(denoised, denoise(pixels, str(undisturbed.root)))
+    ask("export", "mnist-5k", "--format", "safetensors", "--out", str(tmp_path / "model"))
+    assert digest((tmp_path / "model").read_bytes()) in (tmp_path / "model.md").read_text()
