@@ -75,7 +75,7 @@ def _asked(history: History, settings: Settings, number: int) -> Candidates:
     from sweep.search import study
 
     search = history.search
-    told = study.trials(history, settings)
+    told = [] if search.sampler == "random" else study.trials(history, settings)
     for attempt in range(ATTEMPTS):
         seed = int(np.random.SeedSequence([search.seed, number, attempt]).generate_state(1)[0])
         yield study.ask(search, told, _sampler(search.sampler, seed))
