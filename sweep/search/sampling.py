@@ -55,7 +55,7 @@ def propose(history: History, settings: Settings) -> tuple[Proposal, Cell] | Non
     candidates = _listed(search) if search.sampler == "grid" else _asked(history, settings, number)
     for point, attributes in candidates:
         cell = search.space.cell(point, settings, search.seed)
-        if cell not in tried:
+        if cell not in tried and cell.key not in history.removed:
             return Proposal(number=number, point=point, attributes=attributes), cell
     return None
 
