@@ -46,6 +46,8 @@ def status(storage: str) -> None:
             if record is not None:
                 detail = f"epoch {len(record.history)}/{epochs}"
                 detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
+                if sweep.manifest.is_trial(cell) and record.val_loss is not None:
+                    detail += f"  validation loss {record.val_loss:.5f}"
                 detail += "" if record.error is None else f"  {record.error}"
             click.echo(f"  {cell.key:<{width}} {state:<12} {detail}".rstrip())
 

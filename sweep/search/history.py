@@ -1,6 +1,6 @@
 """What a search has tried, rebuilt from the records: all that its next proposal and its rungs follow from."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Self
@@ -45,17 +45,19 @@ class History:
 
     Attributes:
         arrived: number of epochs that have reached the driver in all.
+        removed: keys of cells that a user took out, and that are not to be proposed again.
     """
 
     search: Search
     tried: dict[int, Tried] = field(default_factory=dict)
     arrived: int = 0
+    removed: Collection[str] = ()
 
     @classmethod
     def of(cls, sweep: Sweep) -> Self:
         """That of a search's folder; it counts the epochs that reached a driver, as that driver did."""
         assert sweep.manifest.search is not None
-        history = cls(sweep.manifest.search)
+        history = cls(sweep.manifest.search, removed=sweep.manifest.removed)
         for key, proposal in sweep.proposals.items():
             entry = Tried(proposal, Cell.from_key(key))
             if (record := sweep.records.get(key)) is not None:

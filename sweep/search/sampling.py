@@ -55,7 +55,7 @@ def propose(history: History, settings: Settings) -> tuple[Proposal, Cell] | Non
     candidates = _listed(search) if search.sampler == "grid" else _asked(history, settings, number)
     for point, attributes in candidates:
         cell = search.space.cell(point, settings, search.seed)
-        if cell not in tried:
+        if cell not in tried and cell.key not in history.removed:
             return Proposal(number=number, point=point, attributes=attributes), cell
     return None
 
@@ -75,7 +75,7 @@ def _asked(history: History, settings: Settings, number: int) -> Candidates:
     from sweep.search import study
 
     search = history.search
-    told = study.trials(history, settings)
+    told = [] if search.sampler == "random" else study.trials(history, settings)
     for attempt in range(ATTEMPTS):
         seed = int(np.random.SeedSequence([search.seed, number, attempt]).generate_state(1)[0])
         yield study.ask(search, told, _sampler(search.sampler, seed))

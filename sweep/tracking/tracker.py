@@ -224,7 +224,7 @@ class _Writer:
             image = service.wandb().Image(sample, caption=record.key)
             # A step of its own: what is logged to a committed step is dropped.
             cell.run.log({"test/sample": image}, step=len(record.history) + 1)
-        self._finish(cell, 0 if record.status is Status.COMPLETED else 1)
+        self._finish(cell, 0 if record.status in (Status.COMPLETED, Status.PRUNED, Status.STOPPED) else 1)
 
     def report(self, rows: list[dict[str, Any]], figures: tuple[Path, ...]) -> None:
         # Chosen once: after a failure the report is written again under the same id.
