@@ -136,9 +136,9 @@ def rankings(sweep: Sweep, limits: Mapping[str, float] | None = None) -> list[Ra
     if not records:
         raise UserError(f"sweep {sweep.manifest.name} has no completed cell: dae-sweep run trains its cells.")
     limits = limits or {}
-    within = [record for record in records if all(getattr(record, name) <= limit for name, limit in limits.items())]
+    within = [record for record in records if all(_amount(record, name) <= limit for name, limit in limits.items())]
     if not within:
-        least = ", ".join(f"{name} {min(getattr(record, name) for record in records):,}" for name in limits)
+        least = ", ".join(f"{name} {min(_amount(record, name) for record in records):,}" for name in limits)
         raise UserError(
             f"no completed cell of {sweep.manifest.name} is under these limits: the least there is is {least}."
         )
@@ -150,6 +150,12 @@ def rankings(sweep: Sweep, limits: Mapping[str, float] | None = None) -> list[Ra
     usual = (settings.noise, settings.alpha)
     noises = sorted(by_noise, key=lambda noise: noise != usual)  # stable: the others stay in the grid's order
     return [Ranking(_part(sweep, by_noise[noise]), *noise, _candidates(by_noise[noise])) for noise in noises]
+
+
+def _amount(record: Record, name: str) -> float:
+    """The field that a limit is for; of a latent that is higher than wide, or wider, the longer side."""
+    value = getattr(record, name)
+    return float(max(map(int, value.split("x")))) if isinstance(value, str) else value
 
 
 def _candidates(records: Iterable[Record]) -> tuple[Candidate, ...]:

@@ -58,7 +58,7 @@ class TrainedModel:
     @property
     def image(self) -> ImageShape:
         """The size of the images that it was trained on."""
-        return image_of(self.config)
+        return self.config.image
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Denoised images (n, channels, height, width), as the noisy ones given, in [0, 1]."""
@@ -77,11 +77,6 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def image_of(_config: ModelConfig) -> ImageShape:
-    """The size of the images of a model."""
-    return ImageShape()
 
 
 def choose(sweep: Sweep, key: str | None = None) -> Record:

@@ -17,7 +17,6 @@ from dae import data
 from dae.config import ImageShape
 from dae.errors import UserError
 from sweep.cli import main
-from sweep.models import trained
 from sweep.models.denoising import COLOUR_MODEL, GREY_MODEL, denoise
 from sweep.models.trained import Scale, TrainedModel, choose, load_model
 from sweep.records.grid import Cell
@@ -98,9 +97,7 @@ def test_a_colour_picture_is_its_channels(model: TrainedModel) -> None:
         assert np.array_equal(result.pixels[..., channel], denoise(model, pixels[..., channel]).pixels)
 
 
-def test_a_model_of_colour_sees_a_grey_picture_three_times(
-    model: TrainedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_of_colour_sees_a_grey_picture_three_times(model: TrainedModel) -> None:
     seen: list[torch.Size] = []
 
     class Colour(torch.nn.Module):
@@ -109,8 +106,8 @@ def test_a_model_of_colour_sees_a_grey_picture_three_times(
             seen.append(images.shape)
             return images * torch.tensor([0.5, 0.75, 1.0]).view(1, 3, 1, 1)
 
-    monkeypatch.setattr(trained, "image_of", lambda _config: ImageShape(16, 24, 3))
-    colour = replace(model, module=Colour())  # type: ignore[arg-type]
+    config = replace(model.config, image=ImageShape(16, 24, 3))
+    colour = replace(model, config=config, module=Colour())  # type: ignore[arg-type]
     pixels = noisy(20, 24)
     result = denoise(colour, pixels)
     assert seen
