@@ -155,20 +155,20 @@ def test_images_that_do_not_fit_are_refused_with_numbers(
 def test_classes_of_labelled_pictures_have_their_names(
     tmp_path: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, in_process: InProcess
 ) -> None:
-    labels = (np.arange(104) % 3).astype(np.uint8)
+    labels = (np.arange(104) % 3).astype(np.uint8)  # the test set has no image of the fourth class
     labelled = dataclasses.replace(
         pictures,
         train_labels=labels[:64],
         validation_labels=labels[64:80],
         test_labels=labels[80:],
-        classes=("a", "b", "c"),
+        classes=("a", "b", "c", "d"),
     )
     monkeypatch.setattr(data, "load", lambda *_: labelled)
     sweep = run(ask(Store(tmp_path / "pictures")), Signals(), Silent()).sweep
     arrays = Findings.of(sweep).arrays
     assert arrays.samples is not None
     assert arrays.samples.labels.tolist() == [0, 1, 2]
-    assert arrays.samples.class_means.shape == (3, 20, 12, 3)
+    assert arrays.samples.class_means.shape == (4, 20, 12, 3)
     text = (tmp_path / "pictures" / page.FOLDER / "index.html").read_text()
     assert "Test image of class" in text
     assert "Class by class" in text
