@@ -116,7 +116,7 @@ class Dataset:
     @property
     def identity(self) -> str:
         """What fixed draws of noise are keyed by: the name of a known dataset, else the content."""
-        return self.name if self.name in DATASETS else self.fingerprint
+        return self.name if self.name in DATASETS and self.source is None else self.fingerprint
 
     @property
     def nbytes(self) -> int:
