@@ -10,6 +10,7 @@ from dae.architecture import mac_count, parameter_count, receptive_fields
 from dae.config import ModelConfig, Size
 from sweep.analysis.arrays import Arrays, Outputs, loss_by_image, usable_records
 from sweep.analysis.statistics import Estimate, crossed, over_seeds
+from sweep.records.grid import Cell
 from sweep.records.record import Record, Status
 from sweep.records.sweep import Sweep
 
@@ -118,9 +119,12 @@ def results(sweep: Sweep, arrays: Arrays | None = None) -> list[Result]:
     With ``arrays`` the intervals are for other seeds and other test images, without for other seeds alone.
     """
     usable = {record.key: record for record in usable_records(sweep)}
+    cells_of: dict[str, list[Cell]] = {}
+    for cell in sweep.manifest.grid.cells:
+        cells_of.setdefault(cell.architecture, []).append(cell)
     by_architecture = []
     for architecture in sweep.manifest.grid.architectures:
-        cells = [cell for cell in sweep.manifest.grid.cells if cell.architecture == architecture.architecture]
+        cells = cells_of[architecture.architecture]
         records = tuple(usable[cell.key] for cell in cells if cell.key in usable)
         by_architecture.append(
             Result(
