@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dae.config import DATASETS
 from dae.testset import MOST_CLASSES, SAMPLES
 from sweep.analysis.statistics import Array
 from sweep.records.record import CellFiles, Record, verified
@@ -77,8 +78,8 @@ class Arrays:
 def _shapes(sweep: Sweep) -> tuple[dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]]]:
     """The shapes of what is in the files of samples and of outputs; None for any size."""
     image, classes = sweep.manifest.settings.shape.array, len(sweep.manifest.classes)
-    tests = sweep.manifest.dataset.get("test")
-    count = min(SAMPLES, classes) if classes else min(SAMPLES, int(SAMPLES if tests is None else tests))
+    # Of own images there are fewer samples where a class, or the test set, has too few images.
+    count = SAMPLES if sweep.manifest.dataset.get("name") in DATASETS else None
     samples, means = (count, *image), (min(MOST_CLASSES, classes), *image)
     labels = (count if classes else 0,)
     return (

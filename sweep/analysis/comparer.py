@@ -93,7 +93,9 @@ class Comparer:
         None where the grid lacks a corner or they are not comparable.
         """
         grid = self._grid
-        shallow, deep, small, large = min(grid.depths), max(grid.depths), min(grid.latents), max(grid.latents)
+        shallow, deep = min(grid.depths), max(grid.depths)
+        by_size = sorted(grid.architectures, key=self._latent_numbers)
+        small, large = by_size[0].latent, by_size[-1].latent
         cells = {(cell.depth, cell.latent): cell for cell in grid.architectures}
         places = [(depth, size) for depth in (shallow, deep) for size in (small, large)]
         corners = tuple(cells[place] for place in places if place in cells)

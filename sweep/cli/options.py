@@ -61,13 +61,8 @@ class Latents(ParamType[tuple[Latent, ...]]):
             return value
         sizes: list[Latent] = []
         for part in filter(None, (part.strip() for part in value.split(","))):
-            if "x" not in part:
-                sizes += Numbers().convert(part, param, ctx)
-                continue
-            try:
-                sizes.append(parse_latent(part))
-            except ValueError:
-                self.fail(f"{part!r} is not a latent size; one looks like 13 or, height by width, 13x8.", param, ctx)
+            is_pair = re.fullmatch(r"\d+x\d+", part, re.ASCII)
+            sizes += [parse_latent(part)] if is_pair else Numbers().convert(part, param, ctx)
         return tuple(sizes)
 
 

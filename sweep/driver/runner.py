@@ -113,12 +113,13 @@ def _report(request: Request, sweep: Sweep, tracker: Tracker) -> None:
 
 
 def _comparison(sweep: Sweep) -> list[dict[str, object]]:
-    """A row for each completed cell."""
+    """A row for each completed cell. A column of W&B's tables has one type: all latents are text where one is."""
+    is_text = any(isinstance(record.latent, str) for record in sweep.completed)
     return [
         {
             "cell": record.key,
             "depth": record.depth,
-            "latent": record.latent,
+            "latent": str(record.latent) if is_text else record.latent,
             "seed": record.seed,
             **{name: record.config[name] for name in AXES},
             "test_loss": record.test_loss,

@@ -24,7 +24,7 @@ def corruption(findings: Findings) -> Figure:
     """The sample images, clean above corrupted (study, figure 3)."""
     samples = _samples(findings)
     tall, wide = strip(samples.clean, columns=len(samples.clean)).shape[:2]
-    figure = Figure(figsize=(WIDTH, min(1.9 * tall / wide * _STUDY_STRIP, 6.0)))
+    figure = Figure(figsize=(WIDTH, min(1.9 * tall / wide * _STUDY_STRIP, 4.0)))
     for row, (name, images) in enumerate((("clean", samples.clean), ("corrupted", samples.noisy))):
         axes = figure.add_axes((0.085, 0.5 - 0.49 * row, 0.91, 0.48))
         show(axes, strip(images, columns=len(images)))
@@ -37,11 +37,14 @@ def example(findings: Findings) -> Figure:
     """One test image: clean, corrupted and as the architecture of the lowest loss rebuilt it (study, figure 4)."""
     samples, (record, index) = _samples(findings), typical(findings)
     height, width = samples.clean.shape[1:3]
-    figure = Figure(figsize=(6.6, min(max(2.5 * height / width, 1.2), 6.0)))
+    # Of a square image 1.975 inches, and room for its title and its error.
+    tall = min(1.975 * height / width, 4.5)
+    whole = round(tall + 0.525, 6)
+    figure = Figure(figsize=(6.6, whole))
     clean, rebuilt = samples.clean[index], findings.arrays.outputs[record.key].samples[index]
     panels = (("clean", clean), ("corrupted", samples.noisy[index]), (f"denoised by {record.architecture}", rebuilt))
     for column, (title, image) in enumerate(panels):
-        axes = figure.add_axes((0.01 + 0.333 * column, 0.1, 0.313, 0.79))
+        axes = figure.add_axes((0.01 + 0.333 * column, round(0.25 / whole, 6), 0.313, round(tall / whole, 6)))
         show(axes, image)
         axes.set_title(title, fontsize=9.5)
         if column:
@@ -58,7 +61,7 @@ def denoised(findings: Findings) -> Figure:
     samples, outputs = findings.arrays.samples, findings.arrays.outputs
     references = {} if samples is None else {"clean": samples.clean, "corrupted": samples.noisy}
     count = 10 if samples is None else len(samples.clean)
-    sheet = _Sheet(findings, lambda images, columns: strip(images, _per_line(columns)), count, list(references))
+    sheet = _Sheet(findings, _lines, count, list(references))
     for column in range(len(sheet.across)):
         for row, images in enumerate(references.values()):
             show(sheet.reference(column, row), sheet.arranged(images))
@@ -74,8 +77,9 @@ def denoised(findings: Findings) -> Figure:
     return sheet.figure
 
 
-def _per_line(columns: int) -> int:
-    return 10 if columns <= 3 else 5 if columns <= 6 else 2
+def _lines(images: Array, columns: int) -> Array:
+    per_line = 10 if columns <= 3 else 5 if columns <= 6 else 2
+    return strip(images, min(per_line, len(images)))
 
 
 @styled

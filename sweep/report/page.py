@@ -86,6 +86,8 @@ def _page(findings: Findings, output: Store) -> str:
         name=findings.whole.manifest.name,
         style=Markup(_asset("page.css")),
         script=Markup(_asset("page.js")),
+        noun=sweep.manifest.noun,
+        numbers=sweep.manifest.settings.shape.numbers,
         lead=summary.lead(findings),
         summary=summary.summary(findings),
         extremes=summary.extremes(findings),

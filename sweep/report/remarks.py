@@ -120,7 +120,8 @@ def _class_spread(means: Array) -> float:
 
 def average_image(sweep: Sweep, results: Sequence[Result], arrays: Arrays) -> str:
     """Whether the smallest latent merely paints the average image (study, section 5.2)."""
-    smallest = [result for result in results if result.config.latent == min(sweep.manifest.grid.latents)]
+    least = min(result.config.latent_numbers for result in results)
+    smallest = [result for result in results if result.config.latent_numbers == least]
     ratios = [(result, pair) for result in smallest if (pair := spread_ratios(sweep, result, arrays)) is not None]
     if not ratios:
         return "The images of the smallest latent size cannot be read or are not there: nothing can be said."

@@ -295,7 +295,7 @@ def test_plan_is_the_studys_table_1(folder: Path) -> None:
     heading, *lines = [re.split(r"\s{2,}", line.strip()) for line in result.output.splitlines() if line.strip()]
     assert result.exit_code == 0
     assert heading == ["name", "latent space", "compression", "layers", "parameters", "MACs/image", "sees"]
-    rows = {line[0]: line[1:] for line in lines[:-1]}
+    rows = {line[0]: line[1:] for line in lines if len(line) == len(heading)}
     assert list(rows) == [f"DAE_{depth}_{latent}" for depth in (1, 3, 5) for latent in (13, 8, 5)]
     for latent, share in ((13, "86.22%"), (8, "32.65%"), (5, "12.76%")):
         for depth in (1, 3, 5):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dae.architecture import mac_count
 from dae.errors import UserError
-from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, longest_first
+from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, longest_first, written
 
 cells = st.builds(Cell, depth=st.integers(1, 60), latent=st.integers(1, 28), seed=st.integers(0, 2**40))
 grids = st.lists(cells, max_size=12).map(Grid.of)
@@ -141,7 +141,7 @@ def test_every_setting_arrives_in_what_is_trained_and_recorded() -> None:
     assert (training.epochs, training.batch_size, training.lr, training.alpha, training.seed) == (7, 64, 0.01, 0.3, 11)
     assert (training.latent_bias, training.initialisation) == (0.5, "he")
     assert (training.warmup, training.averaging) == (2, 0.9)
-    assert settings.config(cell) == {
+    assert written(settings.config(cell)) == {
         "depth": 4, "latent": 9, "seed": 11, "dataset": "kmnist", "train_fraction": 0.25, "epochs": 7,
         "batch_size": 64, "lr": 0.01, "alpha": 0.3, "noise": "gaussian", "width": 6, "latent_channels": 3,
         "latent_bias": 0.5, "initialisation": "he", "warmup": 2, "averaging": 0.9,

@@ -15,7 +15,8 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
 from dae.adam import flatten
-from dae.config import ModelConfig
+from dae.config import ImageShape, ModelConfig
+from dae.engine import channels_first
 from dae.initialisation import draw
 from dae.model import DenoisingAutoencoder
 from dae.noise import corrupt
@@ -42,6 +43,8 @@ ODD = [
     ModelConfig(depth=2, latent=7, width=5, latent_channels=3),  # channels that fill no block
     ModelConfig(depth=2, latent=9, width=33, latent_channels=20),
     ModelConfig(depth=4 if IS_INTERPRETED else 9, latent=6, width=4),
+    ModelConfig(depth=2, latent=3, width=4, image=ImageShape(9, 9, 3)),
+    ModelConfig(depth=1, latent=4, image=ImageShape(12, 12, 3)),
 ]
 QUICK = (ModelConfig(depth=1, latent=5), ModelConfig(depth=2, latent=7, width=5, latent_channels=3))
 
@@ -101,7 +104,9 @@ class Trainee:
         buffers = (self.step._partial, self.step._losses, *self.step._activations, *self.step._gradients)
         for buffer in buffers:  # what is not written is seen
             buffer.fill_(float("nan"))
-        self.images = torch.randint(LOW, LOW + SCALE + 1, (10, 784), generator=seeded).to(DEVICE, torch.uint8)
+        self.images = torch.randint(LOW, LOW + SCALE + 1, (10, config.image.numbers), generator=seeded).to(
+            DEVICE, torch.uint8
+        )
         self.order = torch.randint(0, 10, (STEPS, BATCH), generator=seeded).to(DEVICE)
         self.turn = torch.tensor([STEPS - 2], device=DEVICE)
         self.total = torch.zeros((), device=DEVICE)
@@ -121,15 +126,17 @@ class Trainee:
 
     @property
     def clean(self) -> torch.Tensor:
-        return self.step._clean.view(BATCH, 1, 28, 28)
+        return channels_first(self.step._clean)
 
     @property
     def noisy(self) -> torch.Tensor:
-        return self.step._noisy.view(BATCH, 1, 28, 28)
+        return channels_first(self.step._noisy)
 
 
 def cases(configs: list[ModelConfig]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("config", configs, ids=[f"{c.name}-{c.width}-{c.latent_channels}" for c in configs])
+    return pytest.mark.parametrize(
+        "config", configs, ids=[f"{c.name}-{c.width}-{c.latent_channels}-{c.image}" for c in configs]
+    )
 
 
 class TestKernels:
