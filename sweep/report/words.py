@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable
 
 from dae.config import usual_latents
+from dae.images.location import name_of
 from sweep.analysis.claims import Contrast
 from sweep.analysis.statistics import Limit, Needed
 from sweep.analysis.verdicts import Effect
@@ -115,13 +116,11 @@ def command(manifest: Manifest, options: str = "") -> str:
     It takes its settings, and without options its grid, from the sweep.
     """
     grid, settings = manifest.grid, manifest.settings
-    if manifest.dataset.get("source") is not None:  # the sweep knows where a user's own images are
-        start = f"dae-sweep run --name {shlex.quote(manifest.name)}"
-    else:
-        name = "" if manifest.name == settings.dataset else f" --name {manifest.name}"
-        start = f"dae-sweep run --dataset {settings.dataset}{name}"
+    place = str(manifest.dataset.get("source", settings.dataset))
+    dataset = shlex.quote(place)
+    name = [] if manifest.name == name_of(place) else [f"--name {shlex.quote(manifest.name)}"]
     if not options:
-        return start
+        return " ".join([f"dae-sweep run --dataset {dataset}", *name])
     levels = {"depths": grid.depths, "latents": grid.latents, "seeds": grid.seeds}
     usual = usual_latents(settings.shape)
     is_default = {"depths": grid.depths == STUDY_DEPTHS, "latents": grid.latents == usual, "seeds": False}
@@ -131,8 +130,8 @@ def command(manifest: Manifest, options: str = "") -> str:
         for factor, values in levels.items()
         if f"--{factor}" not in options and not is_default[factor] and values != (0,)
     ]
-    words = [*kept_levels, *_axes_options(grid, settings, options), options]
-    return " ".join([start, *filter(None, words)])
+    words = [*name, *kept_levels, *_axes_options(grid, settings, options), options]
+    return " ".join([f"dae-sweep run --dataset {dataset}", *filter(None, words)])
 
 
 def _axes_options(grid: Grid, settings: Settings, options: str) -> list[str]:
