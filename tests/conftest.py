@@ -242,7 +242,7 @@ class InProcess:
                 if should_stop():
                     return
                 self.before(cell.key)
-                record = listener.judged(trial.advance(0))
+                record = listener.decided(trial.advance(0))
                 listener.progressed(record, trial.images_per_s)
                 status = record.status
 

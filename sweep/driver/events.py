@@ -1,4 +1,4 @@
-"""Where the news of all trials come in. They go on to the display and to W&B, and are judged: does the sweep go on?"""
+"""Where the news of all trials come in: on to the display and to W&B; some of them end the sweep."""
 
 import io
 import re
@@ -62,7 +62,7 @@ class TrialEvents:
         warn: told what went on although it should not have been.
         at_first_news: called once, when a first trial has got somewhere.
         control: what users ask of the run from outside.
-        judge: what the scheduler of a search says of a cell: its record, ended where a running cell is to end.
+        prune: what the scheduler of a search says of a cell: its record, ended where a running cell is to end.
 
     Attributes:
         again_alone: cells that ran out of memory beside others, or whose host ended again and again.
@@ -78,9 +78,9 @@ class TrialEvents:
         *,
         at_first_news: Callable[[], None] = lambda: None,
         control: Control | None = None,
-        judge: Callable[[Record], Record] = lambda record: record,
+        prune: Callable[[Record], Record] = lambda record: record,
     ) -> None:
-        self._control, self._judge = control, judge
+        self._control, self._prune = control, prune
         self._at_first_news: Callable[[], None] | None = at_first_news
         self._sweep, self._progress, self._tracker, self._warn = sweep, progress, tracker, warn
         self._tracked: set[str] = set()
@@ -106,10 +106,10 @@ class TrialEvents:
         """A process has been given the cell."""
         self._progress.started(key)
 
-    def judged(self, record: Record) -> Record:
+    def decided(self, record: Record) -> Record:
         """Epochs were finished; the record as it stands, no longer running where its trial is to end."""
         try:
-            record = self._judge(record)
+            record = self._prune(record)
             if record.status is Status.RUNNING and self._control is not None and self._control.stops(record.key):
                 record = ended_early(record, Status.STOPPED, f"stopped after epoch {len(record.history)}")
                 self._sweep.store.write(CellFiles(record.key).record, record.to_bytes())
@@ -137,7 +137,7 @@ class TrialEvents:
             record = self._note_loss(Cell.from_key(key), reason, is_final=is_final)
             if record.status is not Status.RUNNING:
                 self._decide(record)
-                self._judge(record)
+                self._prune(record)
                 self._tracker.ended(record, self._sample(record))
         finally:
             self._progress.lost(key, reason, is_final=is_final)

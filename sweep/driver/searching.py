@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.events import copy_to_tracker
-from sweep.driver.hunt import Hunt
+from sweep.driver.proposals import Proposals
 from sweep.driver.training import Training, place
 from sweep.records.grid import Cell, Grid
 from sweep.records.record import Status
@@ -25,21 +25,21 @@ class Searching(Training):
         """
         name = sweep.manifest.name
         sweep = self._without_damage(sweep)
-        hunt = Hunt(sweep, self._has_no_time)
-        going_on = [entry.cell for entry in hunt.history.in_order if not entry.is_over]
+        proposals = Proposals(sweep, self._has_no_time)
+        going_on = [entry.cell for entry in proposals.history.in_order if not entry.is_over]
         copy_to_tracker(sweep, self.tracker, going_on)
-        tried, trials = len(hunt.history.tried), hunt.history.search.trials
+        tried, trials = len(proposals.history.tried), proposals.history.search.trials
         self.display.tell(f"{name}: {tried} of {trials} configurations tried, on {place(self.request)}")
         try:
-            if not hunt.left:
+            if not proposals.left:
                 sweep, todo = self._finalists(sweep)
                 return self._train(sweep, todo) if todo else None
-            examples = list(hunt.history.search.space.cells_at_ends(sweep.manifest.settings, seed=0))
-            with self._machines(sweep, examples, max(hunt.left, self._most_finalists)) as (resources, hosts):
-                stopped_because = self._round(sweep, [], resources, hosts, hunt)
+            examples = list(proposals.history.search.space.cells_at_ends(sweep.manifest.settings, seed=0))
+            with self._machines(sweep, examples, max(proposals.left, self._most_finalists)) as (resources, hosts):
+                stopped_because = self._round(sweep, [], resources, hosts, proposals)
                 if stopped_because is not None:
                     return stopped_because
-                self._tell_end(hunt, name)
+                self._tell_end(proposals, name)
                 sweep, todo = self._finalists(gather(self.request.store))
                 return self._round(sweep, todo, resources, hosts) if todo else None
         except Exception:
@@ -73,16 +73,16 @@ class Searching(Training):
             self.display.tell(f"{sweep.manifest.name}: {len(todo)} cells with fresh seeds to train, of {names}")
         return sweep, todo
 
-    def _tell_end(self, hunt: Hunt, name: str) -> None:
-        tried = list(hunt.history.in_order)
+    def _tell_end(self, proposals: Proposals, name: str) -> None:
+        tried = list(proposals.history.in_order)
         counts = ", ".join(
             f"{count} {status}"
             for status in (Status.COMPLETED, Status.PRUNED, Status.STOPPED, Status.DIVERGED, Status.FAILED)
             if (count := sum(entry.status is status for entry in tried))
         )
         reason = ""
-        if hunt.is_exhausted:
+        if proposals.is_exhausted:
             reason = "; the space has no other cell"
-        elif len(tried) < hunt.history.search.trials:
+        elif len(tried) < proposals.history.search.trials:
             reason = "; --time-budget is over, the same command goes on"
-        self.display.tell(f"{name}: {len(tried)} of {hunt.history.search.trials} tried, {counts}{reason}")
+        self.display.tell(f"{name}: {len(tried)} of {proposals.history.search.trials} tried, {counts}{reason}")

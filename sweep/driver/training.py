@@ -15,8 +15,8 @@ from sweep.driver import rounds
 from sweep.driver.control import PAUSED, Control
 from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.events import TrialEvents, copy_to_tracker
-from sweep.driver.hunt import Hunt
 from sweep.driver.progress import Display
+from sweep.driver.proposals import Proposals
 from sweep.driver.request import Request
 from sweep.driver.signals import Signals
 from sweep.records.grid import Cell, Grid, longest_first
@@ -154,14 +154,14 @@ class Training:
         todo: list[Cell],
         resources: Resources,
         hosts: "Hosts | None",
-        hunt: Hunt | None = None,
+        proposals: Proposals | None = None,
     ) -> str | None:
         """Train these cells, or those of a search; why it ended early, or None."""
         from sweep.trials import tuning
 
         # A completed cell whose files are damaged begins anew.
         again = {cell.key for cell in todo if sweep.status(cell) is Status.COMPLETED}
-        source: list[Cell] | Hunt = todo if hunt is None else hunt
+        source: list[Cell] | Proposals = todo if proposals is None else proposals
         shown = replace(sweep, records={key: record for key, record in sweep.records.items() if key not in again})
         with self.display.progress(shown, resources.slots) as progress:
             # What the report takes to import, and to draw a first time, is there when the last trial has ended.
@@ -173,14 +173,14 @@ class Training:
                 self.display.warn,
                 at_first_news=prepare,
                 control=self.control,
-                judge=(lambda record: record) if hunt is None else hunt.judge,
+                prune=(lambda record: record) if proposals is None else proposals.pruned,
             )
             self.signals.be_patient()
             # Cells that failed for their neighbours have one more round, with the device to themselves.
             for round_resources in (resources, resources.alone):
                 tuning.run_trials(
                     source,
-                    replace(_job_for(sweep, round_resources), is_search=hunt is not None),
+                    replace(_job_for(sweep, round_resources), is_search=proposals is not None),
                     self.dataset,
                     round_resources,
                     events,

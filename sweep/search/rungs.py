@@ -20,7 +20,7 @@ Losses = Sequence[float]
 """The validation loss of a trial after each epoch that has arrived."""
 
 
-def judge(scheduler: str, epochs: int, losses: Losses, others: Collection[Losses]) -> Pruning | None:
+def pruning_of(scheduler: str, epochs: int, losses: Losses, others: Collection[Losses]) -> Pruning | None:
     """Whether a trial ends with its last epoch.
 
     Args:

@@ -47,7 +47,7 @@ class Listener(Protocol):
     def started(self, key: str) -> None:
         """A process has been given the cell."""
 
-    def judged(self, record: Record) -> Record:
+    def decided(self, record: Record) -> Record:
         """Epochs were finished; the record as it stands, no longer running where its trial is to end."""
 
     def progressed(self, record: Record, images_per_s: float) -> None:
@@ -183,7 +183,7 @@ class _StopWhen(_Unpickled, tune.Stopper):  # type: ignore[misc]  # Ray is untyp
         self._condition, self._listener = condition, listener
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        record = self._listener.judged(Record.from_bytes(result["record"]))
+        record = self._listener.decided(Record.from_bytes(result["record"]))
         result["record"] = record
         return record.status is not Status.RUNNING
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sweep.search.rungs import judge, rungs
+from sweep.search.rungs import pruning_of, rungs
 
 
 def test_rungs_are_powers_of_three() -> None:
@@ -26,22 +26,22 @@ def test_rungs_are_powers_of_three() -> None:
     ],
 )
 def test_asha(losses: list[float], others: list[list[float]], ends: bool) -> None:
-    assert (judge("asha", 9, losses, others) is not None) == ends
+    assert (pruning_of("asha", 9, losses, others) is not None) == ends
 
 
 def test_the_last_epoch_ends_nothing() -> None:
-    assert judge("asha", 3, [0.9, 0.9, 0.9], [[0.1, 0.1, 0.1]]) is None
+    assert pruning_of("asha", 3, [0.9, 0.9, 0.9], [[0.1, 0.1, 0.1]]) is None
 
 
 def test_the_median_rule_takes_running_averages() -> None:
     others = [[0.4, 0.2], [0.6, 0.2], [0.8, 0.2]]  # averages at epoch 2: .3, .4, .5
-    assert judge("median", 9, [0.9, 0.45], others) is not None
-    assert judge("median", 9, [0.9, 0.35], others) is None
-    assert judge("median", 9, [0.35, 0.9], others) is None  # the best so far counts
-    assert judge("median", 9, [0.9, 0.45], others[:2]) is None  # two say nothing
+    assert pruning_of("median", 9, [0.9, 0.45], others) is not None
+    assert pruning_of("median", 9, [0.9, 0.35], others) is None
+    assert pruning_of("median", 9, [0.35, 0.9], others) is None  # the best so far counts
+    assert pruning_of("median", 9, [0.9, 0.45], others[:2]) is None  # two say nothing
 
 
 def test_a_verdict_says_why() -> None:
-    pruning = judge("asha", 9, [0.5], [[0.1], [0.4]])
+    pruning = pruning_of("asha", 9, [0.5], [[0.1], [0.4]])
     assert str(pruning) == "pruned at epoch 1: 0.50000 is above 0.20000, of 2 others"
-    assert judge("none", 9, [0.5], [[0.1]]) is None
+    assert pruning_of("none", 9, [0.5], [[0.1]]) is None

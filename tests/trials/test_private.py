@@ -237,7 +237,7 @@ def listening():
 class Listener:
     records, sockets = [], []
     def started(self, key): ...
-    def judged(self, record): return record
+    def decided(self, record): return record
     def progressed(self, record, images_per_s):
         self.records.append(record)
         self.sockets += listening()

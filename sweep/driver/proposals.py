@@ -8,11 +8,11 @@ from sweep.records.record import CellFiles, Record, Status, ended_early
 from sweep.records.search import Pruning
 from sweep.records.sweep import Sweep
 from sweep.search.history import History, Tried, with_record
-from sweep.search.rungs import judge
+from sweep.search.rungs import pruning_of
 from sweep.search.sampling import propose
 
 
-class Hunt:
+class Proposals:
     """A `Source` of cells for trials.
 
     Args:
@@ -58,18 +58,18 @@ class Hunt:
         self._numbers[cell.key] = proposal.number
         return cell
 
-    def judge(self, record: Record) -> Record:
+    def pruned(self, record: Record) -> Record:
         """Take in the epochs that are new; the record, pruned where one of them ends its trial."""
         entry = self.history.tried[self._numbers[record.key]]
-        is_judged = record.status is Status.RUNNING and not entry.proposal.revived
+        may_end = record.status is Status.RUNNING and not entry.proposal.revived
         begun = len(entry.proposal.arrivals)
         for epoch in range(begun + 1, len(record.history) + 1):
             entry = self._arrived(entry, 1)
-            if is_judged and (pruning := self._pruning(entry, record, epoch)) is not None:
+            if may_end and (pruning := self._pruning(entry, record, epoch)) is not None:
                 entry = replace(entry, proposal=replace(entry.proposal, pruning=pruning))
                 break
         pruning = entry.proposal.pruning
-        if is_judged and pruning is not None and len(record.history) >= pruning.epoch:
+        if may_end and pruning is not None and len(record.history) >= pruning.epoch:
             record = replace(record, history=record.history[: pruning.epoch])
             record = ended_early(record, Status.PRUNED, str(pruning))
         # The proposal first: a trial whose record is behind is ended again when it comes back.
@@ -81,7 +81,7 @@ class Hunt:
     def _pruning(self, entry: Tried, record: Record, epoch: int) -> Pruning | None:
         losses = [finished.val_loss for finished in record.history[:epoch]]
         others, epochs = self.history.others(entry.proposal.number), self._sweep.manifest.settings.epochs
-        return judge(self.history.search.scheduler, epochs, losses, others)
+        return pruning_of(self.history.search.scheduler, epochs, losses, others)
 
     def _arrived(self, entry: Tried, count: int) -> Tried:
         places = range(self.history.arrived, self.history.arrived + count)
