@@ -231,10 +231,11 @@ class InProcess:
         from dae.training import Images
         from sweep.trials.trial import Trial
 
-        self.rounds.append([])
+        listed = isinstance(cells, Sequence)
+        self.rounds.append([cell.key for cell in cells] if listed else [])
         images = Images(dataset, job.settings.alpha, job.device)
-        for cell in cells if isinstance(cells, Sequence) else iter(cells.next_cell, None):
-            self.rounds[-1].append(cell.key)
+        for cell in cells if listed else iter(cells.next_cell, None):
+            self.rounds[-1] += [] if listed else [cell.key]
             trial = Trial(job, cell, images)
             listener.started(cell.key)
             status = Status.RUNNING

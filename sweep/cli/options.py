@@ -206,14 +206,10 @@ which_dataset = options(
         help="mnist, fashion-mnist, kmnist, mnist-5k (no download), or the folder or file of your own images.",
     ),
     click.option("--patch", type=int, metavar="N", help="Cut your own images into tiles of N x N pixels."),
+    click.option(
+        "--skip-unreadable", is_flag=True, help="Leave out files that are no images, or damaged ones, and count them."
+    ),
 )
-
-
-skip_unreadable_option = click.option(
-    "--skip-unreadable", is_flag=True, help="Leave out files that are no images, or damaged ones, and count them."
-)
-
-
 which_folder = click.option(
     "--data-dir", default="data", show_default=True, metavar="DIR", help="Where the dataset's files are."
 )

@@ -7,7 +7,6 @@ import click
 
 from sweep.cli.errors import debug_option
 from sweep.cli.options import (
-    skip_unreadable_option,
     which_dataset,
     which_end,
     which_folder,
@@ -28,7 +27,6 @@ from sweep.records.record import Status
 @click.command()
 @which_sweep
 @which_dataset
-@skip_unreadable_option
 @which_folder
 @which_grid
 @which_settings

@@ -174,7 +174,7 @@ def _reason(trial: TuneTrial) -> str:
 
 
 class _StopWhen(_Unpickled, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
-    """Ends all trials once a condition of the driver holds, and one that its judgement ends.
+    """Ends all trials once a condition of the driver holds, and a trial that its listener ends.
 
     Tune asks it of every result before it tells a callback.
     """

@@ -1,6 +1,7 @@
 """Axes beside architecture and seed: laws of keys and grids, facets, older records, and the commands that take them."""
 
 import json
+import re
 import shlex
 import tarfile
 from collections.abc import Sequence
@@ -109,7 +110,7 @@ def test_what_is_trained_and_recorded_has_the_values_of_the_axes(cell: Cell) -> 
     for name in AXES:
         due = dict(cell.axes).get(name, getattr(settings, name))
         assert config[name] == due
-        assert getattr(model if name == "width" else training, name) == due
+        assert getattr(model if name in ("width", "latent_channels") else training, name) == due
     assert (config["depth"], config["latent"], config["seed"]) == (cell.depth, cell.latent, cell.seed)
     assert set(config) == {"depth", "latent", "seed", *Settings.__slots__}
 
@@ -466,7 +467,10 @@ def test_verify_finds_what_is_wrong_under_another_noise(tmp_path: Path, in_proce
 
 
 BAD_AXES = [
-    (["--axis", "beta=1"], ["unknown axis 'beta'", "alpha, batch_size, lr, noise, width"]),
+    (
+        ["--axis", "beta=1"],
+        ["unknown axis 'beta'", "alpha, averaging, batch_size, latent_channels, lr, noise, warmup, width"],
+    ),
     (["--axis", "alpha"], ["'alpha' has no values", "alpha=0.25,0.5,0.75"]),
     (["--axis", "alpha="], ["--axis alpha is empty", "--axis alpha=0.25,0.5,0.75"]),
     (["--axis", "alpha=low"], ["'low' is no value of the axis alpha", "a number"]),
@@ -520,7 +524,7 @@ def test_the_option_may_name_the_sweeps_own_value_beside_the_axis() -> None:
 @pytest.mark.usefixtures("folder")
 def test_plan_shows_the_parameters_that_the_arm_reaches() -> None:
     planned = ask("plan", "--depths", "1,3,5", "--latents", "13", "--match-parameters").stdout
-    lines = {line.split()[0]: line for line in planned.splitlines() if line.startswith("DAE")}
+    lines = {line.split()[0]: line for line in planned.splitlines() if re.match(r"DAE\S+ ", line) and ":" not in line}
     assert "8,389" in lines["DAE_3_13"]
     assert list(lines) == ["DAE_1_13", "DAE_3_13", "DAE_5_13", "DAE_5_13-width10"]
     assert f"{parameter_count(ModelConfig(depth=5, latent=13, width=10)):,}" in lines["DAE_5_13-width10"]

@@ -417,7 +417,7 @@ def test_tune_is_left_nothing_to_keep_of_what_a_trial_reported() -> None:
 
     record, listener = Record.new(CELL, SMALL, {}), Listener()
     needed = {"done": False, "training_iteration": 1, "trial_id": "a"}
-    result = {"record": record.to_bytes(), "images_per_s": 7.0, "node": "n", "pid": 1, "time_total_s": 2.0} | needed
+    result = {"record": record, "images_per_s": 7.0, "node": "n", "pid": 1, "time_total_s": 2.0} | needed
     _Forwarder(listener).on_trial_result(1, [], SimpleNamespace(trial_id="a"), result)  # type: ignore[arg-type]
     assert listener.told == [("progressed", record, 7.0)]
     assert result == needed

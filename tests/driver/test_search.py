@@ -181,7 +181,7 @@ def test_every_sampler_is_replayed(
     sampler: str, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = Space.parse(["depth=1", "latent=2..28", "batch_size=16,32,64"])
-    settings = replace(SETTINGS, epochs=1)
+    settings = replace(SETTINGS, epochs=1, warmup=1)
     search = Search(space=space, trials=14, sampler=sampler, finalists=0)
     undisturbed = go(Store(tmp_path / "peace"), search, settings)
     store = Store(tmp_path / "war")
@@ -193,12 +193,12 @@ def test_every_sampler_is_replayed(
 def test_two_objectives_rank_the_front(in_process: InProcess, tmp_path: Path) -> None:
     space = Space.parse(["depth=1..3", "latent=2..13"])
     search = Search(space=space, trials=12, objectives=("val_loss", "macs"), finalists=0)
-    sweep = go(Store(tmp_path / "front"), search, replace(SETTINGS, epochs=1))
+    sweep = go(Store(tmp_path / "front"), search, replace(SETTINGS, epochs=1, warmup=1))
     best = ranked(sweep)
     assert [record.macs for record in best] == sorted((record.macs for record in best), reverse=True)
 
 
 def test_a_space_comes_to_its_end(in_process: InProcess, tmp_path: Path) -> None:
     search = Search(space=Space.parse(["depth=1", "latent=4,5", "width=4,8"]), trials=9, finalists=0)
-    sweep = go(Store(tmp_path / "small"), search, replace(SETTINGS, epochs=1))
+    sweep = go(Store(tmp_path / "small"), search, replace(SETTINGS, epochs=1, warmup=1))
     assert sorted(sweep.proposals) == ["DAE_1_4-s0", "DAE_1_5-s0"]  # at depth 1 width has no effect

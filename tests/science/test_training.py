@@ -141,9 +141,9 @@ class Recorder(CpuEngine):
         self.steps += 1
         super()._step(*arguments)
 
-    def validate(self, images: torch.Tensor, noise: torch.Generator) -> float:
+    def validate(self, images: torch.Tensor, noise: torch.Generator, given: torch.Tensor | None = None) -> float:
         self.validation_noise.append(noise.initial_seed())
-        return super().validate(images, noise)
+        return super().validate(images, noise, given)
 
 
 @pytest.fixture

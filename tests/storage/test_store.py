@@ -316,8 +316,10 @@ def test_commands_read_a_sweep_where_the_file_system_has_no_locks(tmp_path: Path
         program = NO_LOCKS.format("ENOLCK") + "from sweep import cli\ncli.main()"
         command = [sys.executable, "-c", program, *words, "--storage", str(tmp_path / "sweeps")]
         done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-        # The sweep's numbers are made up, and `verify` says so.
-        assert (done.returncode, "Traceback" in done.stderr) == (int(words[0] == "verify"), False), done.stderr
+        # Data of this name are not at hand, or not those of the sweep, and `verify` says so.
+        allowed = {1, 2} if words[0] == "verify" else {0}
+        assert done.returncode in allowed, done.stderr
+        assert "Traceback" not in done.stderr
 
 
 # ---- content that vouches for itself

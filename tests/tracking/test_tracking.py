@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from tracked import KEY, MANIFEST, Run, assert_no_key, epochs, files, mark_synced, only_run, record, run_cell, runs
 
+from sweep.records.grid import written
 from sweep.records.record import Status
 from sweep.tracking import files as wandb_files
 from sweep.tracking.configuration import MODES, resolve_mode
@@ -107,6 +108,7 @@ def test_every_epoch_of_every_cell_is_there_once(track, folder, warnings):
         assert len(run.start["run_id"]) == 16
         config = run.start["config"]["update"]
         expected = record(int(name.split("_")[2].split("-")[0])).config
+        expected = written(expected)
         assert {key: config[key] for key in expected} == expected
         assert config["parameters"] == 100
         assert config["macs"] == 2000
