@@ -46,7 +46,7 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     dataset = Dataset(
         "pictures", "d" * 64, images[:64], none, images[64:80], none, images[80:], none, 0, 255, classes=()
     )  # fmt: skip
-    monkeypatch.setattr(data, "load", lambda *_: dataset)
+    monkeypatch.setattr(data, "load", lambda *_, **__: dataset)
     return dataset
 
 
@@ -142,16 +142,6 @@ def test_images_of_another_size_are_refused(undisturbed: Store, pictures: Datase
         check_sweep(list(sweep.records.values()), asked, sweep.manifest)
 
 
-def test_images_that_do_not_fit_are_refused_with_numbers(
-    tmp_path: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sweep.driver.runner.memory_bytes", lambda: 2**30)
-    monkeypatch.setattr(Dataset, "nbytes", 3 * 2**30)
-    with pytest.raises(UserError, match=r"the images take 6\.0 GiB, 3\.0 in this process .* allows 1\.0 GiB"):
-        run(ask(Store(tmp_path / "pictures")), Signals(), Silent())
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_classes_of_labelled_pictures_have_their_names(
     tmp_path: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, in_process: InProcess
 ) -> None:
@@ -163,7 +153,7 @@ def test_classes_of_labelled_pictures_have_their_names(
         test_labels=labels[80:],
         classes=("a", "b", "c", "d"),
     )
-    monkeypatch.setattr(data, "load", lambda *_: labelled)
+    monkeypatch.setattr(data, "load", lambda *_, **__: labelled)
     sweep = run(ask(Store(tmp_path / "pictures")), Signals(), Silent()).sweep
     arrays = Findings.of(sweep).arrays
     assert arrays.samples is not None
