@@ -5,7 +5,8 @@ import logging
 import math
 import os
 import secrets
-import socket
+import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -263,7 +264,12 @@ def _session(**options: Any) -> Iterator[Session]:
         yield current
     finally:
         current = Session()
-        # What Tune has left in cycles refers to actors. Another thread that collects it once Ray is gone would end this
-        # process, from within Ray and with exit code 1.
+        # What Tune has left in cycles, and in the frames of an error on its way up, refers to actors. Another thread that
+        # frees it while Ray ends, or later, would end this process, from within Ray and with exit code 1.
+        traceback.clear_frames(sys.exc_info()[2])
         gc.collect()
-        ray.shutdown()
+        gc.disable()
+        try:
+            ray.shutdown()
+        finally:
+            gc.enable()
