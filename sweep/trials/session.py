@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -264,8 +265,8 @@ def _session(**options: Any) -> Iterator[Session]:
         yield current
     finally:
         current = Session()
-        # What Tune has left in cycles, and in the frames of an error on its way up, refers to actors. Another thread that
-        # frees it while Ray ends, or later, would end this process, from within Ray and with exit code 1.
+        # What Tune has left in cycles, and in the frames of an error on its way up, refers to actors. Another thread
+        # that frees it while Ray ends, or later, would end this process, from within Ray and with exit code 1.
         traceback.clear_frames(sys.exc_info()[2])
         gc.collect()
         gc.disable()
