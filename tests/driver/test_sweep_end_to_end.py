@@ -39,9 +39,9 @@ SMALL_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.1", "--epoch
              "--latents", "5,8", "--cpus", "2", "--gpus", "0")  # fmt: skip
 """The command whose sweep is `SMALL_GRID` under `SMALL`."""
 
-LONG = Settings.usual("mnist-5k", train_fraction=0.25, epochs=24, batch_size=32)
+LONG = Settings.usual("mnist-5k", train_fraction=0.5, epochs=24, batch_size=32)
 LONG_GRID = Grid.product((3,), (5, 8), (0,))
-LONG_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.25", "--epochs", "24", "--depths", "3",
+LONG_RUN = ("run", "--dataset", "mnist-5k", "--train-fraction", "0.5", "--epochs", "24", "--depths", "3",
             "--latents", "5,8", "--cpus", "2", "--gpus", "0", "--no-report")  # fmt: skip
 """The command whose sweep is `LONG_GRID` under `LONG`: some seconds in which to interrupt it."""
 
