@@ -1,10 +1,11 @@
-"""The statistics held against a known truth: ``python tests/simulations.py [SIMULATIONS] [--unmoderated]`` prints it.
+"""The statistics held against a known truth: ``python -m tests.simulations`` prints how often they are wrong.
 
 Losses are made as the model of `statistics` has them: what an architecture truly has, a part of the seed, of the
 test image and of both, each in common and of the architecture's own. Parts of images are skewed, as real ones are.
 Everything goes through the same records, claims and looks as a real sweep.
 """
 
+import argparse
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -46,6 +47,7 @@ class World:
         own_share: part of each variance that is an architecture's alone; the rest is common and cancels in differences.
         unequal: standard deviation of the logarithm of the architectures' spreads over seeds; 0: all spread alike.
         tails: degrees of freedom of the t distribution that seeds are drawn from; infinite: normal.
+        collapsing: share of cells that collapse: they lose seven times as much, and are marked so.
     """
 
     truth: Truth
@@ -56,6 +58,7 @@ class World:
     own_share: float = 0.5
     unequal: float = 0.0
     tails: float = float("inf")
+    collapsing: float = 0.0
     rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def __post_init__(self) -> None:
@@ -64,6 +67,7 @@ class World:
         self._factor = {cell: float(np.exp(self.unequal * self.rng.standard_normal())) for cell in GRID.cells}
         self._common_seed: dict[int, float] = {}
         self._outputs: dict[str, Outputs] = {}
+        self._collapsed: set[str] = set()
 
     def _skewed(self, sd: float) -> np.ndarray:
         return sd * (self.rng.gamma(4, size=self.images) - 4) / 2
@@ -86,7 +90,11 @@ class World:
         records = {}
         for cell in grid.cells:
             if cell.key not in self._outputs:
-                self._outputs[cell.key] = Outputs(self._losses(cell), EMPTY, EMPTY, EMPTY)
+                losses = self._losses(cell)
+                if self.collapsing and self.rng.random() < self.collapsing:
+                    self._collapsed.add(cell.key)
+                    losses = 7 * losses
+                self._outputs[cell.key] = Outputs(losses, EMPTY, EMPTY, EMPTY)
             mean = float(self._outputs[cell.key].loss.mean())
             records[cell.key] = replace(
                 BLANK[replace(cell, seed=0)],
@@ -94,6 +102,7 @@ class World:
                 seed=cell.seed,
                 status=Status.COMPLETED,
                 test_loss=mean,
+                collapsed=cell.key in self._collapsed,
                 history=(Epoch(epoch=1, train_loss=mean, val_loss=mean, seconds=1.0),),
             )
         manifest = Manifest(name="m", id="0", created_at="", grid=grid, settings=SETTINGS, dataset=DATASET, looks=looks)
@@ -220,21 +229,22 @@ WORLDS: dict[str, dict[str, float]] = {
     "unequal spreads": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "unequal": 0.7},
     "very unequal spreads": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "unequal": 1.2},
     "heavy tails": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "tails": 3.0},
+    "collapsed cells": {"seed_sd": 0.3, "image_sd": 1.0, "rest_sd": 3.0, "own_share": 0.9, "collapsing": 0.03},
 }
 """What the uncertainty comes from."""
 
 
-def main(simulations: int) -> None:
-    """Print all of it; intervals are cheap and have five times as many simulations, looks a half."""
-    rng = np.random.default_rng(20)
-    for name, values in WORLDS.items():
+def main(worlds: list[str], simulations: int, looks: int, seed: int) -> None:
+    """Print all of it for these worlds; intervals are cheap and have five times as many simulations."""
+    for name in worlds:
+        values, rng = WORLDS[name], np.random.default_rng(seed)
         print(f"\n{name}: {values}, 100 test images")
         for truth_name, truth in (("all alike", NULL), ("half of them alike", HALF)):
 
-            def make(truth: Truth = truth, values: dict[str, float] = values) -> World:
+            def make(truth: Truth = truth, values: dict[str, float] = values, rng: np.random.Generator = rng) -> World:
                 return World(truth, **values, rng=rng)  # type: ignore[arg-type]  # floats, all of them
 
-            for seeds in (2, 3, 5, 10) if truth is NULL else ():
+            for seeds in (2, 3, 5, 10) if truth is NULL and not values.get("collapsing") else ():
                 means, pairs = coverage(5 * simulations, seeds, make)
                 print(
                     f"  {seeds} seeds: 95 % intervals hold the mean in {means}, the difference in {pairs}", flush=True
@@ -242,7 +252,9 @@ def main(simulations: int) -> None:
             for seeds in (3, 5):
                 rates = ", ".join(f"{family} {tally}" for family, tally in fixed(simulations, seeds, make).items())
                 print(f"  {seeds} seeds, {truth_name}: a false verdict or more in {rates}", flush=True)
-            tallies, decided, cells = resolved(simulations // 2, LOOKS[3], make)
+            if not looks:
+                continue
+            tallies, decided, cells = resolved(looks, LOOKS[3], make)
             rates = ", ".join(f"{family} {tally}" for family, tally in tallies.items())
             print(f"  --resolve, {truth_name}: a false verdict or more at any look in {rates}")
             print(
@@ -252,7 +264,13 @@ def main(simulations: int) -> None:
 
 
 if __name__ == "__main__":
-    arguments = [word for word in sys.argv[1:] if word != "--unmoderated"]
-    if "--unmoderated" in sys.argv:
-        moderation.LEAST_CELLS = sys.maxsize  # every cell's spread stands for itself
-    main(int(arguments[0]) if arguments else 500)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("simulations", nargs="?", type=int, default=500, help="of each row")
+    parser.add_argument("--looks", type=int, default=250, help="simulations of --resolve, which take longest")
+    parser.add_argument("--world", choices=WORLDS, action="append", help="one of these alone; may be repeated")
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--unmoderated", action="store_true", help="every cell's spread stands for itself")
+    options = parser.parse_args()
+    if options.unmoderated:
+        moderation.LEAST_CELLS = sys.maxsize
+    main(options.world or list(WORLDS), options.simulations, options.looks, options.seed)

@@ -158,7 +158,7 @@ def test_why_no_number_of_seeds_is_named(image_variance: float, limit: Limit) ->
     assert (plan.more, plan.limit) == (None, limit)
 
 
-# ---- against a known truth; more of it, and its figures: python tests/simulations.py
+# ---- against a known truth; more of it, and its figures: python -m tests.simulations
 
 
 def at_most_5_percent(tally: Tally) -> bool:
