@@ -1,7 +1,8 @@
 """Kill trials and drivers of one sweep at random until it is complete; it must equal one that was left in peace.
 
 Run by hand: ``python -m tests.random_kills --kills 50 --seed 1``. Takes some ten minutes on two cores. With
-``--search 40`` it is a search of 40 trials, one at a time: proposals and prunings must be the same too.
+``--search 40`` it is a search of 40 trials, one at a time: proposals and prunings must be the same too. Options of the
+command itself may follow after ``--``, such as ``-- --dataset photos --patch 32``.
 """
 
 import argparse
@@ -145,22 +146,18 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument("--search", type=int, metavar="TRIALS", help="a search, not a grid")
     parser.add_argument("--at-a-time", type=int, default=1, help="trials of a search")
+    parser.add_argument("options", nargs="*", help="of the command, after --")
     asked = parser.parse_args()
-    options = [
-        "--dataset",
-        "mnist-5k",
-        "--train-fraction",
-        "0.1",
-        "--no-report",
-    ]
+    options = ["--name", "mnist-5k", "--no-report"]
     program = "run" if asked.search is None else "search"
     if program == "run":
         options += ["--depths", "1,3", "--latents", "13,5"]
     else:
         space = ("lr=log:1e-3..2e-2", "width=4..16", "latent=4..13", "depth=1..3")
-        options += ["--name", "mnist-5k", "--trials", str(asked.search), "--cpus", str(asked.at_a_time)]
+        options += ["--trials", str(asked.search), "--cpus", str(asked.at_a_time)]
         options += ["--gpus", "0", "--scheduler", "asha", *(word for values in space for word in ("--space", values))]
     options += ["--epochs", str(asked.epochs), "--wandb", "offline", "--max-retries", "1000"]
+    options += asked.options or ["--dataset", "mnist-5k", "--train-fraction", "0.1"]
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dae-sweep-kills-") as folder:
         peace = Driver(Path(folder) / "peace", options, program=program)

@@ -245,7 +245,12 @@ which_grid = options(
 
 which_settings = options(
     click.option("--train-fraction", type=float, default=1.0, show_default=True, help="Share of the training split."),
-    click.option("--epochs", type=int, default=15, show_default=True, help="Passes over the training split."),
+    click.option(
+        "--epochs",
+        type=int,
+        default=15,
+        help="Passes over the training split.  [default: 15; up to 150 for few images of your own]",
+    ),
     click.option("--batch-size", type=int, help=f"Images a step.  [default: 128; 32 on {SMALL}]"),
     click.option("--lr", type=float, help=f"Adam's learning rate.  [default: 1e-3; 4e-3 on {SMALL}]"),
     click.option("--alpha", type=float, default=0.5, show_default=True, help="Strength of the noise."),

@@ -101,7 +101,8 @@ def with_images(
             f"{asked[0]} has no effect on {source}: it holds pairs, whose noisy images are its noise, and nothing is "
             "drawn. Leave it out, or give the folder of the clean images."
         )
-    training = default_training(settings.dataset, settings.epochs, facts.count) if manifest is None else {}
+    epochs = settings.epochs if is_given("epochs") else None
+    training = default_training(settings.dataset, epochs, facts.count) if manifest is None else {}
     return replace(
         settings,
         image=str(facts.shape),

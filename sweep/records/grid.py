@@ -225,7 +225,7 @@ class Settings:
         Raises:
             UserError: a value is out of range.
         """
-        return cls(dataset=dataset, **{**default_training(dataset, values.get("epochs", EPOCHS)), **values})
+        return cls(dataset=dataset, **{**default_training(dataset, values.get("epochs")), **values})
 
     def at(self, cell: Cell) -> "Settings":
         """The settings of ``cell``: these, with the values of its axes.

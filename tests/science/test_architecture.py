@@ -275,6 +275,22 @@ def test_the_defaults_are_the_studys() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("images", "batch_size", "epochs"),
+    [
+        (5_000, 32, 15),  # as the embedded set: 104 steps an epoch
+        (1_797, 32, 41),  # 37 steps
+        (40, 10, 150),  # 2 steps
+        (2, 1, 150),
+        (10_000, 128, 15),
+    ],
+)
+def test_few_images_are_passed_over_more_often(images: int, batch_size: int, epochs: int) -> None:
+    training = default_training("mine", images=images)
+    assert (training["batch_size"], training["epochs"]) == (batch_size, epochs)
+    assert default_training("mine", 4, images)["epochs"] == 4, "a length that is asked for stands"
+
+
 def test_an_unknown_dataset_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"unknown dataset 'imagenet'.*mnist, fashion-mnist, kmnist, mnist-5k"):
         check_dataset("imagenet")

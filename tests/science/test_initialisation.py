@@ -136,7 +136,7 @@ def test_the_learning_rate_rises_in_equal_steps() -> None:
 
 @pytest.mark.parametrize(("epochs", "warmup"), [(1, 1), (2, 2), (3, 3), (15, 3), (100, 3)])
 def test_a_short_training_warms_up_for_all_of_it(epochs: int, warmup: int) -> None:
-    config = TrainConfig(epochs=epochs, **default_training("mnist-5k", epochs))
+    config = TrainConfig(**default_training("mnist-5k", epochs))
     assert config.warmup == warmup
 
 

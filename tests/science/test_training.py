@@ -473,7 +473,7 @@ def test_psnr(loss: float, decibels: float) -> None:
 
 GOLDEN_CONFIGS = {
     "he": TrainConfig(epochs=3, batch_size=32, initialisation="he"),
-    "lsuv": TrainConfig(epochs=3, **default_training("mnist-5k")),
+    "lsuv": TrainConfig(**default_training("mnist-5k", epochs=3)),
 }
 """As sweeps began before there was another start, and as they begin."""
 
