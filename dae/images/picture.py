@@ -19,6 +19,9 @@ CHANNELS = {"1": 1, "L": 1, "LA": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, 
 )
 """By Pillow's mode; a palette has the channels of its colours."""
 
+ORIENTATION = 0x0112
+"""Where EXIF says how the camera was held: 1 upright, 2 to 4 the same size, 5 to 8 with height and width exchanged."""
+
 
 def kind_of(path: Path) -> tuple[Kind, bool]:
     """What the image is like, from the beginning of its file, and whether it has an alpha channel.
@@ -33,11 +36,13 @@ def kind_of(path: Path) -> tuple[Kind, bool]:
 def read(path: Path) -> tuple[npt.NDArray[Any], bool]:
     """The pixels, (height, width) or (height, width, 3), uint8 or uint16; and whether an alpha channel was dropped.
 
+    A photograph is turned upright as its EXIF data say.
+
     Raises:
         Unreadable: it is no image that can be used, or a damaged one.
     """
     with _opened(path) as image:
-        kind, has_alpha = _kind(path, image), _has_alpha(image)
+        kind, has_alpha, orientation = _kind(path, image), _has_alpha(image), _orientation(image)
         if kind.channels == 1 and kind.bits == 16 and image.mode.startswith("I"):
             pixels = _integers(path, np.asarray(image))
         elif kind.bits == 16:
@@ -46,7 +51,8 @@ def read(path: Path) -> tuple[npt.NDArray[Any], bool]:
             mode = "L" if kind.channels == 1 else "RGB"
             pixels = np.asarray(image if image.mode == mode else image.convert(mode))
     pixels = pixels[..., : kind.channels] if pixels.ndim == 3 else pixels
-    return (pixels[..., 0] if pixels.ndim == 3 and kind.channels == 1 else pixels), has_alpha
+    pixels = pixels[..., 0] if pixels.ndim == 3 and kind.channels == 1 else pixels
+    return _upright(pixels, orientation), has_alpha
 
 
 @contextmanager
@@ -93,7 +99,26 @@ def _kind(path: Path, image: Image.Image) -> Kind:
             f"{path} has pixels of the kind {mode!r}; whole numbers of 8 or 16 bits are read, grey or colour"
         )
     bits = 16 if mode.startswith("I") or _is_deep(image) else 8
-    return Kind(str(path), image.height, image.width, channels, bits)
+    height, width = (image.width, image.height) if _orientation(image) > 4 else (image.height, image.width)
+    return Kind(str(path), height, width, channels, bits)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none that means anything."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+    except Exception:  # damaged data beside pixels that may be sound
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """The image as it was seen; ``orientation`` is EXIF's."""
+    if orientation > 4:  # rows are columns
+        pixels = pixels.swapaxes(0, 1)
+        orientation = {5: 1, 6: 2, 7: 3, 8: 4}[orientation]
+    rows, columns = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1)}[orientation]
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _is_deep(image: Image.Image) -> bool:

@@ -15,12 +15,12 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dae.config import ImageShape
 from dae.data import Dataset, load
 from dae.errors import UserError
-from dae.images import tiles
+from dae.images import picture, tiles
 from dae.images.arrangement import _reordered
 from dae.images.content import digest_of
 from dae.images.location import is_path, name_of
@@ -231,6 +231,21 @@ def test_lossless_files_give_their_pixels(tmp_path: Path, suffix: str, shape: tu
     dataset = read(save(images, tmp_path / "x", suffix=suffix, **({"lossless": True} if suffix == "webp" else {})))
     assert set.union(*images_of(dataset)) == {digest_of(image) for image in images}
     assert dataset.shape.array == shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(13, 9), (9, 13, 3)])
+def test_photographs_are_turned_upright(tmp_path: Path, orientation: int, shape: tuple[int, ...]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "photo.png"
+    Image.fromarray(drawn(1, *shape)[0]).save(path, exif=exif)
+    with Image.open(path) as image:
+        seen = np.asarray(ImageOps.exif_transpose(image))
+    pixels, _ = picture.read(path)
+    assert np.array_equal(pixels, seen)
+    kind, _ = picture.kind_of(path)
+    assert (kind.height, kind.width) == seen.shape[:2]
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "rgb.png", "rgba.png", "rgb.tiff"])
