@@ -293,8 +293,8 @@ def check_dataset(name: str) -> None:
 FEW_IMAGES = 10_000
 """Of fewer images of a user's own 15 epochs are too few steps for the defaults of the large datasets."""
 
-ENOUGH_STEPS = 1_500
-"""In so many, those of `EMBEDDED`, a cell of few images mostly converges."""
+ENOUGH_STEPS, RISING_STEPS = 1_500, 300
+"""Those of `EMBEDDED`: in so many a cell mostly converges, and over so many its learning rate rises."""
 
 MOST_EPOCHS = 150
 """By default, however few the images are."""
@@ -304,24 +304,30 @@ def default_training(dataset: str, epochs: int | None = None, images: int | None
     """Defaults that depend on the dataset and the length of the training, by name.
 
     The study gives no batch size. Batches of 32, four times the learning rate, reached in steps, and averaged weights
-    let the small embedded set converge in its 15 epochs, 1,500 steps. A shorter training ends below that rate: without
-    a rise it closes latent channels. Fewer images are passed over more often, for as many steps.
+    let the small embedded set converge in its 15 epochs, 1,500 steps. Fewer images are passed over more often, for as
+    many steps. Without a rise of the rate latent channels close: a training that is shorter ends below the full rate.
 
     Args:
         dataset: its name.
         epochs: length of the training; None for the default.
         images: how many a user's own dataset has; None for one with a name.
     """
-    if images is None:
-        length = {"epochs": EPOCHS if epochs is None else epochs}
-        is_small, batch_size = dataset == EMBEDDED, 32
-    else:
-        is_small, batch_size = images < FEW_IMAGES, max(1, min(32, images // 4))  # several steps an epoch
+    batch_size, steps = 32, 100  # of the embedded set
+    if images is not None:
+        batch_size = max(1, min(32, images // 4))
         steps = max(1, 2 * images // 3 // batch_size)  # two thirds of the images are trained on
-        length = {"epochs": min(MOST_EPOCHS, max(EPOCHS, -(-ENOUGH_STEPS // steps))) if epochs is None else epochs}
-    if is_small:
-        return {**length, "batch_size": batch_size, "lr": 4e-3, "warmup": min(3, length["epochs"]), "averaging": 0.99}
-    return {**length, "batch_size": 128, "lr": 1e-3, "warmup": 0, "averaging": 0.0}
+    if not (dataset == EMBEDDED if images is None else images < FEW_IMAGES):
+        return {
+            "epochs": EPOCHS if epochs is None else epochs,
+            "batch_size": 128,
+            "lr": 1e-3,
+            "warmup": 0,
+            "averaging": 0.0,
+        }
+    if epochs is None:
+        epochs = min(MOST_EPOCHS, max(EPOCHS, math.ceil(ENOUGH_STEPS / steps)))
+    warmup = min(epochs, max(3, math.ceil(RISING_STEPS / steps)))
+    return {"epochs": epochs, "batch_size": batch_size, "lr": 4e-3, "warmup": warmup, "averaging": 0.99}
 
 
 def at_least(minimum: int, **values: float) -> None:

@@ -51,7 +51,7 @@ def next_step(sweep: Sweep, contrasts: Sequence[Contrast], max_seeds: int) -> St
     wanted = {cell: None for contrast in hopeful for cell in _more_seeds(contrast, declared, max_seeds)}
     if wanted:
         because = f"{len(undecided)} of {len(contrasts)} comparisons are not decided yet"
-        if all(contrast.effects[Split.TEST].verdict is Verdict.ONE_SEED for contrast in contrasts):
+        if all(contrast.effects[Split.TEST].p is None for contrast in contrasts):
             because = "one seed says nothing of the spread over seeds, so that nothing is decided yet"
         return Step(cells=tuple(wanted), because=because, seconds=sum(_seconds(wanted, sweep)))
     if not undecided:

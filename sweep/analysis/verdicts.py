@@ -70,14 +70,19 @@ class Effect:
 
 
 def with_verdicts(effects: Iterable[Effect]) -> list[Effect]:
-    """The effects of one family with their verdicts, after Holm's correction; those of one seed stay without."""
+    """The effects of one family with their verdicts, after Holm's correction; those of one seed are not tested."""
     effects = list(effects)
     family = [effect for effect in effects if effect.p is not None]
     valid = [effect.p if effect.valid_p is None else effect.valid_p for effect in family]
     adjusted = holm([p for p in valid if p is not None])
     num_open = sum(p >= LEVEL or bool(effect.withheld) for p, effect in zip(adjusted, family, strict=True))
     tested = iter(_tested(effect, p, len(family), num_open) for effect, p in zip(family, adjusted, strict=True))
-    return [effect if effect.p is None else next(tested) for effect in effects]
+    return [_alone(effect) if effect.p is None else next(tested) for effect in effects]
+
+
+def _alone(effect: Effect) -> Effect:
+    """The effect of one seed, without a test."""
+    return replace(effect, verdict=Verdict.WITHHELD if effect.withheld else Verdict.ONE_SEED)
 
 
 def _tested(effect: Effect, adjusted_p: float, num_family: int, num_open: int) -> Effect:

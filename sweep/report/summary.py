@@ -1,7 +1,8 @@
 """The first screen of a report: what depth and latent size do, how sure that is, what is wrong with cells. No torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from dae.config import LSUV
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result
@@ -78,36 +79,32 @@ def _step(claim: Claim, step: Contrast) -> str:
     """One step in at most 15 words, such as ``depth 3 has 30 to 34 % less error than depth 1``."""
     effect, high, low = step.effects[Split.TEST], level(step.higher), level(step.lower)
     if claim.factor is Factor.DEPTH:  # the claim: shallower is worse
-        subject, other, size = f"depth {low}", f"depth {high}", _reduction(effect)
-        word = "less" if effect.holds else "more"
+        subject, other, has_less = f"depth {low}", f"depth {high}", effect.holds
     else:
-        subject, other, size = f"latent {high}", f"latent {low}", _increase(effect)
-        word = "more" if effect.holds else "less"
+        subject, other, has_less = f"latent {high}", f"latent {low}", not effect.holds
     if effect.verdict is Verdict.WITHHELD:
         return f"{subject} and {other} are not compared: a cell collapsed"
     if effect.verdict is Verdict.NOT_RESOLVED:
         return f"{subject} and {other} are too close to tell apart"
-    return f"{subject} has {size} {word} error than {other}"
+    size = _percentages(effect, of_higher=claim.factor is Factor.DEPTH)
+    return f"{subject} has {size} {'less' if has_less else 'more'} error than {other}"
 
 
-def _reduction(effect: Effect) -> str:
-    """How much lower the lower loss is, as a part of the higher one: never above 100 %."""
-    return _percentages(effect, lambda relative: abs(relative) / (1 + max(relative, 0.0)))
+def _percentages(effect: Effect, *, of_higher: bool) -> str:
+    """The 95 % interval in whole per cent, or the size alone where there is one seed.
 
-
-def _increase(effect: Effect) -> str:
-    """How much higher the higher loss is, as a part of the lower one."""
-    return _percentages(effect, lambda relative: abs(relative) / (1 + min(relative, 0.0)))
-
-
-def _percentages(effect: Effect, part: Callable[[float], float]) -> str:
-    """The 95 % interval in whole per cent, or the size alone where there is one seed."""
+    Args:
+        effect: relative to the loss that is claimed to be lower.
+        of_higher: as a part of the other loss, the one that is claimed to be higher.
+    """
     if effect.relative is None or not effect.difference:
         return f"{abs(effect.difference):.5f}"
     base = effect.difference / effect.relative
     ends = [effect.difference] if effect.low is None or effect.high is None else [effect.low, effect.high]
-    numbers = sorted({_rounded(100 * part(end / base)) for end in ends}, key=float)
-    return f"{' to '.join(numbers)}{SPACE}%"
+    relatives = [end / base for end in ends if end / base > -1]  # a loss that is compared with is above 0
+    parts = {abs(relative) / (1 + relative) if of_higher else abs(relative) for relative in relatives}
+    numbers = sorted({_rounded(100 * part) for part in parts}, key=float)
+    return f"{' to '.join(numbers)}{SPACE}%" if len(relatives) == len(ends) else f"over {numbers[0]}{SPACE}%"
 
 
 def _rounded(percent: float) -> str:
@@ -168,7 +165,7 @@ def caveats(findings: Findings) -> list[tuple[str, str]]:
         (
             "with dead latent channels",
             [record for record in records if record.dead_latent_channels and not record.collapsed],
-            "they work with a smaller latent than their name says: --initialisation lsuv keeps channels alive.",
+            f"they work with a smaller latent than their name says: {_against_dead_channels(findings)}.",
         ),
     )
     return [
@@ -176,6 +173,13 @@ def caveats(findings: Findings) -> list[tuple[str, str]]:
         for kind, concerned, advice in kinds
         if concerned
     ]
+
+
+def _against_dead_channels(findings: Findings) -> str:
+    settings = findings.whole.manifest.settings
+    if settings.initialisation != LSUV:
+        return f"--initialisation {LSUV} keeps channels alive"
+    return "train with another seed, a lower --lr or a longer --warmup"
 
 
 def _keys(records: Sequence[Record]) -> list[str]:

@@ -253,6 +253,17 @@ def test_collapsed_and_unconverged_cells_are_said(tmp_path: Path) -> None:
     assert "rests on unconverged" not in text
     assert "1 of 9 completed cells had not converged after 15 epochs" in text
     assert "Collapsed, no better than predicting the mean image: DAE_1_5-s0." in text
+    assert "latent 5 and latent 8 are not compared: a cell collapsed" in text
+    assert "Depth 3 and depth 1 are not compared: a cell collapsed; depth 5 has 9 % less error than depth 3." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_per_cent_are_of_the_loss_that_is_compared_with(tmp_path: Path) -> None:
+    losses = {(depth, latent): by_depth * by_latent for depth, by_depth in ((1, 1.0), (3, 3.0), (5, 1.5))
+              for latent, by_latent in ((13, 0.02), (8, 0.04), (5, 0.01))}  # fmt: skip
+    text = text_of(build(gather(make_sweep(tmp_path, losses=losses))).read_text())
+    assert "Depth 3 has 200 % more error than depth 1; depth 5 has 50 % less error than depth 3." in text
+    assert "Latent 8 has 100 % more error than latent 13; latent 5 has 75 % less error than latent 8." in text
 
 
 @pytest.mark.usefixtures("undrawn")
