@@ -43,13 +43,16 @@ def read(path: Path) -> tuple[npt.NDArray[Any], bool]:
     """
     with _opened(path) as image:
         kind, has_alpha, orientation = _kind(path, image), _has_alpha(image), _orientation(image)
-        if kind.channels == 1 and kind.bits == 16 and image.mode.startswith("I"):
-            pixels = _integers(path, np.asarray(image))
-        elif kind.bits == 16:
+        is_deep = kind.bits == 16 and not (kind.channels == 1 and image.mode.startswith("I"))
+        if is_deep:
             pixels = _deep(path, image.format or "")
+        elif kind.bits == 16:
+            pixels = _integers(path, np.asarray(image))
         else:
             mode = "L" if kind.channels == 1 else "RGB"
             pixels = np.asarray(image if image.mode == mode else image.convert(mode))
+        if image.format == "TIFF" and not is_deep:
+            orientation = 1  # Pillow turns it when it reads the pixels
     pixels = pixels[..., : kind.channels] if pixels.ndim == 3 else pixels
     pixels = pixels[..., 0] if pixels.ndim == 3 and kind.channels == 1 else pixels
     return _upright(pixels, orientation), has_alpha
@@ -64,7 +67,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what other programs left beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            # Not by its path: Pillow then maps an uncompressed TIFF into memory, and turns that into a wrong image.
+            with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 yield image
     except Unreadable:
         raise
@@ -99,7 +103,11 @@ def _kind(path: Path, image: Image.Image) -> Kind:
             f"{path} has pixels of the kind {mode!r}; whole numbers of 8 or 16 bits are read, grey or colour"
         )
     bits = 16 if mode.startswith("I") or _is_deep(image) else 8
-    height, width = (image.width, image.height) if _orientation(image) > 4 else (image.height, image.width)
+    width, height = image.size
+    if image.format == "TIFF":  # whose size Pillow gives as it will be turned
+        width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
+    if _orientation(image) > 4:
+        width, height = height, width
     return Kind(str(path), height, width, channels, bits)
 
 
