@@ -90,7 +90,8 @@ class Dataset:
         fingerprint: SHA-256 of all images and labels before the split.
         low, high: pixel values that become 0 and 1 (max-min normalisation; study, section 2.2).
         classes: names of the classes that the labels count; empty where the images have no labels.
-        noisy: the noisy images of clean ones, where the noise is part of the data; None where it is drawn.
+        noisy: the noisy images of clean ones, clipped to ``low`` and ``high``, where the noise is part of the data;
+            None where it is drawn.
         source: where a user's own images were read; None of a dataset with a name.
     """
 
@@ -196,6 +197,8 @@ def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
     low, high = int(images.pixels[train].min()), int(images.pixels[train].max())
     if low == high:
         raise UserError(f"every pixel of every training image of {path} is {low}: there is nothing to learn from.")
+    if images.noisy is not None:  # as drawn noise is: training, filters and `denoise` see the same
+        np.clip(images.noisy, low, high, out=images.noisy)
     kept = slice(train.start, train.start + _kept(train.stop - train.start, train_fraction))
     return Dataset(
         name=name_of(path),

@@ -157,13 +157,13 @@ def read(reader: Reader, images: Array) -> Labels:
         images: shape (n, H, W) or (n, H, W, 3), values in [0, 1].
 
     Returns:
-        Classes from 0, shape (n,).
+        Classes from 0, shape (n,), uint8, or uint16 of more than 256 classes.
     """
     reader.eval()
     device = next(reader.parameters()).device
     batches = torch.split(as_batch(images), READING_BATCH)
-    answers = [reader(batch.to(device)).argmax(dim=1).cpu() for batch in batches]
-    return torch.cat(answers).numpy().astype(np.uint8)
+    scores = torch.cat([reader(batch.to(device)).cpu() for batch in batches])
+    return scores.argmax(dim=1).numpy().astype(np.min_scalar_type(scores.shape[1] - 1))
 
 
 def _shifted(images: torch.Tensor) -> torch.Tensor:

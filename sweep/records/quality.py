@@ -66,7 +66,7 @@ class Condition:
 
     Attributes:
         accuracy_noisy: share of the noisy test images that the reader reads correctly; None without labels.
-        read_noisy: the classes it reads in them, (n,) uint8; (0,) without labels.
+        read_noisy: the classes it reads in them, (n,) unsigned; (0,) without labels.
     """
 
     noise: str
@@ -107,7 +107,7 @@ class References:
         train: number of training images that reader and linear denoisers were fitted to.
         settings: of the evaluation: how SSIM is computed, how many images parameters were tuned on.
         reader: None where the images have no labels.
-        labels: of the test images, (n,) uint8; (0,) where they have none.
+        labels: of the test images, (n,) unsigned; (0,) where they have none.
         read_clean: the classes that the reader reads in the clean test images, of the same shape.
     """
 
@@ -177,7 +177,7 @@ class Quality:
         weights, reader: SHA-256 of the files that it was computed from; ``reader`` is empty without one.
         ssim: structural similarity of each denoised test image with the clean one, (n,) float32: Wang et al. (2004)
             as scikit-image computes it, Gaussian window of sigma 1.5 (11x11), where the window lies within the image.
-        read: the classes that the reader reads in the denoised test images, (n,) uint8; (0,) without labels.
+        read: the classes that the reader reads in the denoised test images, (n,) unsigned; (0,) without labels.
         shown_index: indices of the test images with the lowest, the median and the highest loss, (3,).
         shown: these images (first axis), clean, noisy and denoised (second axis), (3, 3, H, W) or (3, 3, H, W, 3)
             float32.

@@ -348,6 +348,16 @@ def test_pairs_keep_together(tmp_path: Path) -> None:
     assert dataset.fingerprint != read(tmp_path / "pairs" / "clean").fingerprint
 
 
+def test_the_noise_of_pairs_is_clipped_to_the_range_of_clean_images_as_drawn_noise_is(tmp_path: Path) -> None:
+    clean = drawn(20, 16, 16) // 2 + 60
+    np.savez(tmp_path / "pairs.npz", clean=clean, noisy=drawn(20, 16, 16, seed=1))
+    dataset = read(tmp_path / "pairs.npz")
+    assert (dataset.low, dataset.high) == (60, 187)
+    assert dataset.noisy is not None
+    for noise in (dataset.noisy.train, dataset.noisy.validation, dataset.noisy.test):
+        assert (noise.min(), noise.max()) == (60, 187)
+
+
 def test_idx_files_of_emnist_and_qmnist(tmp_path: Path) -> None:
     images, labels = drawn(30, 8, 9), (np.arange(30) % 3 + 1).astype(np.uint8)
     emnist, qmnist = tmp_path / "emnist", tmp_path / "qmnist"

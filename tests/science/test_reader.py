@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dae import reader as readers
+from dae.config import ImageShape
 from dae.data import Dataset, load
 from dae.testset import TestSet
 
@@ -76,3 +77,11 @@ def test_3200_real_digits_make_a_reader_of_97_percent(monkeypatch: pytest.Monkey
     dataset = load("mnist-5k", Path("nowhere"))
     reader, _ = readers.train(dataset)
     assert (readers.read(reader, dataset.unit(dataset.test)) == dataset.test_labels).mean() >= 0.965
+
+
+def test_classes_beyond_256_are_counted_on() -> None:
+    reader = readers.Reader(ImageShape(8, 8, 1), classes=300)
+    with torch.no_grad():
+        reader.classify.weight.zero_()
+        reader.classify.bias.copy_(torch.arange(300.0))
+    assert readers.read(reader, np.zeros((2, 8, 8), np.float32)).tolist() == [299, 299]
