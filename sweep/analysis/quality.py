@@ -118,7 +118,12 @@ def _labels(findings: Findings) -> range:
 
 
 def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float]]]:
-    """Test loss (MSE per pixel) by strength of the noise, mean over the seeds that were tested, by architecture."""
+    """Test loss (MSE per pixel) by strength of the noise, mean over the seeds that were tested, by architecture.
+
+    None where the noise is part of the images: it has one strength.
+    """
+    if findings.whole.manifest.has_own_noise:
+        return []
     by_architecture: list[tuple[Result, Mapping[float, float]]] = []
     for result in findings.results:
         curves = [
@@ -130,6 +135,17 @@ def robust_curves(findings: Findings) -> list[tuple[Result, Mapping[float, float
             strengths = sorted(set.intersection(*map(set, curves)))
             by_architecture.append((result, {alpha: fmean(curve[alpha] for curve in curves) for alpha in strengths}))
     return by_architecture
+
+
+def losses_without_network(findings: Findings) -> dict[str, float]:
+    """Test loss (MSE per pixel) without a network, by name: of linear denoisers only the best one."""
+    if findings.condition is None:
+        names = {"mean_image": "mean image", "identity": "doing nothing"}
+        return {names.get(name, name): loss for name, loss in findings.sweep.manifest.baselines.items()}
+    baselines = findings.condition.baselines
+    linear = [baseline.test_loss for baseline in baselines if baseline.family == "linear"]
+    others = {baseline.name: baseline.test_loss for baseline in baselines if baseline.family != "linear"}
+    return others | ({"best linear": min(linear)} if linear else {})
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:

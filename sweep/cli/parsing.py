@@ -112,10 +112,13 @@ def with_images(
 
 def _noise_options() -> list[str]:
     """The options of the command at hand that say something of the noise to draw."""
-    axes = [name for name, _values in click.get_current_context().params.get("axes", ())]
+    given = click.get_current_context().params
+    axes = [name for name, _values in given.get("axes", ())]
+    space = [text.partition("=")[0].strip() for text in given.get("space", ())]
     return [
         *(f"--{name}" for name in ("alpha", "noise") if is_given(name)),
         *(f"--axis {name}" for name in axes if name in ("alpha", "noise")),
+        *(f"--space {name}" for name in space if name in ("alpha", "noise")),
     ]
 
 
@@ -171,13 +174,16 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
 def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | None = None) -> Grid:
     """The grid among a command's options, its cells named as in a sweep with these settings.
 
-    A command that names no grid means all that the sweep has declared, or the study's grid.
+    Of depths, latent sizes and seeds those that the command does not name are the sweep's, or the study's in a new
+    one. Seeds alone are meant for all that the sweep has declared, on its axes too.
 
     Raises:
         UserError: a list is empty or repeats a value, a value is out of range, or options contradict each other.
     """
-    if manifest is not None and not any(map(is_given, GRID_OPTIONS)):
-        return manifest.grid
+    declared = None if manifest is None else manifest.grid
+    named = set(filter(is_given, GRID_OPTIONS))
+    if declared is not None and not named:
+        return declared
     axes: dict[str, tuple[Value, ...]] = {}
     for name, values in given["axes"]:
         if name in axes:
@@ -185,8 +191,14 @@ def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | N
                 f"--axis {name} is given twice: give all its values at once, {_joined(name, axes[name] + values)}."
             )
         axes[name] = values
-    latents = usual_latents(settings.shape) if given["latents"] is None else given["latents"]
-    grid = Grid.product(given["depths"], latents, given["seeds"], axes, settings.shape)
+    levels = dict(given)
+    if given["latents"] is None:
+        levels["latents"] = usual_latents(settings.shape)
+    if declared is not None:
+        levels |= {name: getattr(declared, name) for name in ("depths", "latents", "seeds") if name not in named}
+    grid = Grid.product(levels["depths"], levels["latents"], levels["seeds"], axes, settings.shape)
+    if declared is not None and named == {"seeds"}:
+        return Grid.of(replace(cell, seed=seed) for cell in declared.architectures for seed in grid.seeds)
     for name, values in axes.items():
         option, default = f"--{name.replace('_', '-')}", getattr(settings, name)
         if is_given(name) and default not in values:

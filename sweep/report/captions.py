@@ -43,10 +43,12 @@ def test_loss(findings: Findings) -> str:
             "images."
         )
     if identity := findings.sweep.manifest.baselines.get("identity"):
-        text += (
-            f" Doing nothing costs {mse(identity)}, {identity / min(means):.1f} times the lowest bar and "
-            f"{identity / max(means):.1f} times the highest."
-        )
+        text += f" Doing nothing costs {mse(identity)}, "
+        if identity < min(means):
+            text += "less than any bar."
+        else:
+            lowest, highest = (identity / loss for loss in (min(means), max(means)))
+            text += f"{lowest:.1f} times the lowest bar and {highest:.1f} times the highest."
     steps = [(a, b) for a, b in pairwise(sorted(means)) if a > 0]
     if len(steps) > 1:
         close = min(steps, key=lambda step: step[1] / step[0])

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dae.config import Latent
 from sweep.analysis.findings import Findings
+from sweep.analysis.quality import losses_without_network
 from sweep.analysis.results import Result, flags_of
 from sweep.records.grid import Cell
 from sweep.records.record import Status
@@ -209,7 +210,7 @@ def _linear(findings: Findings) -> dict[Latent, float]:
 def _to_scale(axes: Axes, findings: Findings) -> None:
     """The networks as a band, and above it a line for each way to do without one."""
     means = [result.mean for result in findings.results if result.mean is not None]
-    lines = baseline_losses(findings)
+    lines = losses_without_network(findings)
     top = max([*lines.values(), *means]) * 1.06
     axes.fill_between([0, 1], min(means), max(means), color="#44688c", lw=2)
     names = {"the networks": (min(means) + max(means)) / 2} | lines
@@ -228,14 +229,3 @@ def _to_scale(axes: Axes, findings: Findings) -> None:
     axes.spines["bottom"].set_visible(False)
     axes.set_title("to scale", fontsize=9, loc="left")
     axes.yaxis.set_major_locator(MaxNLocator(4))
-
-
-def baseline_losses(findings: Findings) -> dict[str, float]:
-    """Test loss without a network, by name: of linear denoisers only the best one."""
-    if findings.condition is None:
-        names = {"mean_image": "mean image", "identity": "doing nothing"}
-        return {names.get(name, name): loss for name, loss in findings.sweep.manifest.baselines.items()}
-    baselines = findings.condition.baselines
-    linear = [baseline.test_loss for baseline in baselines if baseline.family == "linear"]
-    others = {baseline.name: baseline.test_loss for baseline in baselines if baseline.family != "linear"}
-    return others | ({"best linear": min(linear)} if linear else {})

@@ -87,6 +87,17 @@ def _not_read(findings: Findings) -> str:
     return _not_evaluated(findings)
 
 
+def _not_robust(findings: Findings) -> str:
+    if findings.whole.manifest.has_own_noise:
+        return "Left out: the noise is part of the images, and there is no other strength of it."
+    return _not_evaluated(findings)
+
+
+def _no_axes(findings: Findings) -> str:
+    axis = "width=8,16,32" if findings.whole.manifest.has_own_noise else "alpha=0.25,0.5,0.75"
+    return _run("The sweep has no further axis", f"--axis {axis}")(findings)
+
+
 def _unreadable(_: Findings) -> str:
     return "Its images cannot be read or are not there."
 
@@ -120,10 +131,9 @@ _EXHIBITS = (
     ("confusion", "What is misread as what", _FUTURE_WORK,
      reading.confusions, captions.confusion, _is_read, _not_read),
     ("robustness", "Other strengths of noise", "the study's section 2.2", charts.robustness, captions.robustness,
-     lambda findings: bool(robust_curves(findings)), _not_evaluated),
+     lambda findings: bool(robust_curves(findings)), _not_robust),
     ("facets", "Further axes", "the study's section 1.2", charts.facets, captions.facets,
-     lambda findings: len(findings.facets) > 1,
-     _run("The sweep has no further axis", "--axis alpha=0.25,0.5,0.75")),
+     lambda findings: len(findings.facets) > 1, _no_axes),
     ("curves", "Training and validation loss", "the study's figure 5",
      figures.curves, captions.curves, _always, _unreadable),
     ("corruption", "Clean and corrupted test images", "the study's figure 3",

@@ -105,6 +105,8 @@ def _page(findings: Findings, output: Store) -> str:
         robustness=tables.robustness(findings),
         convergence=remarks.convergence(sweep),
         gap=remarks.gap(sweep),
+        is_study=sweep.manifest.dataset.get("source") is None,
+        stem=prose.stem_note(sweep),
         interaction=remarks.interaction(findings.effects.interaction, findings.claims[0]),
         average_image=remarks.average_image(sweep, results, findings.arrays),
         spreads=tables.spreads(findings),
@@ -192,6 +194,7 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
     grid, settings, references = manifest.grid, manifest.settings, findings.references
     seconds = sum(epoch.seconds for record in records for epoch in record.history)
     attempts = sum(len(record.attempts) for record in records)
+    unsaid = {"dataset", *(("alpha", "noise") if manifest.has_own_noise else ())}
     facts: list[tuple[str, object]] = [
         ("sweep id", manifest.id),
         ("declared", manifest.created_at),
@@ -199,7 +202,7 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         ("latent sizes", ", ".join(map(str, grid.latents))),
         ("seeds", ", ".join(map(str, grid.seeds))),
         *([("further axes", "; ".join(map(prose.facet_name, findings.facets)))] if len(findings.facets) > 1 else []),
-        *((name.replace("_", " "), value) for name, value in written(asdict(settings)).items() if name != "dataset"),
+        *((name.replace("_", " "), value) for name, value in written(asdict(settings)).items() if name not in unsaid),
         *((f"dataset: {name}", _described(value)) for name, value in manifest.dataset.items()),
         *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
         ("first cell started", min(filter(None, (record.started_at for record in records)), default="")),

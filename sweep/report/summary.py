@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dae.config import LSUV
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.findings import Findings
+from sweep.analysis.quality import losses_without_network
 from sweep.analysis.results import Result
 from sweep.analysis.verdicts import Effect, Verdict
 from sweep.records.record import Record, Status
@@ -148,7 +149,32 @@ def _certainty(findings: Findings) -> str:
 
 
 def caveats(findings: Findings) -> list[tuple[str, str]]:
-    """What is wrong with cells, once a kind: which, and what to do."""
+    """What is wrong with the networks or with cells, once a kind: which, and what to do."""
+    return [*_beaten(findings), *_flagged(findings)]
+
+
+def _beaten(findings: Findings) -> list[tuple[str, str]]:
+    """That no network is as good as something simpler, if so."""
+    best = min((result for result in findings.results if result.losses), key=lambda result: result.mean or 0.0)
+    better = {name: loss for name, loss in losses_without_network(findings).items() if loss < (best.mean or 0.0)}
+    if not better:
+        return []
+    name = min(better, key=lambda name: better[name])
+    worse_than = "doing nothing" if "doing nothing" in better else name
+    others = f"; {counted(len(better) - 1, 'other way')} without a network beat it too" if len(better) > 1 else ""
+    text = f"The best one, {best.name}, has {mse(best.mean or 0.0)}, {name} {mse(better[name])}{others}. "
+    return [(f"Every network is worse than {worse_than}", text + _against_compression(findings))]
+
+
+def _against_compression(findings: Findings) -> str:
+    largest = max((result.config for result in findings.results), key=lambda config: config.latent_numbers)
+    return (
+        f"The largest latent keeps {100 * largest.compression:.0f}{SPACE}% of an image's numbers: larger --latents or "
+        "--latent-channels, and longer training, lose less."
+    )
+
+
+def _flagged(findings: Findings) -> list[tuple[str, str]]:
     records = [record for record in findings.whole.records.values() if record.status is Status.COMPLETED]
     epochs = findings.whole.manifest.settings.epochs
     kinds: Sequence[tuple[str, list[Record], str]] = (

@@ -505,6 +505,17 @@ def test_a_command_that_names_no_grid_resumes_all_with_the_sweeps_settings(
     assert "leaves out" not in result.output
 
 
+@pytest.mark.usefixtures("interrupted")
+def test_levels_that_a_command_does_not_name_are_the_sweeps() -> None:
+    def planned(*words: str) -> str:
+        return ask("plan", "--name", "mnist-5k", *words).output.splitlines()[-1]
+
+    assert planned("--seeds", "0,1") == "6 cells of mnist-5k: 0 completed, 1 to continue, 5 to train"
+    assert planned("--latents", "4,5") == "6 cells of mnist-5k: 0 completed, 1 to continue, 5 to train"
+    assert planned("--depths", "4").startswith("1 cell of mnist-5k: 0 completed")
+    assert planned("--axis", "width=16,24").startswith("5 cells of mnist-5k"), "width has no effect at depth 1"
+
+
 def test_a_finished_sweep_is_reported_again_and_not_trained(storage: Store, in_process: InProcess) -> None:
     before = snapshot(storage.path("cells"))
     result = ask(*SMALL_RUN)

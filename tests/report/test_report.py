@@ -4,6 +4,7 @@ import logging
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from sweep.analysis.tidy import cell_rows
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.matching import arm
 from sweep.records.record import CellFiles, Status
-from sweep.records.sweep import SAMPLES, Sweep, gather
+from sweep.records.sweep import MANIFEST, SAMPLES, Sweep, gather
 from sweep.report import drawing, gallery, images, prose, remarks, summary
 from sweep.report.drawing import apart, palette
 from sweep.report.effects import effects
@@ -264,6 +265,29 @@ def test_per_cent_are_of_the_loss_that_is_compared_with(tmp_path: Path) -> None:
     text = text_of(build(gather(make_sweep(tmp_path, losses=losses))).read_text())
     assert "Depth 3 has 200 % more error than depth 1; depth 5 has 50 % less error than depth 3." in text
     assert "Latent 8 has 100 % more error than latent 13; latent 5 has 75 % less error than latent 8." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_networks_that_something_simpler_beats_are_said_to_be_so(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path, losses={(depth, latent): 0.2 for depth in (1, 3, 5) for latent in (13, 8, 5)})
+    text = text_of(build(gather(store)).read_text())
+    assert "Every network is worse than doing nothing. The best one, DAE_1_13, has 0.20000, mean image 0.0674" in text
+    assert "Doing nothing costs 0.11630, less than any bar." in text
+    store = make_sweep(tmp_path / "other")
+    assert "Every network is worse" not in text_of(build(gather(store)).read_text())
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_pairs_have_no_other_strength_of_noise(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path)
+    add_evaluation(store)
+    manifest = gather(store).manifest
+    store.write(MANIFEST, replace(manifest, dataset={**manifest.dataset, "pairs": True}).to_bytes())
+    text = text_of(build(gather(store)).read_text())
+    assert "Other strengths of noise (the study's section 2.2). Left out: the noise is part of the images" in text
+    assert "trained at strength" not in text
+    assert "--axis alpha" not in text
+    assert not re.search(r"\balpha 0.5\b", text)
 
 
 @pytest.mark.usefixtures("undrawn")
