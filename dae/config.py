@@ -273,8 +273,8 @@ class TrainConfig:
 
 
 def usual_latents(image: ImageShape) -> tuple[int, ...]:
-    """The study's latent sizes where images are large enough for them, else smaller ones."""
-    return (13, 8, 5) if min(image.sides) >= 13 else (4, 2, 1)
+    """The study's latent sizes in proportion to the shorter side, such as 30, 18 and 11 of images of 64x64."""
+    return tuple(round(size * min(image.sides) / IMAGE_SIZE) for size in (13, 8, 5))
 
 
 def check_dataset(name: str) -> None:

@@ -235,7 +235,7 @@ which_grid = options(
         "--latents",
         type=Latents(),
         help="Latent sizes, of the shorter side of the images, the longer in proportion; or height by width, such as "
-        "13x8.  [default: 13,8,5; of images below 13 pixels 4,2,1]",
+        "13x8.  [default: 13,8,5; of other images in proportion]",
     ),
     click.option("--seeds", type=Numbers(), default=(0,), help="One cell an architecture and seed.  [default: 0]"),
     which_axis,

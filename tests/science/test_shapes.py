@@ -164,7 +164,12 @@ def test_sizes_are_read_as_they_are_written() -> None:
     assert parse_latent("13") == 13
     assert parse_latent(str(Size(13, 8))) == Size(13, 8)
     assert sorted([13, Size(8, 30), 8, Size(1, 2)]) == [Size(1, 2), 8, 13, Size(8, 30)]
-    assert [usual_latents(ImageShape(side, 40)) for side in (8, 12, 13, 28)] == [(4, 2, 1)] * 2 + [(13, 8, 5)] * 2
+    assert [usual_latents(ImageShape(side, 100)) for side in (8, 28, 32, 64)] == [
+        (4, 2, 1), (13, 8, 5), (15, 9, 6), (30, 18, 11)]  # fmt: skip
+    for side in range(8, 200):
+        sizes = usual_latents(ImageShape(side, side))
+        assert len({*sizes}) == 3, "three sizes, large to small"
+        assert sorted(sizes, reverse=True) == [*sizes]
 
 
 # ---- the engine
