@@ -214,8 +214,8 @@ class Comparer:
         if not isinstance(quantity, Split):
             return estimate
         means = {name: fmean(loss_of(self._records[name][seed], quantity) for seed in seeds) for name in weights}
-        scale = sum((weight * means[name]) ** 2 for name, weight in weights.items())
-        return self._prior(quantity, keys).moderate(estimate, scale)
+        scales = [(weight * means[name]) ** 2 for name, weight in weights.items()]
+        return self._prior(quantity, keys).moderate(estimate, scales)
 
     def _prior(self, split: Split, keys: Set[str] | None) -> Prior:
         """What the cells among ``keys`` say together of the spread over seeds; collapsed ones say nothing."""

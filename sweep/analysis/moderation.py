@@ -5,6 +5,10 @@ relative to the loss, are alike. So the variance of each is moderated by what al
 2004, doi:10.2202/1544-6115.1027): the cells' variances are taken to be drawn from a scaled inverse chi-square
 distribution, whose scale and degrees of freedom are estimated from the sweep itself. The more alike the spreads are,
 the more degrees of freedom a comparison gains; where they differ wildly, or cells are few, it gains none.
+
+An average over several cells has the sum of their variances, and sums differ less than single ones but lie above the
+typical one. Their distribution is that of Fenton (1960, doi:10.1109/TCOM.1960.1097606): a sum of log-normal numbers is
+taken for a log-normal one of the same mean and variance.
 """
 
 import math
@@ -27,29 +31,47 @@ CAUTION = 0.1
 class Prior:
     """What is expected of a cell's spread over seeds before its own seeds are looked at.
 
+    Its variance is that of the logarithm of a loss over seeds: the square of a relative standard deviation.
+
     Attributes:
-        variance: of the logarithm of a loss over seeds: the square of a relative standard deviation.
-        degrees: how many degrees of freedom it counts for; 0 leaves every estimate as it is.
-        total: degrees of freedom that all cells have between them: no estimate has more.
+        mean: of the logarithm of the cells' variances.
+        excess: variance of that logarithm among cells, chance left out; 0 where all spread alike.
+        total: degrees of freedom that all cells have between them: no estimate has more. With 0 it leaves every
+            estimate as it is.
     """
 
-    variance: float
-    degrees: float
+    mean: float
+    excess: float
     total: float
 
-    def moderate(self, estimate: Estimate, scale: float) -> Estimate:
+    def moderate(self, estimate: Estimate, scales: Sequence[float]) -> Estimate:
         """The estimate with its seed variance drawn towards the prior's.
 
         Args:
             estimate: of a weighted sum of losses.
-            scale: sum over its cells of (weight x mean loss)^2: the prior's variance is relative to the loss.
+            scales: of each of its cells (weight x mean loss)^2: the prior's variance is relative to the loss.
         """
         degrees = estimate.seeds - 1
-        prior = min(self.degrees, max(0.0, self.total - degrees))
+        variance, prior = self._of_sum(scales)
+        prior = min(prior, max(0.0, self.total - degrees))
         if not prior:
             return estimate
-        variance = (prior * self.variance * scale + degrees * estimate.seed_variance) / (prior + degrees)
+        variance = (prior * variance + degrees * estimate.seed_variance) / (prior + degrees)
         return replace(estimate, seed_variance=variance, prior_degrees=prior)
+
+    def _of_sum(self, scales: Sequence[float]) -> tuple[float, float]:
+        """Scale and degrees of freedom of the inverse chi-square distribution of a sum of so many variances."""
+        scale = sum(scales)
+        if not self.total or not scale:
+            return 0.0, 0.0
+        if not self.excess:
+            return math.exp(self.mean) * scale, self.total
+        count = scale**2 / sum(part**2 for part in scales)  # as many equal parts would vary as much
+        rest = math.log(count - 1) if count > 1 else -math.inf
+        excess = float(np.logaddexp(self.excess, rest)) - math.log(count)  # log(1 + (exp(excess) - 1) / count)
+        half = _inverse_trigamma(excess)
+        mean = self.mean + (self.excess - excess) / 2
+        return math.exp(mean + float(digamma(half)) - math.log(half)) * scale, 2 * half
 
 
 NONE = Prior(0.0, 0.0, 0.0)
@@ -74,9 +96,8 @@ def fit(losses: Sequence[Sequence[float]]) -> Prior:
     excess = float(most - polygamma(1, degrees / 2).mean())
     total = float(degrees.sum())
     if excess <= 0:  # no more different than chance makes them
-        return Prior(float((degrees * variances).sum() / total), total, total)
-    half = _inverse_trigamma(excess)
-    return Prior(math.exp(mean + float(digamma(half)) - math.log(half)), 2 * half, total)
+        return Prior(math.log((degrees * variances).sum() / total), 0.0, total)
+    return Prior(mean, excess, total)
 
 
 def _inverse_trigamma(value: float) -> float:
