@@ -8,7 +8,7 @@ from sweep.driver.events import copy_to_tracker
 from sweep.driver.proposals import Proposals
 from sweep.driver.training import Training, place
 from sweep.records.grid import Cell, Grid
-from sweep.records.record import Status
+from sweep.records.record import CellFiles, Status
 from sweep.records.sweep import Sweep, gather
 from sweep.search.ranking import finalists
 
@@ -56,8 +56,12 @@ class Searching(Training):
 
     def _without_damage(self, sweep: Sweep) -> Sweep:
         """The search without records that cannot be used: their trials begin anew."""
-        cells_to_train(sweep, Grid.of(cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell)),
-                       self.display.warn)  # fmt: skip
+        trials = Grid.of(cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell))
+        for cell in cells_to_train(sweep, trials, self.display.warn):
+            if sweep.status(cell).is_final:
+                # No longer completed, but with its losses: the proposals of others follow from them meanwhile.
+                record = replace(sweep.records[cell.key], status=Status.RUNNING, digests={}, finished_at=None)
+                self.request.store.write(CellFiles(cell.key).record, record.to_bytes())
         return gather(self.request.store)
 
     def _finalists(self, sweep: Sweep) -> tuple[Sweep, list[Cell]]:

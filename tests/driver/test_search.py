@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from conftest import InProcess, Silent, request_for
 from sweep.driver import control, runner
 from sweep.driver.signals import Signals
 from sweep.records.grid import Grid, Settings
-from sweep.records.record import Status
+from sweep.records.record import CellFiles, Status
 from sweep.records.search import Search
 from sweep.records.space import Space
 from sweep.records.sweep import Sweep, gather
@@ -116,8 +117,6 @@ def test_a_search_killed_at_any_write_is_the_same_search(
 
 
 def test_more_trials_and_another_space_go_on(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
-    import shutil
-
     store = Store(tmp_path / "peace")
     shutil.copytree(peace.store.root, store.root)
     wider = Space.parse(["depth=1..2", "latent=4..9", "lr=log:1e-4..2e-2", "averaging=0,0.9", "width=4..8"])
@@ -128,8 +127,6 @@ def test_more_trials_and_another_space_go_on(peace: Sweep, in_process: InProcess
 
 
 def test_a_revived_trial_goes_on_and_is_not_pruned_again(peace: Sweep, tmp_path: Path) -> None:
-    import shutil
-
     store = Store(tmp_path / "peace")
     shutil.copytree(peace.store.root, store.root)
     pruned = [key for key in peace.proposals if peace.records[key].status is Status.PRUNED]
@@ -138,6 +135,22 @@ def test_a_revived_trial_goes_on_and_is_not_pruned_again(peace: Sweep, tmp_path:
     sweep = go(store, revive=True)
     assert {sweep.records[key].status for key in pruned} == {Status.COMPLETED}
     assert all(sweep.records[key].history[0] == peace.records[key].history[0] for key in pruned)
+
+
+def test_a_trial_with_damaged_weights_is_trained_again(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    key = ranked(peace)[-1].key
+    with store.path(CellFiles(key).weights).open("ab") as weights:
+        weights.write(b"x")
+    told: list[str] = []
+    request = request_for(store, Grid.of(()), SETTINGS, search=SEARCH)
+    again = runner.run(request, Signals(), Silent(warn=told.append)).sweep
+    assert len(told) == 1
+    assert f"{key} is trained again" in told[0]
+    assert in_process.rounds[0] == [key]
+    assert shape(again) == shape(peace)
+    go(store)  # and nobody is told of it a second time
 
 
 def test_a_cell_is_stopped_from_outside(in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
