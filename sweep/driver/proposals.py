@@ -31,7 +31,6 @@ class Proposals:
         self._note_unseen_ends()
         unfinished = [entry for entry in self.history.in_order if not entry.status.is_final]
         self._unfinished = [entry.cell for entry in unfinished]
-        self._numbers = {entry.cell.key: entry.proposal.number for entry in self.history.tried.values()}
 
     @property
     def left(self) -> int:
@@ -55,12 +54,11 @@ class Proposals:
             return None
         proposal, cell = found
         self._write(Tried(proposal, cell))
-        self._numbers[cell.key] = proposal.number
         return cell
 
     def pruned(self, record: Record) -> Record:
         """Take in the epochs that are new; the record, pruned where one of them ends its trial."""
-        entry = self.history.tried[self._numbers[record.key]]
+        entry = self.history.tried[record.key]
         may_end = record.status is Status.RUNNING and not entry.proposal.revived
         begun = len(entry.proposal.arrivals)
         for epoch in range(begun + 1, len(record.history) + 1):
@@ -80,7 +78,7 @@ class Proposals:
 
     def _pruning(self, entry: Tried, record: Record, epoch: int) -> Pruning | None:
         losses = [finished.val_loss for finished in record.history[:epoch]]
-        others, epochs = self.history.others(entry.proposal.number), self._sweep.manifest.settings.epochs
+        others, epochs = self.history.others(record.key), self._sweep.manifest.settings.epochs
         return pruning_of(self.history.search.scheduler, epochs, losses, others)
 
     def _arrived(self, entry: Tried, count: int) -> Tried:
@@ -95,7 +93,7 @@ class Proposals:
                 self._write(self._arrived(entry, unseen))
 
     def _write(self, entry: Tried, *, is_new: bool = True) -> None:
-        self.history.tried[entry.proposal.number] = entry
+        self.history.note(entry)
         # In a bucket a write is dear: there a trial that goes on is noted with its end, or with what follows a kill.
         if is_new and (entry.status is not Status.RUNNING or not self._sweep.store.seconds_between_saves):
             self._sweep.store.write(CellFiles(entry.cell.key).proposal, entry.proposal.to_bytes())

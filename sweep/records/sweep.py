@@ -222,6 +222,17 @@ def _proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
     return dict(sorted(proposals.items(), key=lambda item: item[1].number))
 
 
+def removed_proposals(sweep: Sweep) -> dict[str, Proposal]:
+    """Those of the trials that `dae-sweep remove` took out, as far as they can be read."""
+    names = {key: f"{REMOVED}/{key}/proposal.json" for key in sweep.manifest.removed}
+    contents = sweep.store.read_all(names.values())
+    proposals = {}
+    for key, name in names.items():
+        with suppress(KeyError, Damaged, ValueError):
+            proposals[key] = Proposal.from_bytes(contents[name])
+    return proposals
+
+
 def check_settings(record: Record, settings: Settings) -> None:
     """Check that a record was made with these settings, so that cells can be compared.
 

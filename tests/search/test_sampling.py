@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweep.records.grid import Settings
+from sweep.records.grid import Cell, Settings
 from sweep.records.record import Status
 from sweep.records.search import SAMPLERS, Proposal, Search
 from sweep.records.space import Space
@@ -21,10 +21,10 @@ LOSSES = [0.05, 0.03, 0.08, 0.02, 0.06, 0.04, 0.07, 0.09, 0.01, 0.05, 0.03, 0.02
 def history(search: Search, count: int = len(LOSSES)) -> History:
     made = History(search)
     for number, loss in enumerate(LOSSES[:count]):
-        point = {"depth": 2 + number % 2, "latent": 4 + number % 10, "width": 8}
+        point = {"depth": 2 + number % 2, "latent": 4 + number % 10, "width": 8 + 8 * (number // 10)}
         cell = search.space.cell(point, SETTINGS, search.seed)
         proposal = Proposal(number=number, point=point, arrivals=(2 * number, 2 * number + 1))
-        made.tried[number] = Tried(proposal, cell, Status.COMPLETED, (0.1, loss), macs=1000 * (number + 1))
+        made.note(Tried(proposal, cell, Status.COMPLETED, (0.1, loss), macs=1000 * (number + 1)))
     return made
 
 
@@ -63,10 +63,11 @@ def test_optuna_is_told_of_every_end() -> None:
     from sweep.search import study
 
     made = history(Search(space=SPACE))
+    tried = list(made.in_order)
     for number, status in ((0, Status.DIVERGED), (1, Status.PRUNED), (2, Status.FAILED), (3, Status.RUNNING)):
-        made.tried[number] = replace(made.tried[number], status=status)
+        made.note(replace(tried[number], status=status))
     outside = Proposal(number=99, point={"depth": 9, "latent": 4, "width": 8})
-    made.tried[99] = replace(made.tried[4], proposal=outside)
+    made.note(replace(tried[4], proposal=outside, cell=Cell(depth=9, latent=4, seed=0)))
     told = study.trials(made, SETTINGS)
     complete, states = TrialState.COMPLETE, [trial.state for trial in told]
     assert states == [complete, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, *8 * [complete]]
