@@ -14,7 +14,7 @@ from sweep.records.space import Point
 from sweep.records.sweep import Sweep
 from sweep.search.history import History, Tried
 from sweep.search.importance import Importance, importances
-from sweep.search.ranking import fresh, ranked
+from sweep.search.ranking import completed_trials, fresh, ranked
 
 BEST_SHOWN = 10
 
@@ -51,9 +51,9 @@ class Finalist:
 
 
 def finalists_of(sweep: Sweep) -> list[Finalist]:
-    """The configurations that have fresh seeds, by the validation loss of their trial."""
-    found = [Finalist(trial, tuple(fresh(sweep, trial))) for trial in ranked(sweep)[: 2 * BEST_SHOWN]]
-    return [finalist for finalist in found if finalist.cells]
+    """All configurations of the space that have fresh seeds, by the validation loss of their trial."""
+    cells = fresh(sweep)
+    return [Finalist(trial, tuple(cells[trial.cell])) for trial in completed_trials(sweep) if trial.cell in cells]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,14 +12,19 @@ from typing import Any
 import pytest
 from conftest import InProcess, Silent, request_for
 
+from dae import data
+from sweep.analysis.search import best_table
 from sweep.driver import control, runner
+from sweep.driver.removal import remove, restore
 from sweep.driver.signals import Signals
-from sweep.records.grid import Grid, Settings
+from sweep.evaluation.verify import verify
+from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import CellFiles, Status
 from sweep.records.search import Search
 from sweep.records.space import Space
-from sweep.records.sweep import Sweep, gather
-from sweep.search.ranking import finalists, ranked
+from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.search.history import History
+from sweep.search.ranking import finalists, ranked, wanted
 from sweep.storage.store import Store
 
 pytest.importorskip("optuna")
@@ -151,6 +156,57 @@ def test_a_trial_with_damaged_weights_is_trained_again(peace: Sweep, in_process:
     assert in_process.rounds[0] == [key]
     assert shape(again) == shape(peace)
     go(store)  # and nobody is told of it a second time
+
+
+def test_former_finalists_are_asked_for_no_more(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    second = ranked(peace)[1].key.rpartition("-")[0]
+    declared = Grid.of([*finalists(peace), *map(Cell.from_key, (f"{second}-s8", f"{second}-s9"))])
+    store.write(MANIFEST, replace(peace.manifest, grid=declared).to_bytes())
+    begun = replace(peace.records[f"{second}-s1"], key=f"{second}-s8", seed=8, status=Status.RUNNING, test_loss=None)
+    begun = replace(begun, config={**begun.config, "seed": 8}, digests={})
+    store.write(CellFiles(begun.key).record, begun.to_bytes())
+    sweep = go(store)
+    assert all(sweep.status(cell).is_final for cell in wanted(sweep))
+    assert {cell.key for cell in sweep.manifest.grid.cells} - {cell.key for cell in wanted(sweep)} == {begun.key}
+    dataset = data.load("mnist-5k", Path("nowhere"), SETTINGS.train_fraction)
+    assert list(verify(sweep, dataset)) == []
+
+
+def test_a_removed_finalist_is_not_asked_for(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    gone = finalists(peace)[0].key
+    remove(store, [gone])
+    sweep = go(store)
+    assert gone not in {cell.key for cell in wanted(sweep)}
+    assert len(finalists(sweep)) == 3
+
+
+def test_the_number_of_a_removed_trial_is_not_given_again(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    gone = list(peace.proposals)[-1]
+    remove(store, [gone])
+    sweep = go(store, replace(SEARCH, finalists=0))
+    assert [proposal.number for proposal in sweep.proposals.values()] == [*range(11), 12]
+    restore(store, [gone])
+    sweep = go(store, replace(SEARCH, finalists=0))
+    assert [proposal.number for proposal in sweep.proposals.values()] == [*range(11), 11, 12]
+    assert len(History.of(sweep).tried) == 13
+
+
+def test_a_narrower_space_binds_the_finalists(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    best = peace.proposals[ranked(peace)[0].key].point["latent"]
+    others = ",".join(str(latent) for latent in range(4, 10) if latent != best)
+    texts = [f"{name}={text}" for name, text in (SPACE.texts | {"latent": others}).items()]
+    sweep = go(store, replace(SEARCH, space=Space.parse(texts)))
+    assert ranked(sweep)
+    assert best not in {cell.latent for cell in finalists(sweep)}
+    assert f"DAE_1_{best}" not in {row[1].split("-")[0] for row in best_table(sweep)}
 
 
 def test_a_cell_is_stopped_from_outside(in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
