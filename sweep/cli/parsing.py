@@ -256,7 +256,7 @@ def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest |
             raise UserError(f"--{option} and --space {name} contradict each other: leave one out.")
     search.space.check(settings)
     if begun is not None and manifest is not None:
-        search.check_continues(begun, manifest.name)
+        search.check_continues(begun.origin, manifest.name)
     return search
 
 

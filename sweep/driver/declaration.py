@@ -15,7 +15,18 @@ from sweep.driver.removal import check_none_removed
 from sweep.driver.request import Request
 from sweep.records.grid import STUDY_IMAGE, Cell, Grid, longest_first
 from sweep.records.record import CellFiles, Record, check_checkpoint, damage, read_verified, record_of
-from sweep.records.sweep import IDENTITY, MANIFEST, REMOVED, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
+from sweep.records.sweep import (
+    IDENTITY,
+    MANIFEST,
+    REMOVED,
+    SAMPLES,
+    Manifest,
+    Sweep,
+    check_sweep,
+    gather,
+    read_proposals,
+    samples_file,
+)
 from sweep.search.ranking import finalists
 from sweep.storage.sealing import Damaged, digest, seal, unseal
 from sweep.storage.store import Store
@@ -39,6 +50,9 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     check_none_removed(request.grid, store.name, removed)
     grid = request.grid.union(_recorded(store, removed))
     if existing is None:
+        if request.search is not None:
+            for proposal in read_proposals(store, store.folders("cells")).values():
+                request.search.check_continues(proposal.origin, store.name)
         manifest = Manifest.new(
             name=store.name,
             grid=grid,

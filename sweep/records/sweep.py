@@ -191,7 +191,7 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     # In a bucket, asking for a thousand missing records takes a thousand requests, a list takes one.
     folders = set(store.folders("cells"))
     if manifest.search is not None:
-        proposals = _proposals(store, folders)
+        proposals = read_proposals(store, folders)
         manifest = replace(manifest, grid=manifest.grid.union(Grid.of(map(Cell.from_key, proposals))))
     contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
     for cell in manifest.grid.cells:
@@ -211,7 +211,7 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     return Sweep(store, manifest, records, damaged, proposals)
 
 
-def _proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
+def read_proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
     """What can be read of the proposals of a search; a proposal that cannot be read is proposed again."""
     contents = store.read_all(CellFiles(folder).proposal for folder in folders)
     proposals = {}

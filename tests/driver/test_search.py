@@ -13,6 +13,7 @@ import pytest
 from conftest import InProcess, Silent, request_for
 
 from dae import data
+from dae.errors import UserError
 from sweep.analysis.search import best_table
 from sweep.driver import control, runner
 from sweep.driver.removal import remove, restore
@@ -20,7 +21,7 @@ from sweep.driver.signals import Signals
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import CellFiles, Status
-from sweep.records.search import Search
+from sweep.records.search import Proposal, Search
 from sweep.records.space import Space
 from sweep.records.sweep import MANIFEST, Sweep, gather
 from sweep.search.history import History
@@ -156,6 +157,20 @@ def test_a_trial_with_damaged_weights_is_trained_again(peace: Sweep, in_process:
     assert in_process.rounds[0] == [key]
     assert shape(again) == shape(peace)
     go(store)  # and nobody is told of it a second time
+
+
+def test_what_is_fixed_is_known_without_the_manifest(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    store.path(MANIFEST).unlink()
+    for other in ({"sampler": "gp"}, {"seed": 3}, {"scheduler": "none"}):
+        with pytest.raises(UserError, match="was begun with --"):
+            go(store, replace(SEARCH, **other))
+    key = next(iter(peace.proposals))
+    old = replace(peace.proposals[key], origin={})  # of a version that did not note it
+    assert b"origin" not in old.to_bytes()
+    assert Proposal.from_bytes(old.to_bytes()) == old
+    assert shape(go(store)) == shape(peace)
 
 
 def test_former_finalists_are_asked_for_no_more(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
