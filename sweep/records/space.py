@@ -1,9 +1,8 @@
 """The space of a search: what each parameter of a cell may be. No Optuna, no torch."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Self
 
 from dae.config import ModelConfig
@@ -150,10 +149,13 @@ class Space:
         """The parameters with a range of real numbers."""
         return [name for name, values in self.parameters.items() if math.isinf(values.size)]
 
-    def points(self) -> Iterator[Point]:
-        """All points, where no parameter is continuous."""
-        for point in product(*(values.values() for values in self.parameters.values())):
-            yield dict(zip(self.parameters, point, strict=True))
+    def point_at(self, index: int) -> Point:
+        """One of its points, counted from 0 to its size, where no parameter is continuous."""
+        point: dict[str, Value] = {}
+        for name, values in reversed(list(self.parameters.items())):
+            index, place = divmod(index, int(values.size))
+            point[name] = values.values()[place]
+        return {name: point[name] for name in self.parameters}
 
     def cells_at_ends(self, settings: Settings, seed: int) -> tuple[Cell, Cell]:
         """The cells with the first and with the last value of every parameter."""
