@@ -260,6 +260,26 @@ def test_a_search_is_paused_from_outside(
     assert {record.status for record in go(store, search).records.values()} == {Status.COMPLETED}
 
 
+def test_a_pause_in_the_first_moments_counts(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, search = Store(tmp_path / "early"), replace(SEARCH, trials=2, finalists=0, scheduler="none")
+    monkeypatch.setattr(control, "LOOK_EVERY_S", 0.0)
+    declare = runner.declare
+
+    def declare_and_pause(*arguments: Any) -> Sweep:
+        sweep = declare(*arguments)
+        control.pause(sweep)
+        return sweep
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "declare", declare_and_pause)
+        outcome = runner.run(request_for(store, Grid.of(()), SETTINGS, search=search), Signals(), Silent())
+    assert outcome.stopped_because == control.PAUSED
+    assert not outcome.sweep.completed
+    assert len(go(store, search).completed) == 2
+
+
 @pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "nsga2", "grid"])
 def test_every_sampler_is_replayed(
     sampler: str, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
