@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sweep.records.grid import Cell
 from sweep.records.record import CellFiles, Record, Status, ended_early
-from sweep.records.search import Pruning
+from sweep.records.search import Proposal, Pruning
 from sweep.records.sweep import Sweep
 from sweep.search.history import History, Tried, with_record
 from sweep.search.rungs import pruning_of
@@ -31,16 +31,33 @@ class Proposals:
         self._note_unseen_ends()
         unfinished = [entry for entry in self.history.in_order if not entry.status.is_final]
         self._unfinished = [entry.cell for entry in unfinished]
+        self._ahead: tuple[Proposal, Cell] | None = None
 
     @property
     def left(self) -> int:
         """How many trials are to begin or to go on, at most."""
-        return len(self._unfinished) + max(0, self.history.search.trials - len(self.history.tried))
+        return len(self._unfinished) + (0 if self.is_exhausted else self._to_propose)
+
+    @property
+    def _to_propose(self) -> int:
+        return max(0, self.history.search.trials - len(self.history.tried))
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether trials are left that have not begun, or not ended."""
+        is_short = self._to_propose > 0 and not self.is_exhausted
+        return is_short or any(not entry.is_over for entry in self.history.in_order)
+
+    def look_ahead(self) -> None:
+        """Find out whether there is a next cell, for which machines would be started."""
+        if not self.is_over and not self._unfinished:
+            self._ahead = propose(self.history, self._sweep.manifest.settings)
+            self.is_exhausted = self._ahead is None
 
     @property
     def is_over(self) -> bool:
         """Whether no more cells will come."""
-        return self._is_late() or not self.left or (self.is_exhausted and not self._unfinished)
+        return self._is_late() or not self.left
 
     def next_cell(self) -> Cell | None:
         """An unfinished one of an earlier run, or the next proposal; None where no more will come."""
@@ -48,7 +65,7 @@ class Proposals:
             return None
         if self._unfinished:
             return self._unfinished.pop(0)
-        found = propose(self.history, self._sweep.manifest.settings)
+        found, self._ahead = self._ahead or propose(self.history, self._sweep.manifest.settings), None
         if found is None:
             self.is_exhausted = True
             return None

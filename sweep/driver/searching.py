@@ -31,17 +31,19 @@ class Searching(Training):
         tried, trials = len(proposals.history.tried), proposals.history.search.trials
         self.display.tell(f"{name}: {tried} of {trials} configurations tried, on {place(self.request)}")
         try:
-            if not proposals.left:
+            proposals.look_ahead()
+            if proposals.is_over:
+                stopped_because = self._end(proposals, name)
                 sweep, todo = self._finalists(sweep)
-                return self._train(sweep, todo) if todo else None
+                return (self._train(sweep, todo) if todo else None) or stopped_because
             examples = list(proposals.history.search.space.cells_at_ends(sweep.manifest.settings, seed=0))
             with self._machines(sweep, examples, max(proposals.left, self._most_finalists)) as (resources, hosts):
                 stopped_because = self._round(sweep, [], resources, hosts, proposals)
                 if stopped_because is not None:
                     return stopped_because
-                self._tell_end(proposals, name)
+                stopped_because = self._end(proposals, name)
                 sweep, todo = self._finalists(gather(self.request.store))
-                return self._round(sweep, todo, resources, hosts) if todo else None
+                return (self._round(sweep, todo, resources, hosts) if todo else None) or stopped_because
         except Exception:
             self.signals.raise_if_asked()  # a signal to the whole group ends Ray's processes too
             raise
@@ -77,16 +79,17 @@ class Searching(Training):
             self.display.tell(f"{sweep.manifest.name}: {len(todo)} cells with fresh seeds to train, of {names}")
         return sweep, todo
 
-    def _tell_end(self, proposals: Proposals, name: str) -> None:
+    def _end(self, proposals: Proposals, name: str) -> str | None:
+        """Say what the trials came to; why they ended early, or None."""
         tried = list(proposals.history.in_order)
-        counts = ", ".join(
+        counts = [
             f"{count} {status}"
             for status in (Status.COMPLETED, Status.PRUNED, Status.STOPPED, Status.DIVERGED, Status.FAILED)
             if (count := sum(entry.status is status for entry in tried))
+        ]
+        reason = "; the space has no other cell" if proposals.is_exhausted else ""
+        self.display.tell(
+            f"{name}: {', '.join([f'{len(tried)} of {proposals.history.search.trials} tried', *counts])}{reason}"
         )
-        reason = ""
-        if proposals.is_exhausted:
-            reason = "; the space has no other cell"
-        elif len(tried) < proposals.history.search.trials:
-            reason = "; --time-budget is over, the same command goes on"
-        self.display.tell(f"{name}: {len(tried)} of {proposals.history.search.trials} tried, {counts}{reason}")
+        is_late = proposals.is_incomplete and self._has_no_time()
+        return "--time-budget is over; the same command goes on" if is_late else None

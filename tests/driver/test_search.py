@@ -17,6 +17,7 @@ from dae.errors import UserError
 from sweep.analysis.search import best_table
 from sweep.driver import control, runner
 from sweep.driver.removal import remove, restore
+from sweep.driver.searching import Searching
 from sweep.driver.signals import Signals
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Cell, Grid, Settings
@@ -304,5 +305,30 @@ def test_two_objectives_rank_the_front(in_process: InProcess, tmp_path: Path) ->
 
 def test_a_space_comes_to_its_end(in_process: InProcess, tmp_path: Path) -> None:
     search = Search(space=Space.parse(["depth=1", "latent=4,5", "width=4,8"]), trials=9, finalists=0)
-    sweep = go(Store(tmp_path / "small"), search, replace(SETTINGS, epochs=1, warmup=1))
+    settings = replace(SETTINGS, epochs=1, warmup=1)
+    sweep = go(Store(tmp_path / "small"), search, settings)
     assert sorted(sweep.proposals) == ["DAE_1_4-s0", "DAE_1_5-s0"]  # at depth 1 width has no effect
+    in_process.rounds.clear()
+    go(sweep.store, search, settings)
+    assert in_process.rounds == []  # no machine is started for nothing
+
+
+def test_a_time_budget_that_ends_is_said(in_process: InProcess, tmp_path: Path) -> None:
+    told: list[str] = []
+    search, store = replace(SEARCH, trials=3, finalists=1, finalist_seeds=1, scheduler="none"), Store(tmp_path / "late")
+    request = request_for(store, Grid.of(()), SETTINGS, search=search, deadline=0.0)
+    assert "--time-budget is over" in str(runner.run(request, Signals(), Silent(tell=told.append)).stopped_because)
+    assert told[-1] == "late: 0 of 3 tried"
+
+    def before(key: str) -> None:
+        deadline[0] = 0.0
+
+    deadline = [float("inf")]
+    in_process.before = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Searching, "_has_no_time", lambda _self: deadline[0] == 0.0)
+        outcome = runner.run(replace(request, deadline=None), Signals(), Silent(tell=told.append))
+    assert "--time-budget is over" in str(outcome.stopped_because)
+    assert [len(outcome.sweep.proposals), len(outcome.sweep.completed)] == [1, 2]  # and its finalist
+    request = replace(request, deadline=None)
+    assert runner.run(request, Signals(), Silent()).stopped_because is None
