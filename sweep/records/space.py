@@ -158,8 +158,8 @@ class Space:
         return {name: point[name] for name in self.parameters}
 
     def cells_at_ends(self, settings: Settings, seed: int) -> tuple[Cell, Cell]:
-        """The cells with the first and with the last value of every parameter."""
-        ends = [{name: values.ends[end] for name, values in self.parameters.items()} for end in (0, -1)]
+        """The cells with the lowest, and with the highest value of every parameter: the cheapest and the dearest."""
+        ends = [{name: end(values.ends) for name, values in self.parameters.items()} for end in (_lowest, _highest)]
         return self.cell(ends[0], settings, seed), self.cell(ends[1], settings, seed)
 
     def check(self, settings: Settings) -> None:
@@ -196,6 +196,14 @@ class Space:
             point[name] = value
         left = proposed.keys() - point.keys()
         return point if all(proposed[name] == getattr(settings, name, None) for name in left) else None
+
+
+def _lowest(values: Sequence[Value]) -> Value:
+    return min(values, key=float)
+
+
+def _highest(values: Sequence[Value]) -> Value:
+    return max(values, key=float)
 
 
 _EXAMPLES = {

@@ -28,6 +28,7 @@ from sweep.records.sweep import MANIFEST, Sweep, gather
 from sweep.search.history import History
 from sweep.search.ranking import finalists, ranked, wanted
 from sweep.storage.store import Store
+from sweep.trials import trial
 
 pytest.importorskip("optuna")
 
@@ -311,6 +312,17 @@ def test_a_space_comes_to_its_end(in_process: InProcess, tmp_path: Path) -> None
     in_process.rounds.clear()
     go(sweep.store, search, settings)
     assert in_process.rounds == []  # no machine is started for nothing
+
+
+def test_a_model_that_no_step_fits_fails_at_once(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "memory_bytes", lambda: 2**23)
+    search = Search(space=Space.parse(["depth=1,50000", "latent=4"]), trials=2, sampler="grid", finalists=0)
+    sweep = go(Store(tmp_path / "deep"), search, replace(SETTINGS, epochs=1, warmup=1))
+    statuses = {record.depth: record.status for record in sweep.records.values()}
+    assert statuses == {1: Status.COMPLETED, 50_000: Status.FAILED}
+    assert "out of memory (MemoryError: a step takes about" in str(sweep.records["DAE_50000_4-s0"].error)
 
 
 def test_a_time_budget_that_ends_is_said(in_process: InProcess, tmp_path: Path) -> None:
