@@ -15,7 +15,7 @@ from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
 from sweep.records.search import Search
 from sweep.records.space import DEFAULT_SPACE, Space
-from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather
+from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather, way_to_repair
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
@@ -165,7 +165,7 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. {way_to_repair(store)} writes it anew.") from None
 
 
 def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | None = None) -> Grid:

@@ -103,6 +103,10 @@ class Manifest:
             document["search"] = self.search.to_document()
         return dump_json(document)
 
+    def way_on(self, status: Status | None = None) -> str:
+        """The command that goes on with the sweep, or with cells of this status."""
+        return way_on(self.name if self.search is not None else None, status)
+
     def is_trial(self, cell: Cell) -> bool:
         """Whether the cell is a trial of the search: not tested, where its finalists, of other seeds, are."""
         return self.search is not None and cell.seed == self.search.seed
@@ -165,6 +169,18 @@ class Sweep:
         """Records of completed cells, in the grid's order."""
         keys = [cell.key for cell in self.manifest.grid.cells if self.status(cell) is Status.COMPLETED]
         return [self.records[key] for key in keys]
+
+
+def way_on(search: str | None, status: Status | None = None) -> str:
+    """The command that goes on with a sweep, or with a search of that name; and with cells of this status."""
+    command = "dae-sweep run" if search is None else f"dae-sweep search --name {search}"
+    return command + " --revive" * (status in {Status.PRUNED, Status.STOPPED})
+
+
+def way_to_repair(store: Store) -> str:
+    """The command that writes a damaged manifest anew: only a search has proposals."""
+    names = {CellFiles(folder).proposal for folder in store.folders("cells")}
+    return way_on(store.name if any(map(store.exists, sorted(names))) else None)
 
 
 def samples_file(axes: Axes) -> str:

@@ -1,5 +1,6 @@
 """The command line of a search, without training."""
 
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 from conftest import SMALL_GRID
 
+from dae.errors import UserError
 from sweep.cli import main
+from sweep.models.trained import choose
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import CellFiles, Epoch, Record, Status
 from sweep.records.search import Proposal, Search
@@ -143,3 +146,26 @@ def test_plan_of_a_grid_counts_stopped_cells_as_ended(sweep_copy: Store) -> None
         sweep_copy.write(CellFiles(cell.key).record, record.to_bytes())
     said = call("plan", "--name", sweep_copy.name, "--storage", sweep_copy.root.parent, code=0)
     assert "2 completed, 1 pruned, 1 stopped, 0 to continue, 0 to train" in said
+
+
+def test_advice_for_a_search_can_be_followed(begun: Path) -> None:
+    store = Store(begun / "s")
+    manifest = gather(store).manifest
+    for number, (latent, status) in enumerate(((4, Status.PRUNED), (5, Status.DIVERGED), (6, Status.FAILED))):
+        cell = Cell(depth=1, latent=latent, seed=0)
+        record = replace(Record.new(cell, manifest.settings, manifest.dataset), status=status)
+        store.write(CellFiles(cell.key).record, record.to_bytes())
+        point = {"depth": 1, "latent": latent}
+        store.write(CellFiles(cell.key).proposal, Proposal(number=number, point=point).to_bytes())
+    sweep = gather(store)
+    for key, advice in (
+        ("DAE_1_4-s0", ": dae-sweep search --name s --revive goes on with it."),
+        ("DAE_1_5-s0", "only a completed cell has a model."),
+        ("DAE_1_6-s0", ": dae-sweep search --name s goes on with it."),
+    ):
+        with pytest.raises(UserError, match=re.escape(advice)):
+            choose(sweep, key)
+    with pytest.raises(UserError, match="only finalists are tested: dae-sweep search --name s trains them"):
+        choose(sweep)
+    store.write(MANIFEST, b"{}")
+    assert "dae-sweep search --name s writes it anew" in call("pause", "s", "--storage", begun)
