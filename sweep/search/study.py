@@ -67,15 +67,17 @@ def asked(
         yield point, noted
 
 
-def trials(history: History, settings: Settings, *, are_pruned_kept: bool | None = None) -> list["FrozenTrial"]:
-    """Everything tried that lies in the space, in the words of Optuna, by number."""
+def trials(
+    history: History, settings: Settings, *, are_pruned_kept: bool | None = None, is_brief: bool = False
+) -> list["FrozenTrial"]:
+    """Everything tried that lies in the space, in the words of Optuna, by number; parameters and values if brief."""
     search = history.search
     if are_pruned_kept is None:
         are_pruned_kept = search.sampler == KEEPS_PRUNED
     finite = [entry.values(search.objectives) for entry in history.in_order if _counts(entry)]
     worst = max((values[0] for values in finite), default=UNKNOWN_WORST)
     with quiet():
-        found = (_trial(entry, search, settings, worst, are_pruned_kept) for entry in history.in_order)
+        found = (_trial(entry, search, settings, worst, are_pruned_kept, is_brief) for entry in history.in_order)
         return [trial for trial in found if trial is not None]
 
 
@@ -84,7 +86,7 @@ def _counts(entry: Tried) -> bool:
 
 
 def _trial(
-    entry: Tried, search: Search, settings: Settings, worst: float, are_pruned_kept: bool
+    entry: Tried, search: Search, settings: Settings, worst: float, are_pruned_kept: bool, is_brief: bool
 ) -> "FrozenTrial | None":
     from optuna.trial import TrialState, create_trial
 
@@ -105,9 +107,9 @@ def _trial(
         values=None if state is TrialState.PRUNED and several else values,
         params=dict(point),
         distributions=_distributions(search),
-        system_attrs=_attributes(entry, search),
-        user_attrs={"cell": entry.cell.key, "status": str(entry.status)},
-        intermediate_values={} if several else dict(enumerate(entry.losses, start=1)),
+        system_attrs={} if is_brief else _attributes(entry, search),
+        user_attrs={} if is_brief else {"cell": entry.cell.key, "status": str(entry.status)},
+        intermediate_values={} if several or is_brief else dict(enumerate(entry.losses, start=1)),
     )
 
 
