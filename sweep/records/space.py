@@ -140,6 +140,15 @@ class Space:
         return math.prod(values.size for values in self.parameters.values())
 
     @property
+    def cells(self) -> float:
+        """How many cells its points are: at depth 1, which has no layer of that width, all widths are one."""
+        depth, width = self.parameters["depth"], self.parameters.get("width")
+        if width is None or 1 not in depth or math.isinf(self.size):
+            return self.size
+        shallow = self.size / depth.size
+        return round(self.size - shallow + shallow / width.size)
+
+    @property
     def varied(self) -> list[str]:
         """The parameters with more than one value."""
         return [name for name, values in self.parameters.items() if values.size > 1]
