@@ -148,6 +148,11 @@ def activation_count(config: ModelConfig) -> int:
     return config.image.numbers + down + sum(layer.channels_in * prod(layer.sizes_in) for layer in layers)
 
 
+def step_bytes(config: ModelConfig, batch_size: int) -> int:
+    """Memory of a training step: what the layers put out and its gradient; weights, gradient and moments; float32."""
+    return 4 * (2 * batch_size * activation_count(config) + 4 * parameter_count(config))
+
+
 def receptive_fields(config: ModelConfig) -> tuple[int, int]:
     """Height and width in pixels of the image patch that one latent element sees."""
     fields, jumps = [1, 1], [1, 1]

@@ -134,7 +134,7 @@ def rankings(sweep: Sweep, limits: Mapping[str, float] | None = None) -> list[Ra
     """
     records = usable_records(sweep)
     if not records:
-        raise UserError(f"sweep {sweep.manifest.name} has no completed cell: dae-sweep run trains its cells.")
+        raise UserError(_nothing_to_rank(sweep))
     limits = limits or {}
     within = [record for record in records if all(_amount(record, name) <= limit for name, limit in limits.items())]
     if not within:
@@ -150,6 +150,14 @@ def rankings(sweep: Sweep, limits: Mapping[str, float] | None = None) -> list[Ra
     usual = (settings.noise, settings.alpha)
     noises = sorted(by_noise, key=lambda noise: noise != usual)  # stable: the others stay in the grid's order
     return [Ranking(_part(sweep, by_noise[noise]), *noise, _candidates(by_noise[noise])) for noise in noises]
+
+
+def _nothing_to_rank(sweep: Sweep) -> str:
+    name, search, command = sweep.manifest.name, sweep.manifest.search, sweep.manifest.way_on()
+    if search is None:
+        return f"sweep {name} has no completed cell: {command} trains its cells."
+    some = "" if search.finalists else " --finalists 3"
+    return f"search {name} has no completed finalist, and only finalists are tested: {command}{some} trains them."
 
 
 def _amount(record: Record, name: str) -> float:

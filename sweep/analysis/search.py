@@ -3,18 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from statistics import fmean, stdev
 
 from scipy import stats
 
 from sweep.records.grid import value_text
-from sweep.records.record import Record, Status
+from sweep.records.record import Record, Status, duration
 from sweep.records.space import Point
 from sweep.records.sweep import Sweep
 from sweep.search.history import History, Tried
 from sweep.search.importance import Importance, importances
-from sweep.search.ranking import fresh, ranked
+from sweep.search.ranking import completed_trials, fresh, ranked
 
 BEST_SHOWN = 10
 
@@ -51,9 +52,9 @@ class Finalist:
 
 
 def finalists_of(sweep: Sweep) -> list[Finalist]:
-    """The configurations that have fresh seeds, by the validation loss of their trial."""
-    found = [Finalist(trial, tuple(fresh(sweep, trial))) for trial in ranked(sweep)[: 2 * BEST_SHOWN]]
-    return [finalist for finalist in found if finalist.cells]
+    """All configurations of the space that have fresh seeds, by the validation loss of their trial."""
+    cells = fresh(sweep)
+    return [Finalist(trial, tuple(cells[trial.cell])) for trial in completed_trials(sweep) if trial.cell in cells]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,70 @@ def savings_of(sweep: Sweep) -> Savings:
     return Savings(spent, saved, finalists, trained, full)
 
 
+@dataclass(frozen=True, slots=True)
+class FullGrid:
+    """A search against the training of every cell of its space in full, which it makes unnecessary.
+
+    Attributes:
+        cells: of the space; without end where a range is of real numbers.
+        spent: seconds of the search's trials and finalists, one after the other.
+        elapsed: seconds during which one of them ran.
+        whole: seconds that a trial takes in full, on average at the trials' own pace.
+    """
+
+    cells: float
+    spent: float
+    elapsed: float
+    whole: float
+
+    def __str__(self) -> str:
+        if math.isinf(self.cells):
+            return "There is none: the space has a range of real numbers, and so no end."
+        seconds = self.cells * self.whole
+        elapsed = self.elapsed * seconds / self.spent
+        return (
+            f"All {self.cells:,.0f} cells of the space, each trained in full, would take about {duration(seconds)} of "
+            f"training at the mean pace of these trials, {duration(elapsed)} with as many at a time; the search, with "
+            f"its finalists, took {duration(self.spent)} of training in {duration(self.elapsed)}, "
+            f"{100 * self.spent / seconds:.3g} % of that."
+        )
+
+
+def full_grid_of(sweep: Sweep) -> FullGrid | None:
+    """How the search compares with all of its space; None before a trial has an epoch."""
+    assert sweep.manifest.search is not None
+    epochs = [epoch for key in sweep.proposals if key in sweep.records for epoch in sweep.records[key].history]
+    spent = sum(epoch.seconds for record in sweep.records.values() for epoch in record.history)
+    if not epochs or not spent:
+        return None
+    attempts = [attempt for record in sweep.records.values() for attempt in record.attempts if attempt.ended_at]
+    spans = sorted((_seconds_of(one.started_at), _seconds_of(one.ended_at or "")) for one in attempts)
+    elapsed, until = 0.0, -math.inf
+    for begin, end in spans:
+        elapsed, until = elapsed + max(0.0, end - max(begin, until)), max(until, end)
+    whole = sweep.manifest.settings.epochs * fmean(
+        fmean(epoch.seconds for epoch in record.history)
+        for key in sweep.proposals
+        if (record := sweep.records.get(key)) is not None and record.history
+    )
+    return FullGrid(sweep.manifest.search.space.cells, spent, elapsed or spent, whole)
+
+
+def _seconds_of(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def shown_best(sweep: Sweep) -> list[tuple[str, Record]]:
+    """The best trials, and all others that have fresh seeds, each with its place; off the front it has none."""
+    places = {record.key: place for place, record in enumerate(ranked(sweep), start=1)}
+    tested = {finalist.trial.key for finalist in finalists_of(sweep)}
+    return [
+        (str(places.get(record.key, "")), record)
+        for record in completed_trials(sweep)
+        if record.key in tested or places.get(record.key, BEST_SHOWN + 1) <= BEST_SHOWN
+    ]
+
+
 def best_table(sweep: Sweep) -> list[list[str]]:
     """The best configurations, headings first: their trials, and the finalists' fresh seeds."""
     search = sweep.manifest.search
@@ -156,11 +221,11 @@ def best_table(sweep: Sweep) -> list[list[str]]:
     rows = [["", "configuration", *(parameter.replace("_", " ") for parameter in varied), "validation", "MACs",
              "fresh seeds: validation", "test"]]  # fmt: skip
     finalists = {finalist.trial.key: finalist for finalist in finalists_of(sweep)}
-    for place, record in enumerate(ranked(sweep)[:BEST_SHOWN], start=1):
+    for place, record in shown_best(sweep):
         finalist, point = finalists.get(record.key), sweep.proposals[record.key].point
         rows.append(
             [
-                str(place),
+                place,
                 name(record),
                 *(value_text(point[parameter]) if parameter in point else "" for parameter in varied),
                 f"{record.val_loss:.5f}",

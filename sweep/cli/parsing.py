@@ -15,7 +15,7 @@ from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
 from sweep.records.search import Search
 from sweep.records.space import DEFAULT_SPACE, Space
-from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather
+from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather, way_to_repair
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
@@ -168,7 +168,7 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
-        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
+        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. {way_to_repair(store)} writes it anew.") from None
 
 
 def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | None = None) -> Grid:
@@ -268,7 +268,7 @@ def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest |
             raise UserError(f"--{option} and --space {name} contradict each other: leave one out.")
     search.space.check(settings)
     if begun is not None and manifest is not None:
-        search.check_continues(begun, manifest.name)
+        search.check_continues(begun.origin, manifest.name)
     return search
 
 
@@ -334,7 +334,46 @@ def search_request_of(given: dict[str, Any], start: float) -> "Request":
     if search.sampler != "grid":
         check_installed()
     deadline = None if budget_s is None else start + budget_s
-    return _request(given, store, settings, source=source, grid=Grid.of(()), search=search, deadline=deadline)
+    request = _request(given, store, settings, source=source, grid=Grid.of(()), search=search, deadline=deadline)
+    if request.address is None and not request.gpus:
+        _check_memory(search.space, settings)
+    return request
+
+
+def _check_memory(space: Space, settings: Settings) -> None:
+    """Check that a training step of some cell of the space fits into this machine; warn where one does not.
+
+    Raises:
+        UserError: none does.
+    """
+    from dae.architecture import step_bytes
+    from sweep.trials.machine import memory_bytes
+
+    cheapest, dearest = (
+        step_bytes(settings.model(cell), settings.at(cell).batch_size) for cell in space.cells_at_ends(settings, seed=0)
+    )
+    memory = memory_bytes()
+    takes = "of the space takes about {:,.1f} GiB a training step, and this machine or its container allows {:,.1f}"
+    if cheapest > memory:
+        raise UserError(
+            f"even the cheapest cell {takes.format(cheapest / 2**30, memory / 2**30)}: lower depth, width, latent or "
+            "batch size in --space."
+        )
+    if dearest > memory:
+        click.echo(
+            f"Warning: the dearest cell {takes.format(dearest / 2**30, memory / 2**30)}: trials that do not fit fail.",
+            err=True,
+        )
+
+
+def slots_of(given: Mapping[str, Any]) -> int:
+    """Trials that would run at the same time, as far as is known without a cluster."""
+    from sweep.trials import machine
+    from sweep.trials.resources import TRIALS_PER_GPU
+
+    gpus = machine.gpu_count() if given["gpus"] is None else given["gpus"]
+    sharing = TRIALS_PER_GPU if given["trials_per_gpu"] in (None, AUTO) else given["trials_per_gpu"]
+    return int(gpus * sharing or given["cpus"] or machine.cpu_count())
 
 
 def _request(given: Mapping[str, Any], store: Store, settings: Settings, **asked: Any) -> "Request":

@@ -8,11 +8,11 @@ import click
 
 from dae.architecture import (
     Layer,
-    activation_count,
     encoder_layers,
     mac_count,
     parameter_count,
     receptive_fields,
+    step_bytes,
 )
 from dae.config import ModelConfig
 from sweep.cli.errors import debug_option
@@ -26,6 +26,7 @@ from sweep.cli.parsing import (
     search_name,
     search_of,
     settings_of,
+    slots_of,
     source_of,
     sweep_name,
     with_images,
@@ -65,7 +66,7 @@ def plan(**given: Any) -> None:
         from sweep.cli.search_plan import show
 
         check_kind(manifest, "search")
-        show(search_of(given, settings, manifest), settings, store)
+        show(search_of(given, settings, manifest), settings, store, slots_of(given))
         return
     grid = grid_of(given, settings, manifest)
     check_limits(given)
@@ -93,7 +94,7 @@ def plan(**given: Any) -> None:
     click.echo(f"\nlayers of the encoder, for images of {settings.shape}; the decoder mirrors them")
     for name, cell in _models(grid).items():
         model, batch_size = settings.model(cell), settings.at(cell).batch_size
-        click.echo(f"{name}: {_layers(model)}; a step takes about {_step_bytes(model, batch_size) / 2**20:,.0f} MiB")
+        click.echo(f"{name}: {_layers(model)}; a step takes about {step_bytes(model, batch_size) / 2**20:,.0f} MiB")
     for axis, values in grid.axes.items():
         if given["match_parameters"] and axis == WIDTH:
             shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
@@ -107,12 +108,12 @@ def plan(**given: Any) -> None:
     if sweep is not None:
         check_sweep(sweep.records.values(), settings, sweep.manifest)
     statuses = [Status.MISSING if sweep is None else sweep.status(cell) for cell in grid.cells]
-    completed, ended = statuses.count(Status.COMPLETED), statuses.count(Status.DIVERGED)
+    endings = {status: statuses.count(status) for status in Status if status.is_final}
+    counts = "".join(f"{count} {status}, " for status, count in endings.items() if count or status is Status.COMPLETED)
     to_continue = sum(status in {Status.RUNNING, Status.INTERRUPTED} for status in statuses)
     click.echo(
-        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {completed} completed, "
-        + (f"{ended} diverged, " if ended else "")
-        + f"{to_continue} to continue, {len(statuses) - completed - ended - to_continue} to train"
+        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {counts}"
+        f"{to_continue} to continue, {len(statuses) - sum(endings.values()) - to_continue} to train"
     )
 
 
@@ -149,11 +150,6 @@ def _layer(layer: Layer) -> str:
     height, width = layer.sizes_out
     stride = "" if layer.strides == (1, 1) else f", stride {_sides(layer.strides)}"
     return f"{height}x{width}x{layer.channels_out} ({'x'.join(map(str, layer.kernels))}{stride})"
-
-
-def _step_bytes(model: ModelConfig, batch_size: int) -> int:
-    """Memory of a training step: what the layers put out and its gradient; weights, gradient and moments; float32."""
-    return 4 * (2 * batch_size * activation_count(model) + 4 * parameter_count(model))
 
 
 def _sides(sides: tuple[int, int]) -> str:

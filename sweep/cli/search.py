@@ -51,10 +51,11 @@ def search(ctx: click.Context, /, quiet: bool, **given: Any) -> None:
 
     from sweep.cli.terminal import Terminal
     from sweep.driver import runner
+    from sweep.search.ranking import wanted
 
     terminal = Terminal(quiet=quiet, start=start)
     outcome = runner.run(request, signals, terminal)
     terminal.show(outcome, has_report=request.report)
     sweep = outcome.sweep
-    if outcome.stopped_because or any(not sweep.status(cell).is_final for cell in sweep.manifest.grid.cells):
+    if outcome.stopped_because or any(not sweep.status(cell).is_final for cell in wanted(sweep)):
         ctx.exit(1)

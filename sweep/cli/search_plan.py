@@ -1,22 +1,31 @@
 """What `plan` says of a search."""
 
 import math
+from dataclasses import replace
 from statistics import fmean
 
 import click
 
-from dae.architecture import mac_count
+from dae.architecture import mac_count, step_bytes
 from sweep.records.grid import Settings
-from sweep.records.record import Status, duration
+from sweep.records.record import Record, Status, duration
 from sweep.records.search import Search
 from sweep.records.sweep import Sweep, check_sweep, gather
-from sweep.search.rungs import rungs
+from sweep.search.ranking import finalists
+from sweep.search.rungs import LEAST_OTHERS, rungs
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
 
 
-def show(search: Search, settings: Settings, store: Store) -> None:
-    """The space, the budget in epochs, what is done of it, and how long the rest may take."""
+def show(search: Search, settings: Settings, store: Store, slots: int) -> None:
+    """The space, the budget in epochs, what is done of it, and how long the rest may take.
+
+    Args:
+        search: as the command asks for it.
+        settings: likewise.
+        store: where the search is, if it was begun.
+        slots: trials that run at the same time.
+    """
     sweep = _find(store)
     if sweep is not None:
         check_sweep(sweep.records.values(), settings, sweep.manifest)
@@ -25,9 +34,12 @@ def show(search: Search, settings: Settings, store: Store) -> None:
     for name, values in space.parameters.items():
         count = f"{values.size:,}" if math.isfinite(values.size) else "any"
         click.echo(f"{name:<{width}}  {values!s:<20} {count} value{'s' * (count != '1')}")
-    smallest, largest = (mac_count(settings.model(cell)) for cell in space.cells_at_ends(settings, search.seed))
+    cells = space.cells_at_ends(settings, search.seed)
+    smallest, largest = (mac_count(settings.model(cell)) for cell in cells)
+    least_bytes, most_bytes = (step_bytes(settings.model(cell), settings.at(cell).batch_size) for cell in cells)
     size = f"{space.size:,} points" if math.isfinite(space.size) else "any number of points"
     click.echo(f"\nspace: {size}; {smallest:,} to {largest:,} MACs an image at the ends of its ranges")
+    click.echo(f"a step takes about {least_bytes / 2**20:,.0f} to {most_bytes / 2**20:,.0f} MiB")
     trials = search.trials if math.isinf(space.size) else min(search.trials, int(space.size))
     most, least = trials * epochs, trials * epochs
     if search.scheduler == "asha":
@@ -35,24 +47,43 @@ def show(search: Search, settings: Settings, store: Store) -> None:
         places = ", ".join(map(str, rungs(epochs)))
         click.echo(f"asha: ends trials after epoch {places}; a third passes each of these rungs")
     elif search.scheduler == "median":
-        least = 4 * epochs + trials - 4
+        free = min(trials, LEAST_OTHERS)  # of so few the median says nothing
+        least = free * epochs + trials - free
     fresh = min(search.finalists, trials) * search.finalist_seeds
     click.echo(
-        f"{search.sampler}: {trials} trials of {epochs} epochs, {max(0, least):,} to {most:,} epochs; then {fresh} "
+        f"{search.sampler}: {trials} trials of {epochs} epochs, {least:,} to {most:,} epochs; then {fresh} "
         f"cells of finalists, {fresh * epochs:,} epochs"
     )
-    if sweep is not None:
-        _show_done(sweep, search)
+    if sweep is None:
+        click.echo("how long that takes is known once a first trial has ended")
+    else:
+        _show_done(replace(sweep, manifest=replace(sweep.manifest, search=search)), trials, fresh, slots)
 
 
-def _show_done(sweep: Sweep, search: Search) -> None:
+def _show_done(sweep: Sweep, trials: int, fresh: int, slots: int) -> None:
     records = [sweep.records[key] for key in sweep.proposals if key in sweep.records]
     counts = {status: sum(record.status is status for record in records) for status in Status}
     tried = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    left = max(0, search.trials - len(sweep.proposals))
-    seconds = [sum(epoch.seconds for epoch in record.history) for record in records if record.status.is_final]
-    expected = f", about {duration(left * fmean(seconds))} of training" if seconds and left else ""
-    click.echo(f"{sweep.manifest.name}: {len(sweep.proposals)} tried ({tried or 'none'}), {left} to propose{expected}")
+    left = max(0, trials - len(sweep.proposals))
+    begun = [sweep.records.get(key) for key in sweep.proposals]
+    unfinished = [record for record in begun if record is None or not record.status.is_final]
+    if not left and not unfinished:  # what its finalists are is known
+        fresh = sum(not sweep.status(cell).is_final for cell in finalists(sweep))
+    parts = [f"{left} to propose"]
+    parts += [f"{len(unfinished)} to go on with"] * bool(unfinished) + [f"{fresh} cells of finalists to train"]
+    click.echo(f"{sweep.manifest.name}: {len(sweep.proposals)} tried ({tried or 'none'}), {', '.join(parts)}")
+    ended = [_seconds(record) for record in records if record.status.is_final and record.history]
+    if not ended:
+        click.echo("how long that takes is known once a first trial has ended")
+    elif left or unfinished or fresh:
+        whole = fmean(epoch.seconds for record in records for epoch in record.history) * sweep.manifest.settings.epochs
+        rest = [max(0.0, fmean(ended) - (_seconds(record) if record else 0.0)) for record in unfinished]
+        expected = (left * fmean(ended) + sum(rest) + fresh * whole) / slots
+        click.echo(f"about {duration(expected)} of training, {slots} at a time")
+
+
+def _seconds(record: Record) -> float:
+    return sum(epoch.seconds for epoch in record.history)
 
 
 def _find(store: Store) -> Sweep | None:

@@ -83,9 +83,10 @@ def stop(sweep: Sweep, keys: Sequence[str]) -> str:
             sweep.store.write(f"{STOP}/{key}", b"")
         return "asked to stop: a cell that runs ends after its current epoch, one that waits after its first"
     if waiting := [key for key in keys if sweep.status(declared[key]) is Status.MISSING]:
+        leave_out = "leave it out of the next one, or " if sweep.manifest.search is None else ""
         raise UserError(
-            f"{', '.join(waiting)} has not begun, and no run is at {sweep.manifest.name}: leave it out of the next "
-            "one, or take it out with dae-sweep remove."
+            f"{', '.join(waiting)} has not begun, and no run is at {sweep.manifest.name}: {leave_out}take it out with "
+            f"dae-sweep remove {sweep.manifest.name} {' '.join(waiting)}."
         )
     with holding(sweep.store):
         for key in keys:

@@ -15,7 +15,19 @@ from sweep.driver.removal import check_none_removed
 from sweep.driver.request import Request
 from sweep.records.grid import STUDY_IMAGE, Cell, Grid, longest_first
 from sweep.records.record import CellFiles, Record, check_checkpoint, damage, read_verified, record_of
-from sweep.records.sweep import IDENTITY, MANIFEST, REMOVED, SAMPLES, Manifest, Sweep, check_sweep, gather, samples_file
+from sweep.records.sweep import (
+    IDENTITY,
+    MANIFEST,
+    REMOVED,
+    SAMPLES,
+    Manifest,
+    Sweep,
+    check_sweep,
+    gather,
+    read_proposals,
+    samples_file,
+)
+from sweep.search.ranking import finalists
 from sweep.storage.sealing import Damaged, digest, seal, unseal
 from sweep.storage.store import Store
 
@@ -38,6 +50,9 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     check_none_removed(request.grid, store.name, removed)
     grid = request.grid.union(_recorded(store, removed))
     if existing is None:
+        if request.search is not None:
+            for proposal in read_proposals(store, store.folders("cells")).values():
+                request.search.check_continues(proposal.origin, store.name)
         manifest = Manifest.new(
             name=store.name,
             grid=grid,
@@ -53,6 +68,8 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         if dataset.source is not None and "source" in manifest.dataset:  # where they are now
             manifest = replace(manifest, dataset={**manifest.dataset, "source": dataset.source})
         records = dict(existing.records)
+        if request.search is not None:
+            manifest = replace(manifest, grid=_asked(replace(existing, manifest=manifest), request.grid))
     if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
         grid = Grid.of(map(settings.plain, manifest.grid.cells))
         # Without its digest a file counts for nothing: the sample images may be of other data or under other noise.
@@ -91,6 +108,14 @@ def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> lis
                 warn(f"the checkpoint of {cell.key} is damaged ({error}): the cell is trained from the start")
         todo.append(cell)
     return longest_first(todo, sweep.manifest.settings)
+
+
+def _asked(sweep: Sweep, grid: Grid) -> Grid:
+    """The cells of a search without those of former finalists that were never begun."""
+    asked = {*grid.cells, *finalists(sweep)}
+    known = {*sweep.records, *sweep.damaged}
+    manifest = sweep.manifest
+    return Grid.of(c for c in manifest.grid.cells if c in asked or c.key in known or manifest.is_trial(c))
 
 
 def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:

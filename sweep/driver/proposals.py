@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from sweep.records.grid import Cell
 from sweep.records.record import CellFiles, Record, Status, ended_early
-from sweep.records.search import Pruning
+from sweep.records.search import Proposal, Pruning
 from sweep.records.sweep import Sweep
 from sweep.search.history import History, Tried, with_record
 from sweep.search.rungs import pruning_of
@@ -31,17 +31,33 @@ class Proposals:
         self._note_unseen_ends()
         unfinished = [entry for entry in self.history.in_order if not entry.status.is_final]
         self._unfinished = [entry.cell for entry in unfinished]
-        self._numbers = {entry.cell.key: entry.proposal.number for entry in self.history.tried.values()}
+        self._ahead: tuple[Proposal, Cell] | None = None
 
     @property
     def left(self) -> int:
         """How many trials are to begin or to go on, at most."""
-        return len(self._unfinished) + max(0, self.history.search.trials - len(self.history.tried))
+        return len(self._unfinished) + (0 if self.is_exhausted else self._to_propose)
+
+    @property
+    def _to_propose(self) -> int:
+        return max(0, self.history.search.trials - len(self.history.tried))
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether trials are left that have not begun, or not ended."""
+        is_short = self._to_propose > 0 and not self.is_exhausted
+        return is_short or any(not entry.is_over for entry in self.history.in_order)
+
+    def look_ahead(self) -> None:
+        """Find out whether there is a next cell, for which machines would be started."""
+        if not self.is_over and not self._unfinished:
+            self._ahead = propose(self.history, self._sweep.manifest.settings)
+            self.is_exhausted = self._ahead is None
 
     @property
     def is_over(self) -> bool:
         """Whether no more cells will come."""
-        return self._is_late() or not self.left or (self.is_exhausted and not self._unfinished)
+        return self._is_late() or not self.left
 
     def next_cell(self) -> Cell | None:
         """An unfinished one of an earlier run, or the next proposal; None where no more will come."""
@@ -49,18 +65,17 @@ class Proposals:
             return None
         if self._unfinished:
             return self._unfinished.pop(0)
-        found = propose(self.history, self._sweep.manifest.settings)
+        found, self._ahead = self._ahead or propose(self.history, self._sweep.manifest.settings), None
         if found is None:
             self.is_exhausted = True
             return None
         proposal, cell = found
         self._write(Tried(proposal, cell))
-        self._numbers[cell.key] = proposal.number
         return cell
 
     def pruned(self, record: Record) -> Record:
         """Take in the epochs that are new; the record, pruned where one of them ends its trial."""
-        entry = self.history.tried[self._numbers[record.key]]
+        entry = self.history.tried[record.key]
         may_end = record.status is Status.RUNNING and not entry.proposal.revived
         begun = len(entry.proposal.arrivals)
         for epoch in range(begun + 1, len(record.history) + 1):
@@ -80,7 +95,7 @@ class Proposals:
 
     def _pruning(self, entry: Tried, record: Record, epoch: int) -> Pruning | None:
         losses = [finished.val_loss for finished in record.history[:epoch]]
-        others, epochs = self.history.others(entry.proposal.number), self._sweep.manifest.settings.epochs
+        others, epochs = self.history.others(record.key), self._sweep.manifest.settings.epochs
         return pruning_of(self.history.search.scheduler, epochs, losses, others)
 
     def _arrived(self, entry: Tried, count: int) -> Tried:
@@ -95,7 +110,7 @@ class Proposals:
                 self._write(self._arrived(entry, unseen))
 
     def _write(self, entry: Tried, *, is_new: bool = True) -> None:
-        self.history.tried[entry.proposal.number] = entry
+        self.history.note(entry)
         # In a bucket a write is dear: there a trial that goes on is noted with its end, or with what follows a kill.
         if is_new and (entry.status is not Status.RUNNING or not self._sweep.store.seconds_between_saves):
             self._sweep.store.write(CellFiles(entry.cell.key).proposal, entry.proposal.to_bytes())

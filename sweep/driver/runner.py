@@ -51,12 +51,12 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
     dataset = _load(request, display.tell)
     store = request.store
     with holding(store) as is_held, store.spool("wandb") as folder:
+        control = Control(store)  # before anything that takes long: who asks from now on asks this run
         store.sweep_up()
         sweep = declare(request, dataset, display.warn)
         if request.revive:
             revive(sweep, request.grid.cells if request.search is None else sweep.manifest.grid.cells)
             sweep = gather(store)
-        control = Control(store)
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=display.warn)
         try:
             kind = Training if request.search is None else Searching

@@ -8,7 +8,7 @@ from sweep.driver.events import copy_to_tracker
 from sweep.driver.proposals import Proposals
 from sweep.driver.training import Training, place
 from sweep.records.grid import Cell, Grid
-from sweep.records.record import Status
+from sweep.records.record import CellFiles, Status
 from sweep.records.sweep import Sweep, gather
 from sweep.search.ranking import finalists
 
@@ -31,17 +31,19 @@ class Searching(Training):
         tried, trials = len(proposals.history.tried), proposals.history.search.trials
         self.display.tell(f"{name}: {tried} of {trials} configurations tried, on {place(self.request)}")
         try:
-            if not proposals.left:
+            proposals.look_ahead()
+            if proposals.is_over:
+                stopped_because = self._end(proposals, name)
                 sweep, todo = self._finalists(sweep)
-                return self._train(sweep, todo) if todo else None
+                return (self._train(sweep, todo) if todo else None) or stopped_because
             examples = list(proposals.history.search.space.cells_at_ends(sweep.manifest.settings, seed=0))
             with self._machines(sweep, examples, max(proposals.left, self._most_finalists)) as (resources, hosts):
                 stopped_because = self._round(sweep, [], resources, hosts, proposals)
                 if stopped_because is not None:
                     return stopped_because
-                self._tell_end(proposals, name)
+                stopped_because = self._end(proposals, name)
                 sweep, todo = self._finalists(gather(self.request.store))
-                return self._round(sweep, todo, resources, hosts) if todo else None
+                return (self._round(sweep, todo, resources, hosts) if todo else None) or stopped_because
         except Exception:
             self.signals.raise_if_asked()  # a signal to the whole group ends Ray's processes too
             raise
@@ -56,8 +58,12 @@ class Searching(Training):
 
     def _without_damage(self, sweep: Sweep) -> Sweep:
         """The search without records that cannot be used: their trials begin anew."""
-        cells_to_train(sweep, Grid.of(cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell)),
-                       self.display.warn)  # fmt: skip
+        trials = Grid.of(cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell))
+        for cell in cells_to_train(sweep, trials, self.display.warn):
+            if sweep.status(cell).is_final:
+                # No longer completed, but with its losses: the proposals of others follow from them meanwhile.
+                record = replace(sweep.records[cell.key], status=Status.RUNNING, digests={}, finished_at=None)
+                self.request.store.write(CellFiles(cell.key).record, record.to_bytes())
         return gather(self.request.store)
 
     def _finalists(self, sweep: Sweep) -> tuple[Sweep, list[Cell]]:
@@ -73,16 +79,17 @@ class Searching(Training):
             self.display.tell(f"{sweep.manifest.name}: {len(todo)} cells with fresh seeds to train, of {names}")
         return sweep, todo
 
-    def _tell_end(self, proposals: Proposals, name: str) -> None:
+    def _end(self, proposals: Proposals, name: str) -> str | None:
+        """Say what the trials came to; why they ended early, or None."""
         tried = list(proposals.history.in_order)
-        counts = ", ".join(
+        counts = [
             f"{count} {status}"
             for status in (Status.COMPLETED, Status.PRUNED, Status.STOPPED, Status.DIVERGED, Status.FAILED)
             if (count := sum(entry.status is status for entry in tried))
+        ]
+        reason = "; the space has no other cell" if proposals.is_exhausted else ""
+        self.display.tell(
+            f"{name}: {', '.join([f'{len(tried)} of {proposals.history.search.trials} tried', *counts])}{reason}"
         )
-        reason = ""
-        if proposals.is_exhausted:
-            reason = "; the space has no other cell"
-        elif len(tried) < proposals.history.search.trials:
-            reason = "; --time-budget is over, the same command goes on"
-        self.display.tell(f"{name}: {len(tried)} of {proposals.history.search.trials} tried, {counts}{reason}")
+        is_late = proposals.is_incomplete and self._has_no_time()
+        return "--time-budget is over; the same command goes on" if is_late else None

@@ -48,7 +48,7 @@ def evaluate(
 ) -> None:
     """Compute and write what is missing of a sweep's references and of the quality of its completed cells.
 
-    Failures are reported to ``warn``, not raised.
+    Trials of a search are left out: only finalists meet the test images. Failures are reported to ``warn``, not raised.
 
     Args:
         sweep: as `sweep.records.sweep.gather` read it; its lock is held.
@@ -73,6 +73,8 @@ def _evaluate(
     sweep: Sweep, dataset: Dataset, workers: int, warn: Tell, tell: Tell, device: str, executor: Executor | None
 ) -> bool:
     """Take over what the storage has, compute the rest; whether there was any."""
+    if not _to_evaluate(sweep):
+        return False
     shared = SharedReferences.beside(sweep.store, dataset, warn)
     references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
     wanted = _wanted_baselines(sweep)
@@ -145,10 +147,15 @@ def with_condition(references: References, condition: Condition) -> References:
     return replace(references, conditions=(*others, condition if known is None else merged(known, condition)))
 
 
+def _to_evaluate(sweep: Sweep) -> list[Record]:
+    """Completed cells that are tested."""
+    return [record for record in sweep.completed if not sweep.manifest.is_trial(record.cell)]
+
+
 def _wanted_baselines(sweep: Sweep) -> dict[Noise, set[int]]:
-    """The numbers of latent elements of the completed cells, by the noise of their training."""
+    """The numbers of latent elements of the cells to evaluate, by the noise of their training."""
     latents: dict[Noise, set[int]] = {}
-    for record in sweep.completed:
+    for record in _to_evaluate(sweep):
         settings = sweep.manifest.settings.at(record.cell)
         elements = settings.model(record.cell).latent_numbers
         latents.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
@@ -167,13 +174,15 @@ def _missing_baselines(wanted: dict[Noise, set[int]], references: References | N
 
 
 def _unevaluated_cells(sweep: Sweep, references: References | None, warn: Tell) -> list[Record]:
-    """Completed cells without a quality that this reader took part in."""
+    """Cells to evaluate without a quality that this reader took part in."""
     qualities = load_quality(sweep)
-    for reason in qualities.damaged.values():
-        warn(f"{reason}: it is computed anew")
+    tested = _to_evaluate(sweep)
+    for record in tested:
+        if (reason := qualities.damaged.get(record.key)) is not None:
+            warn(f"{reason}: it is computed anew")
     reader = None if references is None else references.reader.sha256 if references.reader else ""
     fresh = {key for key, quality in qualities.by_key.items() if quality.reader == reader}
-    return [record for record in sweep.completed if record.key not in fresh]
+    return [record for record in tested if record.key not in fresh]
 
 
 # ---- computing and writing it

@@ -20,6 +20,7 @@ from sweep.records.grid import Cell
 from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references, unpack
 from sweep.records.record import CellFiles, Record, Status, read_verified
 from sweep.records.sweep import CONTROL, IDENTITY, MANIFEST, REMOVED, SAMPLES, Sweep
+from sweep.search.ranking import wanted
 from sweep.storage.lease import LEASE_FOLDER
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import LOCK_FILE, MARKER_FOLDER
@@ -114,6 +115,8 @@ def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], 
     if cell.key in sweep.damaged:
         yield sweep.damaged[cell.key]
     elif record is None or not record.status.is_final:
+        if sweep.manifest.search is not None and cell not in wanted(sweep):
+            return  # of a former finalist, that no command asks for any more
         yield f"is {sweep.status(cell)}: the sweep is not complete"
     else:
         yield from _check_record(sweep, record, images)

@@ -92,10 +92,12 @@ def choose(sweep: Sweep, key: str | None = None) -> Record:
         near = difflib.get_close_matches(key, keys, n=3) or keys[:3]
         raise UserError(f"there is no cell {key} in {name}. Near ones: {', '.join(near)}.")
     if key in sweep.damaged:
-        raise UserError(f"{key}: {sweep.damaged[key]}. dae-sweep run trains the cell again.")
+        raise UserError(f"{key}: {sweep.damaged[key]}. {sweep.manifest.way_on()} trains the cell again.")
     status = sweep.status(Cell.from_key(key))
     if status is not Status.COMPLETED:
-        raise UserError(f"{key} is {status}, and only a completed cell has a model: dae-sweep run goes on with it.")
+        is_over = status is Status.DIVERGED
+        advice = "" if is_over else f": {sweep.manifest.way_on(status)} goes on with it"
+        raise UserError(f"{key} is {status}, and only a completed cell has a model{advice}.")
     return sweep.records[key]
 
 
@@ -111,7 +113,7 @@ def load_model(sweep: Sweep, record: Record) -> TrainedModel:
         weights = read_verified(sweep.store, CellFiles(record.key).weights, record.digests)
         module.load_state_dict(safetensors.torch.load(weights))
     except Damaged as error:
-        raise UserError(f"{error}: it is damaged. dae-sweep run trains the cell again.") from error
+        raise UserError(f"{error}: it is damaged. {sweep.manifest.way_on()} trains the cell again.") from error
     except Exception as error:  # safetensors has its own exception class, torch a RuntimeError of many lines
         reason = str(error).splitlines()[0]
         raise UserError(f"the weights of {record.key} do not fit {record.architecture}: {reason}") from error

@@ -70,17 +70,22 @@ class Search:
         if len(self.objectives) > 1 and self.sampler == "cmaes":
             raise UserError("--sampler cmaes knows one objective: give tpe, gp, nsga2, random or grid.")
 
-    def check_continues(self, begun: "Search", name: str) -> None:
-        """Check that this search can go on from the one that was begun.
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a proposal follows from, beside what was tried: as ``proposal.json`` holds it."""
+        return {name: _plain(getattr(self, name)) for name in FIXED} | {"space": self.space.texts}
+
+    def check_continues(self, begun: Mapping[str, Any], name: str) -> None:
+        """Check that this search can go on from the one that was begun, with that `origin`.
 
         Raises:
             UserError: they contradict each other.
         """
         for field_name in FIXED:
-            before, now = getattr(begun, field_name), getattr(self, field_name)
-            if before != now:
+            before, now = begun.get(field_name), _plain(getattr(self, field_name))
+            if field_name in begun and before != now:
                 option = {"objectives": "objective"}.get(field_name, field_name)
-                before, now = (",".join(value) if isinstance(value, tuple) else value for value in (before, now))
+                before, now = (",".join(value) if isinstance(value, list) else value for value in (before, now))
                 raise UserError(
                     f"the search {name} was begun with --{option} {before}, this command asks for {now}: its proposals "
                     f"follow from that. Give another --name to begin a new one, or --{option} {before} to go on."
@@ -103,6 +108,11 @@ class Search:
             raise ValueError(str(error)) from error
         known = {name: document[name] for name in cls.__slots__ if name in document}
         return cls(**known | {"space": space, "objectives": tuple(document["objectives"])})
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +139,7 @@ class Proposal:
         arrivals: for each of its epochs the place in the order in which the epochs of all trials reached the driver.
         pruning: why it was ended early, if it was.
         revived: whether it goes on after it was pruned or stopped; it is not pruned again.
+        origin: the `Search.origin` that it was made by; empty in searches of versions that did not note it.
     """
 
     number: int
@@ -137,6 +148,11 @@ class Proposal:
     arrivals: tuple[int, ...] = ()
     pruning: Pruning | None = None
     revived: bool = False
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_of(self, space: Space) -> bool:
+        """Whether it was proposed in this very space."""
+        return self.origin["space"] == space.texts if self.origin else self.point.keys() == space.parameters.keys()
 
     def arrived(self, places: Sequence[int]) -> "Proposal":
         """With more epochs that reached the driver."""
@@ -144,7 +160,10 @@ class Proposal:
 
     def to_bytes(self) -> bytes:
         """The content of ``proposal.json``."""
-        return dump_json({"schema": SCHEMA} | asdict(self))
+        document = {"schema": SCHEMA} | asdict(self)
+        if not self.origin:
+            del document["origin"]
+        return dump_json(document)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

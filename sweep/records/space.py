@@ -1,9 +1,8 @@
 """The space of a search: what each parameter of a cell may be. No Optuna, no torch."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Self
 
 from dae.config import ModelConfig
@@ -141,6 +140,15 @@ class Space:
         return math.prod(values.size for values in self.parameters.values())
 
     @property
+    def cells(self) -> float:
+        """How many cells its points are: at depth 1, which has no layer of that width, all widths are one."""
+        depth, width = self.parameters["depth"], self.parameters.get("width")
+        if width is None or 1 not in depth or math.isinf(self.size):
+            return self.size
+        shallow = self.size / depth.size
+        return round(self.size - shallow + shallow / width.size)
+
+    @property
     def varied(self) -> list[str]:
         """The parameters with more than one value."""
         return [name for name, values in self.parameters.items() if values.size > 1]
@@ -150,14 +158,17 @@ class Space:
         """The parameters with a range of real numbers."""
         return [name for name, values in self.parameters.items() if math.isinf(values.size)]
 
-    def points(self) -> Iterator[Point]:
-        """All points, where no parameter is continuous."""
-        for point in product(*(values.values() for values in self.parameters.values())):
-            yield dict(zip(self.parameters, point, strict=True))
+    def point_at(self, index: int) -> Point:
+        """One of its points, counted from 0 to its size, where no parameter is continuous."""
+        point: dict[str, Value] = {}
+        for name, values in reversed(list(self.parameters.items())):
+            index, place = divmod(index, int(values.size))
+            point[name] = values.values()[place]
+        return {name: point[name] for name in self.parameters}
 
     def cells_at_ends(self, settings: Settings, seed: int) -> tuple[Cell, Cell]:
-        """The cells with the first and with the last value of every parameter."""
-        ends = [{name: values.ends[end] for name, values in self.parameters.items()} for end in (0, -1)]
+        """The cells with the lowest, and with the highest value of every parameter: the cheapest and the dearest."""
+        ends = [{name: end(values.ends) for name, values in self.parameters.items()} for end in (_lowest, _highest)]
         return self.cell(ends[0], settings, seed), self.cell(ends[1], settings, seed)
 
     def check(self, settings: Settings) -> None:
@@ -194,6 +205,14 @@ class Space:
             point[name] = value
         left = proposed.keys() - point.keys()
         return point if all(proposed[name] == getattr(settings, name, None) for name in left) else None
+
+
+def _lowest(values: Sequence[Value]) -> Value:
+    return min(values, key=float)
+
+
+def _highest(values: Sequence[Value]) -> Value:
+    return max(values, key=float)
 
 
 _EXAMPLES = {

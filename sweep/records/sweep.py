@@ -103,6 +103,10 @@ class Manifest:
             document["search"] = self.search.to_document()
         return dump_json(document)
 
+    def way_on(self, status: Status | None = None) -> str:
+        """The command that goes on with the sweep, or with cells of this status."""
+        return way_on(self.name if self.search is not None else None, status)
+
     def is_trial(self, cell: Cell) -> bool:
         """Whether the cell is a trial of the search: not tested, where its finalists, of other seeds, are."""
         return self.search is not None and cell.seed == self.search.seed
@@ -167,6 +171,18 @@ class Sweep:
         return [self.records[key] for key in keys]
 
 
+def way_on(search: str | None, status: Status | None = None) -> str:
+    """The command that goes on with a sweep, or with a search of that name; and with cells of this status."""
+    command = "dae-sweep run" if search is None else f"dae-sweep search --name {search}"
+    return command + " --revive" * (status in {Status.PRUNED, Status.STOPPED})
+
+
+def way_to_repair(store: Store) -> str:
+    """The command that writes a damaged manifest anew: only a search has proposals."""
+    names = {CellFiles(folder).proposal for folder in store.folders("cells")}
+    return way_on(store.name if any(map(store.exists, sorted(names))) else None)
+
+
 def samples_file(axes: Axes) -> str:
     """The file of the sample images under the noise of cells with these axes."""
     noise = tuple((name, value) for name, value in axes if name in ("alpha", "noise"))
@@ -191,7 +207,7 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     # In a bucket, asking for a thousand missing records takes a thousand requests, a list takes one.
     folders = set(store.folders("cells"))
     if manifest.search is not None:
-        proposals = _proposals(store, folders)
+        proposals = read_proposals(store, folders)
         manifest = replace(manifest, grid=manifest.grid.union(Grid.of(map(Cell.from_key, proposals))))
     contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
     for cell in manifest.grid.cells:
@@ -211,7 +227,7 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     return Sweep(store, manifest, records, damaged, proposals)
 
 
-def _proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
+def read_proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
     """What can be read of the proposals of a search; a proposal that cannot be read is proposed again."""
     contents = store.read_all(CellFiles(folder).proposal for folder in folders)
     proposals = {}
@@ -220,6 +236,17 @@ def _proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
             Cell.from_key(folder)
             proposals[folder] = Proposal.from_bytes(contents[CellFiles(folder).proposal])
     return dict(sorted(proposals.items(), key=lambda item: item[1].number))
+
+
+def removed_proposals(sweep: Sweep) -> dict[str, Proposal]:
+    """Those of the trials that `dae-sweep remove` took out, as far as they can be read."""
+    names = {key: f"{REMOVED}/{key}/proposal.json" for key in sweep.manifest.removed}
+    contents = sweep.store.read_all(names.values())
+    proposals = {}
+    for key, name in names.items():
+        with suppress(KeyError, Damaged, ValueError):
+            proposals[key] = Proposal.from_bytes(contents[name])
+    return proposals
 
 
 def check_settings(record: Record, settings: Settings) -> None:

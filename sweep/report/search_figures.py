@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
@@ -44,16 +46,19 @@ def trials(findings: SearchFindings) -> Figure:
     for entry in findings.tried:
         number, loss = entry.proposal.number + 1, entry.losses[-1]
         if entry.status is Status.COMPLETED:
-            axes.plot(number, loss, "o", color=BLUE, ms=4.5, zorder=3)
             lowest.append((number, min(loss, lowest[-1][1] if lowest else loss)))
-        else:
-            shape, colour = _SHAPES.get(entry.status, ("+", FAINT))
-            axes.plot(number, loss, shape, color=colour, ms=5, mew=1.1, zorder=2)
-            if len(findings.tried) <= 60:
-                axes.annotate(
-                    str(len(entry.losses)), (number, loss), (0, 4), textcoords="offset points", ha="center",
-                    fontsize=6.5, color=SOFT,
-                )  # fmt: skip
+        elif len(findings.tried) <= 60:
+            axes.annotate(
+                str(len(entry.losses)), (number, loss), (0, 4), textcoords="offset points", ha="center",
+                fontsize=6.5, color=SOFT,
+            )  # fmt: skip
+    for status, entries in _by_status(findings.tried).items():
+        shape, colour = _SHAPES.get(status, ("+", FAINT))
+        style: dict[str, Any] = (
+            {"ms": 4.5, "zorder": 3} if status is Status.COMPLETED else {"ms": 5, "mew": 1.1, "zorder": 2}
+        )
+        points = [(entry.proposal.number + 1, entry.losses[-1]) for entry in entries]
+        axes.plot(*zip(*points, strict=True), ls="", marker=shape, color=colour, **style)
     if lowest:
         lowest.append((findings.tried[-1].proposal.number + 1, lowest[-1][1]))
         axes.step(*zip(*lowest, strict=True), where="post", color=INK, lw=1.2, zorder=1)
@@ -67,7 +72,7 @@ def trials(findings: SearchFindings) -> Figure:
         Line2D([], [], ls="", marker="o", color=BLUE, label="completed"),
         Line2D([], [], color=INK, lw=1.2, label="lowest so far"),
     ]
-    present = {entry.status for entry in findings.tried}
+    present = {entry.status for entry in findings.tried} - {Status.COMPLETED}
     handles += [
         Line2D([], [], ls="", marker=shape, color=colour, label=f"{status}, at its last epoch")
         for status, (shape, colour) in _SHAPES.items()
@@ -77,7 +82,24 @@ def trials(findings: SearchFindings) -> Figure:
     return figure
 
 
-_SHAPES = {Status.PRUNED: ("x", ORANGE), Status.STOPPED: ("s", FAINT), Status.DIVERGED: ("v", INK)}
+_SHAPES = {
+    Status.COMPLETED: ("o", BLUE),
+    Status.PRUNED: ("x", ORANGE),
+    Status.STOPPED: ("s", FAINT),
+    Status.DIVERGED: ("v", INK),
+}
+
+
+def _by_status(tried: Sequence[Tried]) -> dict[Status, list[Tried]]:
+    """Those of each status, which are drawn in one go."""
+    return {status: entries for status in Status if (entries := [entry for entry in tried if entry.status is status])}
+
+
+def _by_end(tried: Sequence[Tried]) -> dict[bool, list[Tried]]:
+    """Those that were ended early and the completed ones, under True."""
+    parts = {is_completed: [entry for entry in tried if (entry.status is Status.COMPLETED) is is_completed]
+             for is_completed in (False, True)}  # fmt: skip
+    return {is_completed: entries for is_completed, entries in parts.items() if entries}
 
 
 @styled
@@ -85,12 +107,13 @@ def curves(findings: SearchFindings) -> Figure:
     """The validation loss of every trial by epoch; a cross where one was ended early."""
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     axes = figure.subplots()
-    for entry in findings.tried:
-        is_completed = entry.status is Status.COMPLETED
-        epochs = list(range(1, len(entry.losses) + 1))
-        axes.plot(epochs, entry.losses, color=BLUE if is_completed else ORANGE, lw=1, alpha=0.65)
+    for is_completed, entries in _by_end(findings.tried).items():
+        lines = [list(enumerate(entry.losses, start=1)) for entry in entries]
+        axes.add_collection(LineCollection(lines, colors=BLUE if is_completed else ORANGE, lw=1, alpha=0.65))
         if not is_completed:
-            axes.plot(epochs[-1], entry.losses[-1], "x", color=ORANGE, ms=5, mew=1.2)
+            ends = [line[-1] for line in lines]
+            axes.plot(*zip(*ends, strict=True), ls="", marker="x", color=ORANGE, ms=5, mew=1.2)
+    axes.autoscale()
     axes.set_xlabel("epoch")
     axes.set_ylabel("validation MSE per pixel (log)")
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
@@ -112,11 +135,13 @@ def parallel(findings: SearchFindings) -> Figure:
     axes = figure.subplots()
     completed = [entry for entry in findings.tried if entry.status is Status.COMPLETED]
     norm = _norm(completed)
-    for entry in sorted(findings.tried, key=lambda entry: (entry.status is Status.COMPLETED, -entry.losses[-1])):
-        is_completed = entry.status is Status.COMPLETED
-        heights = [_place(findings, name, entry) for name in names]
-        colour = mpl.colormaps[CMAP](norm(entry.losses[-1])) if is_completed else "#d5d5d5"
-        axes.plot(range(len(names)), heights, color=colour, lw=1.5 if is_completed else 0.8, zorder=2 + is_completed)
+    for is_completed, entries in _by_end(findings.tried).items():
+        worst_first = sorted(entries, key=lambda entry: -entry.losses[-1])
+        lines = [[(place, _place(findings, name, entry)) for place, name in enumerate(names)] for entry in worst_first]
+        colours = mpl.colormaps[CMAP](norm([entry.losses[-1] for entry in worst_first])) if is_completed else "#d5d5d5"
+        width = 1.5 if is_completed else 0.8
+        axes.add_collection(LineCollection(lines, colors=colours, lw=width, zorder=2 + is_completed))
+    axes.autoscale()
     for place, name in enumerate(names):
         axes.axvline(place, color="#999999", lw=0.8, zorder=1)
         for height, text in _ticks(findings, name):
@@ -161,11 +186,13 @@ def slices(findings: SearchFindings) -> Figure:
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes, name in zip(panels, names, strict=False):
-        for entry in findings.tried:
-            is_completed = entry.status is Status.COMPLETED
+        for is_completed, entries in _by_end(findings.tried).items():
             shape, colour = ("o", BLUE) if is_completed else ("x", ORANGE)
-            x = _place(findings, name, entry)
-            axes.plot(x, entry.losses[-1], shape, color=colour, ms=4, mew=1, alpha=0.8, zorder=2 + is_completed)
+            points = [(_place(findings, name, entry), entry.losses[-1]) for entry in entries]
+            axes.plot(
+                *zip(*points, strict=True), ls="", marker=shape, color=colour, ms=4, mew=1, alpha=0.8,
+                zorder=2 + is_completed,
+            )  # fmt: skip
         axes.set_xlabel(name.replace("_", " "))
         axes.set_xticks(*zip(*_ticks(findings, name), strict=True))
         axes.set_xlim(-0.06, 1.06)
@@ -191,10 +218,12 @@ def contours(findings: SearchFindings) -> Figure:
         losses = np.log(np.array([entry.losses[-1] for entry in findings.tried]))
         x, y, field = _field(places, losses)
         axes.contourf(x, y, np.exp(field), levels=_levels(norm), norm=norm, cmap=CMAP, alpha=0.75, extend="both")
-        for entry, (left, up) in zip(findings.tried, places, strict=True):
-            shape = "o" if entry.status is Status.COMPLETED else "X"
-            colour = mpl.colormaps[CMAP](norm(entry.losses[-1]))
-            axes.plot(left, up, shape, color=colour, mec="white", mew=0.7, ms=6)
+        is_completed = np.array([entry.status is Status.COMPLETED for entry in findings.tried])
+        for chosen, shape in ((~is_completed, "X"), (is_completed, "o")):
+            axes.scatter(
+                *places[chosen].T, s=36, c=np.exp(losses[chosen]), norm=norm, cmap=CMAP, marker=shape,
+                edgecolors="white", linewidths=0.7, zorder=2,
+            )  # fmt: skip
         for name, axis in ((first, axes.xaxis), (second, axes.yaxis)):
             ticks = _ticks(findings, name)
             axis.set_ticks([place for place, _ in ticks], [text for _, text in ticks])
@@ -215,10 +244,13 @@ def pareto(findings: SearchFindings) -> Figure:
     figure = Figure(figsize=(0.7 * WIDTH, 4.0), layout="constrained")
     axes = figure.subplots()
     kept = {record.key for record in findings.ranked}
-    for entry in findings.tried:
-        if entry.status is Status.COMPLETED:
-            fill = BLUE if entry.cell.key in kept else "white"
-            axes.plot(entry.macs, entry.losses[-1], "o", color=BLUE, mfc=fill, ms=5.5, mew=0.9, zorder=3)
+    completed = [entry for entry in findings.tried if entry.status is Status.COMPLETED]
+    for is_kept in (False, True):
+        if found := [(entry.macs, entry.losses[-1]) for entry in completed if (entry.cell.key in kept) is is_kept]:
+            axes.plot(
+                *zip(*found, strict=True), ls="", marker="o", color=BLUE, mfc=BLUE if is_kept else "white", ms=5.5,
+                mew=0.9, zorder=3,
+            )  # fmt: skip
     points = sorted((record.macs, record.val_loss or 0.0) for record in findings.ranked)
     axes.step(*zip(*points, strict=True), where="post", color=FAINT, lw=1.2, zorder=1)
     axes.set_xlabel("multiply-accumulates an image (log)")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sweep.analysis.search import SearchFindings
 from sweep.report import search_figures
 from sweep.report.drawing import Figure
-from sweep.search.importance import LEAST_TRIALS, RESAMPLINGS
+from sweep.search.importance import LEAST_TRIALS, MOST_RESAMPLED, RESAMPLINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ def exhibits(findings: SearchFindings) -> Iterator[SearchExhibit]:
     yield SearchExhibit(
         "search_importance", "What matters",
         "How far each parameter sets the best tenth of the trials apart from all (PED-ANOVA). Lines: the middle 80 % "
-        f"of {RESAMPLINGS} resamplings of the trials. A trial that was ended early counts with its last loss.",
+        f"of {RESAMPLINGS} resamplings of the trials, {MOST_RESAMPLED} at most each. A trial that was ended early "
+        "counts with its last loss.",
         search_figures.importance, few,
     )  # fmt: skip
     yield SearchExhibit(

@@ -89,6 +89,8 @@ def _summary(findings: SearchFindings) -> list[tuple[str, str]]:
     spent = f"{duration(savings.spent)} of training, {savings.epochs:,} of {savings.all_epochs:,} epochs"
     saved = f"; ending hopeless trials saved about {duration(savings.saved)}" if savings.saved else ""
     lines.append(("Time", f"{spent}{saved}; the finalists took {duration(savings.finalists)}."))
+    if (full := analysis.full_grid_of(sweep)) is not None:
+        lines.append(("Against the full grid", str(full)))
     return lines
 
 
@@ -132,7 +134,7 @@ def _best(findings: SearchFindings) -> Table:
     headings = ["configuration", *(f">{name.replace('_', ' ')}" for name in findings.varied), ">validation MSE",
                 ">MACs", ">validation MSE, fresh seeds", ">test MSE, fresh seeds"]  # fmt: skip
     rows = []
-    for record in findings.ranked[: analysis.BEST_SHOWN]:
+    for _, record in analysis.shown_best(findings.sweep):
         point = findings.sweep.proposals[record.key].point
         entries = [text(analysis.name(record))]
         entries += [_value(point.get(name)) for name in findings.varied]

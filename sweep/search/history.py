@@ -2,13 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import count
 from typing import Self
 
 from sweep.records.grid import Cell
 from sweep.records.record import Record, Status
 from sweep.records.search import Proposal, Search
-from sweep.records.sweep import Sweep
+from sweep.records.sweep import Sweep, removed_proposals
 from sweep.search.rungs import Losses
 
 
@@ -41,17 +40,24 @@ class Tried:
 
 @dataclass(slots=True)
 class History:
-    """All that a search has tried, by the number of the proposal.
+    """All that a search has tried, by the key of the cell.
 
     Attributes:
+        next_number: the number of the next proposal: none is given twice, not even that of a removed one.
         arrived: number of epochs that have reached the driver in all.
         removed: keys of cells that a user took out, and that are not to be proposed again.
     """
 
     search: Search
-    tried: dict[int, Tried] = field(default_factory=dict)
+    tried: dict[str, Tried] = field(default_factory=dict)
     arrived: int = 0
     removed: Collection[str] = ()
+    next_number: int = 0
+
+    def note(self, entry: Tried) -> None:
+        """Take in a proposal, or what came of it since."""
+        self.tried[entry.cell.key] = entry
+        self.next_number = max(self.next_number, entry.proposal.number + 1)
 
     @classmethod
     def of(cls, sweep: Sweep) -> Self:
@@ -62,23 +68,20 @@ class History:
             entry = Tried(proposal, Cell.from_key(key))
             if (record := sweep.records.get(key)) is not None:
                 entry = with_record(entry, record)
-            history.tried[proposal.number] = entry
+            history.note(entry)
             history.arrived = max(history.arrived, *(place + 1 for place in proposal.arrivals), 0)
+        numbers = (proposal.number for proposal in removed_proposals(sweep).values())
+        history.next_number = max(history.next_number, *(number + 1 for number in numbers), 0)
         return history
-
-    @property
-    def next_number(self) -> int:
-        """The number of the next proposal."""
-        return next(number for number in count() if number not in self.tried)
 
     @property
     def in_order(self) -> Iterator[Tried]:
         """Everything tried, by number."""
-        return (self.tried[number] for number in sorted(self.tried))
+        return iter(sorted(self.tried.values(), key=lambda entry: (entry.proposal.number, entry.cell.key)))
 
-    def others(self, number: int) -> list[Losses]:
+    def others(self, key: str) -> list[Losses]:
         """The losses of all trials but one."""
-        return [entry.losses for other, entry in self.tried.items() if other != number]
+        return [entry.losses for other, entry in self.tried.items() if other != key]
 
 
 def with_record(entry: Tried, record: Record) -> Tried:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from sweep.records.grid import Cell
-from sweep.records.record import Record, Status
+from sweep.records.record import Record
 from sweep.records.sweep import Sweep
 
 
@@ -12,9 +12,21 @@ def ranked(sweep: Sweep) -> list[Record]:
     """The completed trials of a search by validation loss; with two objectives the front of both alone."""
     search = sweep.manifest.search
     assert search is not None
-    trials = [record for record in sweep.completed if record.key in sweep.proposals]
-    trials.sort(key=lambda record: (record.val_loss or 0.0, sweep.proposals[record.key].number))
+    trials = completed_trials(sweep)
     return front(trials) if len(search.objectives) > 1 else trials
+
+
+def completed_trials(sweep: Sweep) -> list[Record]:
+    """The completed trials that lie in the space as it is now, by validation loss."""
+    search, settings = sweep.manifest.search, sweep.manifest.settings
+    assert search is not None
+    found = [
+        (record.val_loss or 0.0, proposal.number, record.key, record)
+        for record in sweep.completed
+        if (proposal := sweep.proposals.get(record.key)) is not None
+        and search.space.point_of(proposal.point, settings) is not None
+    ]
+    return [record for *_, record in sorted(found, key=lambda entry: entry[:3])]
 
 
 def front(trials: Collection[Record]) -> list[Record]:
@@ -27,14 +39,26 @@ def front(trials: Collection[Record]) -> list[Record]:
 
 
 def finalists(sweep: Sweep) -> list[Cell]:
-    """The best configurations of a search, each with every fresh seed."""
-    search = sweep.manifest.search
+    """The best configurations of a search, each with every fresh seed that was not removed."""
+    search, removed = sweep.manifest.search, set(sweep.manifest.removed)
     assert search is not None
     seeds = range(search.seed + 1, search.seed + 1 + search.finalist_seeds)
-    return [replace(record.cell, seed=seed) for record in ranked(sweep)[: search.finalists] for seed in seeds]
+    cells = [replace(record.cell, seed=seed) for record in ranked(sweep)[: search.finalists] for seed in seeds]
+    return [cell for cell in cells if cell.key not in removed]
 
 
-def fresh(sweep: Sweep, trial: Record) -> list[Record]:
-    """The completed cells of a trial's configuration with fresh seeds, by seed."""
-    cells = [cell for cell in sweep.manifest.grid.cells if replace(cell, seed=trial.seed) == trial.cell != cell]
-    return [sweep.records[cell.key] for cell in cells if sweep.status(cell) is Status.COMPLETED]
+def wanted(sweep: Sweep) -> list[Cell]:
+    """The cells that a search is to complete: its trials, and its finalists with their fresh seeds."""
+    trials = [cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell)]
+    return [*trials, *finalists(sweep)]
+
+
+def fresh(sweep: Sweep) -> dict[Cell, list[Record]]:
+    """The completed cells with fresh seeds, by seed, each under the cell of its trial."""
+    search = sweep.manifest.search
+    assert search is not None
+    found: dict[Cell, list[Record]] = {}
+    for record in sweep.completed:
+        if record.seed != search.seed:
+            found.setdefault(replace(record.cell, seed=search.seed), []).append(record)
+    return found

@@ -1,7 +1,7 @@
 """A search as an Optuna study, for its samplers and for whoever wants Optuna's own tools."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 UNKNOWN_WORST = 1.0
 """The loss of a diverged trial where no other has one: the largest that a pixel can have."""
+
+CMA = "cma:"
+"""How the names of what CMA-ES notes begin."""
 
 KEEPS_PRUNED = "tpe"
 """The sampler that makes use of a pruned trial as such; to the others it is one that ended at its last loss."""
@@ -45,25 +48,36 @@ def study_of(history: History, settings: Settings) -> "Study":
         return made(history.search, trials(history, settings, are_pruned_kept=True))
 
 
-def ask(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler") -> tuple[Point, dict[str, Any]]:
-    """What a new sampler proposes after these trials, and what it noted with its proposal."""
+def asked(
+    search: Search, told: Sequence["FrozenTrial"], samplers: Iterable["BaseSampler"]
+) -> Iterator[tuple[Point, dict[str, Any]]]:
+    """What each of these new samplers proposes after these trials, and what it noted with its proposal."""
+    from optuna.trial import TrialState
+
     with quiet():
-        study = made(search, told, sampler)
-        asked = study.ask(_distributions(search))
-        attributes = study.get_trials(deepcopy=False)[-1].system_attrs
-    point = {name: values.rounded(asked.params[name]) for name, values in search.space.parameters.items()}
-    return point, {name: value for name, value in attributes.items() if ":relative_params" not in name}
+        study = made(search, told)
+    for sampler in samplers:
+        with quiet():
+            study.sampler = sampler
+            trial = study.ask(_distributions(search))
+            attributes = study.get_trials(deepcopy=False)[-1].system_attrs
+            noted = {name: value for name, value in attributes.items() if ":relative_params" not in name}
+            point = {name: values.rounded(trial.params[name]) for name, values in search.space.parameters.items()}
+            study.tell(trial, state=TrialState.FAIL)  # to the next one it has never been
+        yield point, noted
 
 
-def trials(history: History, settings: Settings, *, are_pruned_kept: bool | None = None) -> list["FrozenTrial"]:
-    """Everything tried that lies in the space, in the words of Optuna, by number."""
+def trials(
+    history: History, settings: Settings, *, are_pruned_kept: bool | None = None, is_brief: bool = False
+) -> list["FrozenTrial"]:
+    """Everything tried that lies in the space, in the words of Optuna, by number; parameters and values if brief."""
     search = history.search
     if are_pruned_kept is None:
         are_pruned_kept = search.sampler == KEEPS_PRUNED
     finite = [entry.values(search.objectives) for entry in history.in_order if _counts(entry)]
     worst = max((values[0] for values in finite), default=UNKNOWN_WORST)
     with quiet():
-        found = (_trial(entry, search, settings, worst, are_pruned_kept) for entry in history.in_order)
+        found = (_trial(entry, search, settings, worst, are_pruned_kept, is_brief) for entry in history.in_order)
         return [trial for trial in found if trial is not None]
 
 
@@ -72,7 +86,7 @@ def _counts(entry: Tried) -> bool:
 
 
 def _trial(
-    entry: Tried, search: Search, settings: Settings, worst: float, are_pruned_kept: bool
+    entry: Tried, search: Search, settings: Settings, worst: float, are_pruned_kept: bool, is_brief: bool
 ) -> "FrozenTrial | None":
     from optuna.trial import TrialState, create_trial
 
@@ -93,10 +107,16 @@ def _trial(
         values=None if state is TrialState.PRUNED and several else values,
         params=dict(point),
         distributions=_distributions(search),
-        system_attrs=dict(entry.proposal.attributes),
-        user_attrs={"cell": entry.cell.key, "status": str(entry.status)},
-        intermediate_values={} if several else dict(enumerate(entry.losses, start=1)),
+        system_attrs={} if is_brief else _attributes(entry, search),
+        user_attrs={} if is_brief else {"cell": entry.cell.key, "status": str(entry.status)},
+        intermediate_values={} if several or is_brief else dict(enumerate(entry.losses, start=1)),
     )
+
+
+def _attributes(entry: Tried, search: Search) -> dict[str, Any]:
+    """What its sampler noted; without the optimiser of CMA-ES where it is one of another space."""
+    is_kept = entry.proposal.is_of(search.space)
+    return {name: value for name, value in entry.proposal.attributes.items() if is_kept or not name.startswith(CMA)}
 
 
 def made(search: Search, told: Sequence["FrozenTrial"], sampler: "BaseSampler | None" = None) -> "Study":

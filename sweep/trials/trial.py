@@ -21,6 +21,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from dae.architecture import step_bytes
 from dae.data import Dataset
 from dae.engine import settle_process
 from dae.testset import psnr_db
@@ -41,6 +42,7 @@ from sweep.records.record import (
 )
 from sweep.storage.sealing import Damaged, digest, seal, unseal
 from sweep.trials.job import Job
+from sweep.trials.machine import memory_bytes
 from sweep.trials.printing import printing_into
 
 
@@ -174,12 +176,26 @@ class Trial:
         )
         job.store.write(self.files.record, self.record.to_bytes())
         _say(f"{self.cell.key} begins after epoch {len(history)} on {job.device}")
+        self._check_memory()
         training = Training(job.settings.model(self.cell), job.settings.training(self.cell), self.images)
         if training.method:
             _say(training.method)
         if state is not None:
             training.restore(state["training"])
         return training
+
+    def _check_memory(self) -> None:
+        """Refuse a model that a search proposed and that no step could be done with; to build it might take hours.
+
+        Raises:
+            MemoryError: it is one.
+        """
+        if not self.job.is_search or self.job.device != "cpu":
+            return
+        settings = self.job.settings
+        needed, there = step_bytes(settings.model(self.cell), settings.at(self.cell).batch_size), memory_bytes()
+        if needed > there:
+            raise MemoryError(f"a step takes about {needed / 2**30:,.1f} GiB, there are {there / 2**30:,.1f}")
 
     @property
     def images_per_s(self) -> float:

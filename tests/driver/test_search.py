@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,15 +12,23 @@ from typing import Any
 import pytest
 from conftest import InProcess, Silent, request_for
 
+from dae import data
+from dae.errors import UserError
+from sweep.analysis.search import best_table
 from sweep.driver import control, runner
+from sweep.driver.removal import remove, restore
+from sweep.driver.searching import Searching
 from sweep.driver.signals import Signals
-from sweep.records.grid import Grid, Settings
-from sweep.records.record import Status
-from sweep.records.search import Search
+from sweep.evaluation.verify import verify
+from sweep.records.grid import Cell, Grid, Settings
+from sweep.records.record import CellFiles, Status
+from sweep.records.search import Proposal, Search
 from sweep.records.space import Space
-from sweep.records.sweep import Sweep, gather
-from sweep.search.ranking import finalists, ranked
+from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.search.history import History
+from sweep.search.ranking import finalists, ranked, wanted
 from sweep.storage.store import Store
+from sweep.trials import trial
 
 pytest.importorskip("optuna")
 
@@ -116,8 +125,6 @@ def test_a_search_killed_at_any_write_is_the_same_search(
 
 
 def test_more_trials_and_another_space_go_on(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
-    import shutil
-
     store = Store(tmp_path / "peace")
     shutil.copytree(peace.store.root, store.root)
     wider = Space.parse(["depth=1..2", "latent=4..9", "lr=log:1e-4..2e-2", "averaging=0,0.9", "width=4..8"])
@@ -128,8 +135,6 @@ def test_more_trials_and_another_space_go_on(peace: Sweep, in_process: InProcess
 
 
 def test_a_revived_trial_goes_on_and_is_not_pruned_again(peace: Sweep, tmp_path: Path) -> None:
-    import shutil
-
     store = Store(tmp_path / "peace")
     shutil.copytree(peace.store.root, store.root)
     pruned = [key for key in peace.proposals if peace.records[key].status is Status.PRUNED]
@@ -138,6 +143,87 @@ def test_a_revived_trial_goes_on_and_is_not_pruned_again(peace: Sweep, tmp_path:
     sweep = go(store, revive=True)
     assert {sweep.records[key].status for key in pruned} == {Status.COMPLETED}
     assert all(sweep.records[key].history[0] == peace.records[key].history[0] for key in pruned)
+
+
+def test_a_trial_with_damaged_weights_is_trained_again(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    key = ranked(peace)[-1].key
+    with store.path(CellFiles(key).weights).open("ab") as weights:
+        weights.write(b"x")
+    told: list[str] = []
+    request = request_for(store, Grid.of(()), SETTINGS, search=SEARCH)
+    again = runner.run(request, Signals(), Silent(warn=told.append)).sweep
+    assert len(told) == 1
+    assert f"{key} is trained again" in told[0]
+    assert in_process.rounds[0] == [key]
+    assert shape(again) == shape(peace)
+    go(store)  # and nobody is told of it a second time
+
+
+def test_what_is_fixed_is_known_without_the_manifest(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    store.path(MANIFEST).unlink()
+    for other in ({"sampler": "gp"}, {"seed": 3}, {"scheduler": "none"}):
+        with pytest.raises(UserError, match="was begun with --"):
+            go(store, replace(SEARCH, **other))
+    key = next(iter(peace.proposals))
+    old = replace(peace.proposals[key], origin={})  # of a version that did not note it
+    assert b"origin" not in old.to_bytes()
+    assert Proposal.from_bytes(old.to_bytes()) == old
+    assert shape(go(store)) == shape(peace)
+
+
+def test_former_finalists_are_asked_for_no_more(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    second = ranked(peace)[1].key.rpartition("-")[0]
+    declared = Grid.of([*finalists(peace), *map(Cell.from_key, (f"{second}-s8", f"{second}-s9"))])
+    store.write(MANIFEST, replace(peace.manifest, grid=declared).to_bytes())
+    begun = replace(peace.records[f"{second}-s1"], key=f"{second}-s8", seed=8, status=Status.RUNNING, test_loss=None)
+    begun = replace(begun, config={**begun.config, "seed": 8}, digests={})
+    store.write(CellFiles(begun.key).record, begun.to_bytes())
+    sweep = go(store)
+    assert all(sweep.status(cell).is_final for cell in wanted(sweep))
+    assert {cell.key for cell in sweep.manifest.grid.cells} - {cell.key for cell in wanted(sweep)} == {begun.key}
+    dataset = data.load("mnist-5k", Path("nowhere"), SETTINGS.train_fraction)
+    assert list(verify(sweep, dataset)) == []
+
+
+def test_a_removed_finalist_is_not_asked_for(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    gone = finalists(peace)[0].key
+    remove(store, [gone])
+    sweep = go(store)
+    assert gone not in {cell.key for cell in wanted(sweep)}
+    assert len(finalists(sweep)) == 3
+
+
+def test_the_number_of_a_removed_trial_is_not_given_again(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    gone = list(peace.proposals)[-1]
+    remove(store, [gone])
+    sweep = go(store, replace(SEARCH, finalists=0))
+    assert [proposal.number for proposal in sweep.proposals.values()] == [*range(11), 12]
+    restore(store, [gone])
+    sweep = go(store, replace(SEARCH, finalists=0))
+    assert [proposal.number for proposal in sweep.proposals.values()] == [*range(11), 11, 12]
+    assert len(History.of(sweep).tried) == 13
+
+
+def test_a_narrower_space_binds_the_finalists(peace: Sweep, in_process: InProcess, tmp_path: Path) -> None:
+    store = Store(tmp_path / "peace")
+    shutil.copytree(peace.store.root, store.root)
+    best = peace.proposals[ranked(peace)[0].key].point["latent"]
+    others = ",".join(str(latent) for latent in range(4, 10) if latent != best)
+    texts = [f"{name}={text}" for name, text in (SPACE.texts | {"latent": others}).items()]
+    sweep = go(store, replace(SEARCH, space=Space.parse(texts)))
+    assert ranked(sweep)
+    assert best not in {cell.latent for cell in finalists(sweep)}
+    assert f"DAE_1_{best}" not in {row[1].split("-")[0] for row in best_table(sweep)}
 
 
 def test_a_cell_is_stopped_from_outside(in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,6 +262,26 @@ def test_a_search_is_paused_from_outside(
     assert {record.status for record in go(store, search).records.values()} == {Status.COMPLETED}
 
 
+def test_a_pause_in_the_first_moments_counts(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, search = Store(tmp_path / "early"), replace(SEARCH, trials=2, finalists=0, scheduler="none")
+    monkeypatch.setattr(control, "LOOK_EVERY_S", 0.0)
+    declare = runner.declare
+
+    def declare_and_pause(*arguments: Any) -> Sweep:
+        sweep = declare(*arguments)
+        control.pause(sweep)
+        return sweep
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "declare", declare_and_pause)
+        outcome = runner.run(request_for(store, Grid.of(()), SETTINGS, search=search), Signals(), Silent())
+    assert outcome.stopped_because == control.PAUSED
+    assert not outcome.sweep.completed
+    assert len(go(store, search).completed) == 2
+
+
 @pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "nsga2", "grid"])
 def test_every_sampler_is_replayed(
     sampler: str, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -200,5 +306,41 @@ def test_two_objectives_rank_the_front(in_process: InProcess, tmp_path: Path) ->
 
 def test_a_space_comes_to_its_end(in_process: InProcess, tmp_path: Path) -> None:
     search = Search(space=Space.parse(["depth=1", "latent=4,5", "width=4,8"]), trials=9, finalists=0)
-    sweep = go(Store(tmp_path / "small"), search, replace(SETTINGS, epochs=1, warmup=1))
+    settings = replace(SETTINGS, epochs=1, warmup=1)
+    sweep = go(Store(tmp_path / "small"), search, settings)
     assert sorted(sweep.proposals) == ["DAE_1_4-s0", "DAE_1_5-s0"]  # at depth 1 width has no effect
+    in_process.rounds.clear()
+    go(sweep.store, search, settings)
+    assert in_process.rounds == []  # no machine is started for nothing
+
+
+def test_a_model_that_no_step_fits_fails_at_once(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "memory_bytes", lambda: 2**23)
+    search = Search(space=Space.parse(["depth=1,50000", "latent=4"]), trials=2, sampler="grid", finalists=0)
+    sweep = go(Store(tmp_path / "deep"), search, replace(SETTINGS, epochs=1, warmup=1))
+    statuses = {record.depth: record.status for record in sweep.records.values()}
+    assert statuses == {1: Status.COMPLETED, 50_000: Status.FAILED}
+    assert "out of memory (MemoryError: a step takes about" in str(sweep.records["DAE_50000_4-s0"].error)
+
+
+def test_a_time_budget_that_ends_is_said(in_process: InProcess, tmp_path: Path) -> None:
+    told: list[str] = []
+    search, store = replace(SEARCH, trials=3, finalists=1, finalist_seeds=1, scheduler="none"), Store(tmp_path / "late")
+    request = request_for(store, Grid.of(()), SETTINGS, search=search, deadline=0.0)
+    assert "--time-budget is over" in str(runner.run(request, Signals(), Silent(tell=told.append)).stopped_because)
+    assert told[-1] == "late: 0 of 3 tried"
+
+    def before(key: str) -> None:
+        deadline[0] = 0.0
+
+    deadline = [float("inf")]
+    in_process.before = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Searching, "_has_no_time", lambda _self: deadline[0] == 0.0)
+        outcome = runner.run(replace(request, deadline=None), Signals(), Silent(tell=told.append))
+    assert "--time-budget is over" in str(outcome.stopped_because)
+    assert [len(outcome.sweep.proposals), len(outcome.sweep.completed)] == [1, 2]  # and its finalist
+    request = replace(request, deadline=None)
+    assert runner.run(request, Signals(), Silent()).stopped_because is None

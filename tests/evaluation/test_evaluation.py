@@ -29,7 +29,9 @@ from sweep.evaluation.verify import verify
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
 from sweep.records.record import CellFiles
-from sweep.records.sweep import Sweep, gather
+from sweep.records.search import Proposal, Search
+from sweep.records.space import Space
+from sweep.records.sweep import MANIFEST, Sweep, gather
 from sweep.storage.store import Store
 from sweep.trials.job import Job
 from sweep.trials.trial import Trial
@@ -294,6 +296,19 @@ def test_each_process_has_one_thread(tiny: Dataset, monkeypatch: pytest.MonkeyPa
         pools = executor.submit(threadpool_info).result()
     assert {pool["user_api"] for pool in pools} >= {"blas", "openmp"}
     assert {pool["num_threads"] for pool in pools} == {1}
+
+
+def test_of_a_search_only_finalists_are_evaluated(trained: Store, tiny: Dataset, tmp_path: Path) -> None:
+    store = copy(trained, tmp_path)
+    sweep = gather(store)
+    search = Search(space=Space.parse(["depth=1", "latent=5..8"]), seed=0)
+    store.write(MANIFEST, replace(sweep.manifest, search=search).to_bytes())
+    for key in (KEY, "DAE_1_5-s0", "DAE_1_5-alpha0.25-s0"):
+        point = {"depth": 1, "latent": 5}
+        store.write(CellFiles(key).proposal, Proposal(number=0, point=point).to_bytes())
+    assert evaluate(store, tiny) == ([], [])
+    store.write(MANIFEST, replace(sweep.manifest, search=replace(search, seed=7)).to_bytes())  # no cell is a trial
+    assert evaluate(store, tiny)[0].count("evaluate_cell") == 3
 
 
 def test_verify_finds_a_damaged_evaluation(store: Store, tiny: Dataset) -> None:

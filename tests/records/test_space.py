@@ -83,9 +83,9 @@ def test_parts_that_do_not_go_together_are_refused(changes: dict[str, object], e
 
 def test_a_search_goes_on_only_as_what_it_is() -> None:
     begun = Search(space=Space.parse(LEAST))
-    Search(space=Space.parse([*LEAST, "width=8..16"]), trials=99).check_continues(begun, "s")
+    Search(space=Space.parse([*LEAST, "width=8..16"]), trials=99).check_continues(begun.origin, "s")
     with pytest.raises(UserError, match="begun with --sampler tpe, this command asks for gp"):
-        Search(space=begun.space, sampler="gp").check_continues(begun, "s")
+        Search(space=begun.space, sampler="gp").check_continues(begun.origin, "s")
 
 
 def test_a_search_and_a_proposal_are_read_as_written() -> None:
