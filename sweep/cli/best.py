@@ -14,6 +14,8 @@ from sweep.records.sweep import Sweep
 if TYPE_CHECKING:
     from sweep.analysis.ranking import Ranking
 
+OWN_NOISE = "pairs"
+"""In JSON, the noise of a dataset that brings it: it has no strength."""
 SHOWN = 10
 """Architectures that are listed."""
 
@@ -46,7 +48,7 @@ def best(storage: str, name: str, limits: tuple[tuple[str, float], ...], as_json
         return
     for number, ranking in enumerate(found):
         if len(found) > 1:
-            click.echo("\n" * bool(number) + f"Under {ranking.noise} noise of strength {ranking.alpha:g}:")
+            click.echo("\n" * bool(number) + f"Under {sweep.manifest.noise_of(ranking.first.best.cell)}:")
         _show(ranking)
 
 
@@ -72,8 +74,8 @@ def _as_json(sweep: Sweep, ranking: "Ranking") -> dict[str, Any]:
     record = ranking.first.best
     names = ("key", "architecture", "depth", "latent", "seed", "test_loss", "test_psnr_db", "parameters", "macs")
     return {
-        "noise": ranking.noise,
-        "alpha": ranking.alpha,
+        "noise": OWN_NOISE if sweep.manifest.has_own_noise else ranking.noise,
+        "alpha": None if sweep.manifest.has_own_noise else ranking.alpha,
         "best": {name: getattr(record, name) for name in (*names, "compression", "collapsed", "unconverged")}
         | {"weights": sweep.store.uri(CellFiles(record.key).weights)},
         "certainty": ranking.certainty,

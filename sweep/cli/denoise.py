@@ -54,6 +54,8 @@ def denoise(
     for route in routes:
         picture_files.read(route.source)  # nothing is written where one of them cannot be read
     model = load_model(sweep, record)
+    if noise is not None:
+        denoising.check_drawn(model)
     if record.collapsed:
         click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
     strength = float(record.config["alpha"]) if noise == ADDED_AS_TRAINED else noise

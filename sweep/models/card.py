@@ -67,7 +67,7 @@ def _facts(sweep: Sweep, record: Record) -> dict[str, str]:
     facts = {
         "trained on": f"{dataset['name']}: {dataset['train']:,} training, {dataset['validation']:,} validation and "
         f"{dataset['test']:,} test images; fingerprint `{dataset['fingerprint']}`",
-        "noise": f"{config['noise']}, strength {config['alpha']:g}",
+        "noise": sweep.manifest.noise_of(record.cell),
         "architecture": f"depth {record.depth}, latent {record.latent}, {record.parameters:,} parameters, "
         f"{record.macs:,} multiply-accumulates an image",
         "training": f"{config['epochs']} epochs, batches of {config['batch_size']}, Adam at {config['lr']:g}, "
@@ -93,10 +93,9 @@ def _baselines(sweep: Sweep, record: Record) -> dict[str, float]:
 
 
 def _expectations(sweep: Sweep, record: Record) -> list[str]:
-    config = record.config
     lines = [
-        f"It was trained to remove {config['noise']} noise of strength {config['alpha']:g} from images such as those "
-        f"of {sweep.manifest.dataset['name']}; of other images and other noise its losses say nothing."
+        f"It was trained to remove {sweep.manifest.noise_of(record.cell)} from images such as those of "
+        f"{sweep.manifest.dataset['name']}; of other images and other noise its losses say nothing."
     ]
     if record.collapsed:
         lines.append("Collapsed: it is no better than the mean training image.")

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dae.config import NOISES
 from dae.errors import UserError
 from dae.noise import corrupt_test
 from dae.testset import mean_square
@@ -51,8 +50,10 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
         draw: names the draw of the noise; the same name gives the same noise to pictures of the same size.
 
     Raises:
-        UserError: it is no array of pictures.
+        UserError: it is no array of pictures, or noise is to be added of which there is none to draw.
     """
+    if noise is not None:
+        check_drawn(model)
     values = np.asarray(pixels)
     _check(values)
     low, high = (0.0, 1.0) if values.dtype.kind == "f" else model.scale.of_type(values.dtype)
@@ -66,7 +67,7 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     if is_colour != (model.image.channels > 1):
         notes.append(GREY_MODEL if is_colour else COLOUR_MODEL)
     planes = _planes(clean, is_colour=is_colour)
-    noisy = planes if noise is None else corrupt_test(planes, noise, draw, _kind(model))
+    noisy = planes if noise is None else corrupt_test(planes, noise, draw, str(model.record.config["noise"]))
     planes = _through(model, noisy, is_colour=is_colour)
     before, after = (_pixels(array, clean.shape, is_colour=is_colour) for array in (noisy, planes))
     return Denoised(
@@ -78,12 +79,17 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     )
 
 
-def _kind(model: TrainedModel) -> str:
-    """The kind of noise that the model was trained with."""
-    kind = str(model.record.config["noise"])
-    if kind not in NOISES:
-        raise UserError(f"the noise that {model.record.key} was trained with is part of its data: none can be added.")
-    return kind
+def check_drawn(model: TrainedModel) -> None:
+    """Check that noise of the kind that the model was trained with can be added to a picture.
+
+    Raises:
+        UserError: it was trained on pairs, whose noise is not known otherwise.
+    """
+    if model.has_own_noise:
+        raise UserError(
+            f"no noise can be added for {model.record.key}: it was trained on pairs of clean and noisy images, and "
+            "their noise is not drawn. Leave --add-noise out, and give pictures that are noisy already."
+        )
 
 
 def _check(values: Pixels) -> None:

@@ -48,12 +48,17 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class TrainedModel:
-    """The model of a completed cell, in evaluation mode on the CPU."""
+    """The model of a completed cell, in evaluation mode on the CPU.
+
+    Attributes:
+        has_own_noise: whether the noise that it was trained with is that of pairs, and cannot be drawn.
+    """
 
     record: Record
     config: ModelConfig
     module: DenoisingAutoencoder
     scale: Scale
+    has_own_noise: bool = False
 
     @property
     def image(self) -> ImageShape:
@@ -115,4 +120,5 @@ def load_model(sweep: Sweep, record: Record) -> TrainedModel:
     except Exception as error:  # safetensors has its own exception class, torch a RuntimeError of many lines
         reason = str(error).splitlines()[0]
         raise UserError(f"the weights of {record.key} do not fit {record.architecture}: {reason}") from error
-    return TrainedModel(record, config, module.eval(), Scale.of(sweep.manifest))
+    manifest = sweep.manifest
+    return TrainedModel(record, config, module.eval(), Scale.of(manifest), manifest.has_own_noise)

@@ -69,6 +69,12 @@ def test_models_under_other_noise_have_a_best_one_of_their_own(tmp_path: Path) -
     assert output.index("Under gaussian noise of strength 0.5:") < output.index("of strength 0.25:")
 
 
+def test_pairs_have_no_noise_that_is_drawn(sweep_of_pairs: Store) -> None:
+    ranking = json.loads(ask(sweep_of_pairs, "--json").output)["rankings"][0]
+    assert (ranking["noise"], ranking["alpha"]) == ("pairs", None)
+    assert "gaussian" not in ask(sweep_of_pairs).output
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -257,6 +257,20 @@ def test_noise_is_added_and_compared(ask: Ask) -> None:
     assert Path("out/digit.png").read_bytes() != first
 
 
+@pytest.mark.parametrize("words", [["--add-noise"], ["--add-noise=0.2"]])
+def test_no_noise_is_added_for_a_model_of_pairs(ask: Ask, sweep_of_pairs: Store, words: list[str]) -> None:
+    save("a.png", noisy(28, 28))
+    storage = sweep_of_pairs.root.parent
+    answer = ask("a.png", *words, storage=storage)
+    assert answer.exit_code == 2
+    assert f"no noise can be added for {BEST}: it was trained on pairs of clean and noisy images" in answer.output
+    assert not Path("out").exists()
+    assert ask("a.png", storage=storage).exit_code == 0
+    pairs = gather(sweep_of_pairs)
+    with pytest.raises(UserError, match="trained on pairs"):
+        denoise(load_model(pairs, choose(pairs)), noisy(28, 28), noise=0.5)
+
+
 # ---- what cannot be
 
 

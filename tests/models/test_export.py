@@ -65,6 +65,16 @@ def test_the_card_says_how_to_get_what_the_module_gives(ask: Ask, undisturbed: S
     assert np.abs(np.asarray(torch.as_tensor(names["denoised"]).detach()) - plain).max() <= 1e-5
 
 
+def test_the_card_of_a_model_of_pairs_names_their_noise(ask: Ask, sweep_of_pairs: Store) -> None:
+    answer = ask("--format", "safetensors", "--out", "x/", storage=sweep_of_pairs.root.parent)
+    assert answer.exit_code == 0, answer.output
+    card = Path(f"x/mnist-5k-{BEST}.safetensors.md").read_text()
+    assert "| noise | the noise of the dataset's own pairs |" in card
+    assert "trained to remove the noise of the dataset's own pairs from images such as those of mnist-5k" in card
+    assert "gaussian" not in card
+    assert "strength" not in card
+
+
 def test_a_file_may_be_named(ask: Ask) -> None:
     answer = ask("--format", "safetensors", "--out", "model.bin", "--cell", "DAE_1_5-s0")
     assert answer.exit_code == 0, answer.output
