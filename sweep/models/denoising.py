@@ -17,6 +17,8 @@ Pixels = npt.NDArray[Any]
 
 GREY_MODEL = "the model is of grey images: a colour picture is denoised channel by channel"
 COLOUR_MODEL = "the model is of colour images: a grey picture is given to it as three equal channels, and written grey"
+ROUNDING = 1e-6
+"""What floats may lie outside of their range, as a share of it."""
 CLIPPED_SHARE = 0.01
 """Of the pixels of a picture; more outside of the model's range are worth a word."""
 
@@ -45,7 +47,8 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
 
     Args:
         model: the model.
-        pixels: uint8 or uint16, or float with values in [0, 1].
+        pixels: uint8 or uint16; or float in [0, 1], where 1 is 255 of uint8, or in the range of the training data where
+            these were floating-point numbers of another.
         noise: strength of the noise to add first, of the kind that the model was trained with.
         draw: names the draw of the noise; the same name gives the same noise to pictures of the same size.
 
@@ -56,8 +59,11 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
         check_drawn(model)
     values = np.asarray(pixels)
     _check(values)
-    low, high = (0.0, 1.0) if values.dtype.kind == "f" else model.scale.of_type(values.dtype)
-    scaled = ((values.astype(np.float32) - np.float32(low)) / np.float32(high - low)).astype(np.float32)
+    if values.dtype.kind == "f":
+        _check_range(values, model)
+    low, high = model.scale.of_type(values.dtype)
+    exact = values.astype(np.float64) if values.dtype.kind == "f" else values.astype(np.float32)
+    scaled = ((exact - exact.dtype.type(low)) / exact.dtype.type(high - low)).astype(np.float32)
     notes = []
     clipped = float(((scaled < 0) | (scaled > 1)).mean())
     if clipped > CLIPPED_SHARE:
@@ -104,6 +110,31 @@ def _check(values: Pixels) -> None:
         raise UserError("the array has pixels that are not finite.")
 
 
+def _check_range(values: Pixels, model: TrainedModel) -> None:
+    """Refuse floats outside of what they may be, where clipping them would be another picture.
+
+    Raises:
+        UserError: there are some.
+    """
+    least, largest = model.scale.range_of(values.dtype)
+    low, high = float(values.min()), float(values.max())
+    rounding = ROUNDING * (largest - least)
+    if least - rounding <= low and high <= largest + rounding:
+        return
+    if model.scale.factor is not None:
+        raise UserError(
+            f"the values of the float array go from {low:g} to {high:g}, and those of the data that {model.record.key} "
+            f"was trained on from {least:g} to {largest:g}: scale them alike, or clip them with "
+            f"numpy.clip(array, {least!r}, {largest!r})."
+        )
+    if low < -rounding or high > np.iinfo(np.uint16).max:
+        advice = "scale them to that, or clip them with numpy.clip(array, 0, 1)"
+    else:
+        bits = 8 if high <= np.iinfo(np.uint8).max else 16
+        advice = f"divide them by {2**bits - 1}, or give them as uint{bits}"
+    raise UserError(f"a float array has values from 0 to 1, this one from {low:g} to {high:g}: {advice}.")
+
+
 def _is_colour(values: Pixels) -> bool:
     return values.ndim == 4 or (values.ndim == 3 and values.shape[-1] == 3)
 
@@ -138,6 +169,6 @@ def _through(model: TrainedModel, planes: npt.NDArray[np.float32], *, is_colour:
 def _as_type(unit: npt.NDArray[np.float32], dtype: np.dtype[Any], low: float, high: float) -> Pixels:
     """Values in [0, 1] as pixels of this type."""
     if dtype.kind == "f":
-        return unit.astype(dtype)
+        return (unit.astype(np.float64) * (high - low) + low).astype(dtype)
     values: Pixels = np.rint(unit * np.float32(high - low) + np.float32(low)).clip(0, np.iinfo(dtype).max)
     return values.astype(dtype)

@@ -117,10 +117,6 @@ def test_a_model_of_colour_sees_a_grey_picture_three_times(model: TrainedModel) 
 
 
 def test_the_scale_is_that_of_the_training(model: TrainedModel, undisturbed: Store) -> None:
-    class Same(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images
-
     same = replace(model, module=Same(), scale=Scale(50, 200))  # type: ignore[arg-type]
     result = denoise(same, np.array([[0, 50, 125, 200, 255]], np.uint8))
     assert result.pixels.tolist() == [[50, 50, 125, 200, 200]]
@@ -131,6 +127,62 @@ def test_the_scale_is_that_of_the_training(model: TrainedModel, undisturbed: Sto
     manifest = gather(undisturbed).manifest
     assert Scale.of(replace(manifest, dataset={"name": "x"})) == Scale(0, 255), "older manifests do not say it"
     assert Scale.of(replace(manifest, dataset={"low": 3, "high": 4095})) == Scale(3, 4095)
+
+
+class Same(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+@pytest.mark.parametrize(
+    "scale", [Scale(), Scale(50, 200), Scale(0, 254), Scale(1000, 40_000), Scale(0, 65_449)], ids=str
+)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("is_identity", [False, True], ids=["model", "identity"])
+def test_a_picture_is_the_same_in_every_type(
+    model: TrainedModel, scale: Scale, kind: type[np.floating], is_identity: bool
+) -> None:
+    """Of whatever the model was trained on: 255 of uint8 is 65535 of uint16 and 1 of a float."""
+    used = replace(model, scale=scale, module=Same() if is_identity else model.module)  # type: ignore[arg-type]
+    for dtype in (np.uint8, np.uint16):
+        most = np.iinfo(dtype).max
+        pixels = np.random.default_rng(0).integers(0, most, (40, 33), dtype=dtype, endpoint=True)
+        expected, given = denoise(used, pixels).pixels, denoise(used, pixels.astype(kind) / kind(most)).pixels
+        assert given.dtype == kind
+        assert np.abs(given.astype(np.float64) * most - expected).max() <= (0.51 if dtype is np.uint8 else 0.6)
+    deep = denoise(used, noisy(40, 33).astype(np.uint16) * 257).pixels
+    assert np.abs(deep / 257 - denoise(used, noisy(40, 33)).pixels).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 128, 255], r"from 0 to 1, this one from 0 to 255: divide them by 255, or give them as uint8\.$"),
+        ([0, 4095], r"from 0 to 4095: divide them by 65535, or give them as uint16\.$"),
+        ([0, 1.01], "from 0 to 1.01: divide"),
+        ([-0.25, 1], r"from -0\.25 to 1: scale them to that, or clip them with numpy\.clip\(array, 0, 1\)\.$"),
+        ([0, 1e6], "from 0 to 1e\\+06: scale"),
+    ],
+)
+def test_floats_outside_of_0_to_1_are_refused(model: TrainedModel, values: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        denoise(model, np.array([values], float))
+    assert denoise(model, np.array([[-1e-8, 1 + 1e-8]])).pixels.shape == (1, 2), "rounding is none"
+
+
+def test_floats_of_ones_own_stay_in_their_numbers(model: TrainedModel, undisturbed: Store) -> None:
+    manifest = gather(undisturbed).manifest
+    dataset = {"low": 0, "high": 60_000, "offset": -40.0, "factor": 65_535 / 340}
+    own = replace(model, module=Same(), scale=Scale.of(replace(manifest, dataset=dataset)))  # type: ignore[arg-type]
+    numbers = np.linspace(-40, -40 + 340 * 60_000 / 65_535, 30).reshape(5, 6)
+    result = denoise(own, numbers)
+    assert np.allclose(result.pixels, numbers, atol=1e-4)
+    assert np.allclose(result.panels[0], np.linspace(0, 1, 30).reshape(5, 6), atol=1e-6)
+    for wrong in (-41, 301):
+        with pytest.raises(
+            UserError, match=r"was trained on from -40 to 300: scale them alike, or clip them with numpy"
+        ):
+            denoise(own, np.array([[0.0, wrong]]))
 
 
 @pytest.mark.parametrize(
