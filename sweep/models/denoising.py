@@ -1,5 +1,6 @@
 """A trained model applied to arrays of pictures, of any size, grey or colour."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     """
     if noise is not None:
         check_drawn(model)
-    values = np.asarray(pixels)
+    values = _array(pixels)
     _check(values)
     if values.dtype.kind == "f":
         _check_range(values, model)
@@ -85,6 +86,23 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     )
 
 
+def denoise_all(model: TrainedModel, pictures: Pixels | Sequence[Pixels]) -> Pixels | list[Pixels]:
+    """Denoise an array of pictures, or each picture of a list, which may be of several sizes and types.
+
+    Raises:
+        UserError: as of `denoise`.
+    """
+    if not isinstance(pictures, list | tuple):
+        return denoise(model, pictures).pixels
+    denoised = []
+    for index, picture in enumerate(pictures):
+        try:
+            denoised.append(denoise(model, picture).pixels)
+        except UserError as error:
+            raise UserError(f"picture {index} of {len(pictures)}, counted from 0: {error}") from error
+    return denoised
+
+
 def check_drawn(model: TrainedModel) -> None:
     """Check that noise of the kind that the model was trained with can be added to a picture.
 
@@ -96,6 +114,13 @@ def check_drawn(model: TrainedModel) -> None:
             f"no noise can be added for {model.record.key}: it was trained on pairs of clean and noisy images, and "
             "their noise is not drawn. Leave --add-noise out, and give pictures that are noisy already."
         )
+
+
+def _array(pixels: Pixels) -> Pixels:
+    try:
+        return np.asarray(pixels)
+    except (ValueError, TypeError) as error:  # rows of several lengths, as nested lists have them
+        raise UserError(f"{type(pixels).__name__} is no array of pictures: {error}.") from error
 
 
 def _check(values: Pixels) -> None:

@@ -200,6 +200,20 @@ def test_what_is_no_picture_is_refused(model: TrainedModel, pixels: np.ndarray, 
         denoise(model, pixels)
 
 
+def test_a_list_may_have_pictures_of_several_sizes(undisturbed: Store, model: TrainedModel) -> None:
+    pictures = [noisy(28, 28), noisy(40, 61, 3), noisy(9, 30).astype(np.float32) / 255]
+    denoised = sweep.denoise(pictures, str(undisturbed.root))
+    assert isinstance(denoised, list)
+    for one, given in zip(denoised, pictures, strict=True):
+        assert one.dtype == given.dtype
+        assert np.array_equal(one, denoise(model, given).pixels)
+    assert isinstance(sweep.denoise(pictures[:1], str(undisturbed.root)), list)
+    with pytest.raises(UserError, match="picture 1 of 2, counted from 0: an array of shape"):
+        sweep.denoise([pictures[0], noisy(5, 5, 7)[None]], str(undisturbed.root))
+    with pytest.raises(UserError, match="list is no array of pictures"):
+        denoise(model, [[1, 2], [3]])  # type: ignore[arg-type]
+
+
 def test_the_threads_of_the_process_stay(model: TrainedModel) -> None:
     before = torch.get_num_threads()
     denoise(model, noisy(28, 28))
