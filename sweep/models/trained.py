@@ -108,12 +108,18 @@ def one_thread() -> Iterator[None]:
 def choose(sweep: Sweep, key: str | None = None) -> Record:
     """The record of the cell with this key; by default that of the best completed one, under the sweep's own noise.
 
+    A key without a seed, such as ``DAE_5_13``, is that of the one cell that it fits.
+
     Raises:
         UserError: there is no such cell, or it is not completed; or none is.
     """
     if key is None:
         return rankings(sweep)[0].first.best
     name, keys = sweep.manifest.name, [cell.key for cell in sweep.manifest.grid.cells]
+    if key not in keys and (seeds := [other for other in keys if other.rpartition("-s")[0] == key]):
+        if len(seeds) > 1:
+            raise UserError(f"{key} was trained with {len(seeds)} seeds: give one of {', '.join(seeds)}.")
+        key = seeds[0]
     if key not in keys:
         near = difflib.get_close_matches(key, keys, n=3) or keys[:3]
         raise UserError(f"there is no cell {key} in {name}. Near ones: {', '.join(near)}.")
