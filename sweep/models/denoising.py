@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -93,7 +93,7 @@ def denoise_all(model: TrainedModel, pictures: Pixels | Sequence[Pixels]) -> Pix
         UserError: as of `denoise`.
     """
     if not isinstance(pictures, list | tuple):
-        return denoise(model, pictures).pixels
+        return denoise(model, cast(Pixels, pictures)).pixels
     denoised = []
     for index, picture in enumerate(pictures):
         try:

@@ -151,14 +151,32 @@ def test_the_card_of_a_model_of_pairs_names_their_noise(ask: Ask, sweep_of_pairs
 
 
 def test_a_file_may_be_named(ask: Ask) -> None:
-    answer = ask("--format", "safetensors", "--out", "model.bin", "--cell", "DAE_1_5-s0")
+    out = ("--out", "model.safetensors")
+    answer = ask("--format", "safetensors", *out, "--cell", "DAE_1_5-s0")
     assert answer.exit_code == 0, answer.output
-    assert Path("model.bin").exists()
-    assert "DAE_1_5-s0" in Path("model.bin.md").read_text()
-    again = ask("--format", "safetensors", "--out", "model.bin")
+    assert Path("model.safetensors").is_file()
+    assert "DAE_1_5-s0" in Path("model.safetensors.md").read_text()
+    again = ask("--format", "safetensors", *out)
     assert again.exit_code == 2
-    assert "model.bin is there already: give another --out, or --overwrite." in again.output
-    assert ask("--format", "safetensors", "--out", "model.bin", "--overwrite").exit_code == 0
+    assert "model.safetensors is there already: give another --out, or --overwrite." in again.output
+    assert ask("--format", "safetensors", *out, "--overwrite").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("out", "folder"), [(None, "."), ("Modelle", "Modelle"), ("v1.0", "v1.0"), ("there.pt", "there.pt"), ("x/", "x")]
+)
+def test_what_has_no_ending_of_a_format_is_a_folder(ask: Ask, out: str | None, folder: str) -> None:
+    Path("there.pt").mkdir()
+    answer = ask("--format", "safetensors", *([] if out is None else ["--out", out]))
+    assert answer.exit_code == 0, answer.output
+    there = sorted(path.name for path in Path(folder).iterdir() if path.is_file())
+    assert there == [f"mnist-5k-{BEST}.safetensors", f"mnist-5k-{BEST}.safetensors.md"]
+
+
+def test_a_sweep_may_be_named_by_its_folder(undisturbed: Store, tmp_path: Path) -> None:
+    words = ["export", str(undisturbed.root), "--format", "safetensors", "--out", str(tmp_path / "x")]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    assert (tmp_path / "x" / f"mnist-5k-{BEST}.safetensors").is_file()
 
 
 def test_what_computes_something_else_is_not_written(undisturbed: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,6 +208,12 @@ def test_what_is_not_installed_is_named_with_its_extra(ask: Ask, monkeypatch: py
         ),
         (("--format", "pt2", "--out", "x/", "--cell", "DAE_3_9-s0"), "there is no cell DAE_3_9-s0 in mnist-5k. Near"),
         (("--format", "safetensors", "--out", "/proc/nowhere/"), "--out /proc/nowhere/: cannot write"),
+        (
+            ("--format", "onnx", "--out", "x/model.pt"),
+            "--out x/model.pt: .pt is the ending of torchscript, and --format is onnx: give model.onnx, a folder, or "
+            "--format torchscript.",
+        ),
+        (("--format", "safetensors", "--out", "n" * 400), "File name too long"),
     ],
 )
 def test_what_cannot_be_exported_is_said(ask: Ask, words: tuple[str, ...], message: str) -> None:
