@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sweep.analysis.without_model import alternatives, warning
 from sweep.cli.chosen import sweep_at, warn_of
 from sweep.cli.errors import debug_option
 from sweep.cli.options import Limit, storage_option
@@ -78,6 +77,8 @@ def _show(ranking: "Ranking") -> None:
 
 
 def _as_json(sweep: Sweep, ranking: "Ranking") -> dict[str, Any]:
+    from sweep.analysis.without_model import alternatives, warning
+
     record = ranking.first.best
     names = ("key", "architecture", "depth", "latent", "seed", "test_loss", "test_psnr_db", "parameters", "macs")
     return {

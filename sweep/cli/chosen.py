@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from dae.errors import UserError
-from sweep.analysis.without_model import alternatives, warning
 from sweep.cli.parsing import is_given
 from sweep.records.record import Record
 from sweep.records.sweep import MANIFEST, Sweep, gather
@@ -48,6 +47,8 @@ def _store_at(text: str, storage: str) -> Store:
 
 def warn_of(sweep: Sweep, record: Record) -> None:
     """Say on standard error what is wrong with a model: it collapsed, or does worse than what is done without one."""
+    from sweep.analysis.without_model import alternatives, warning  # and with it numpy
+
     if record.collapsed:
         click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
     if warned := warning(record, alternatives(sweep, record)):
