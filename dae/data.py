@@ -23,7 +23,7 @@ from filelock import FileLock
 from dae.config import DATASETS, EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
 from dae.errors import UserError
 from dae.images.location import absolute, is_path, name_of
-from dae.images.rows import TEST, TRAIN, VALIDATION
+from dae.images.rows import TEST, TRAIN, VALIDATION, Numbers
 from dae.images.rows import Labels as Labels
 from dae.images.rows import Pixels as Pixels
 from dae.private import lookup
@@ -93,6 +93,7 @@ class Dataset:
         noisy: the noisy images of clean ones, clipped to ``low`` and ``high``, where the noise is part of the data;
             None where it is drawn.
         source: where a user's own images were read; None of a dataset with a name.
+        numbers: where the pixels were made of a user's own numbers, which.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Dataset:
     classes: tuple[str, ...] = tuple("0123456789")
     noisy: Pairs | None = None
     source: str | None = None
+    numbers: Numbers | None = None
 
     @property
     def shape(self) -> ImageShape:
@@ -216,6 +218,7 @@ def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
         if images.noisy is None
         else Pairs(train=images.noisy[kept], validation=images.noisy[validation], test=images.noisy[test]),
         source=str(absolute(path)),
+        numbers=images.numbers,
     )
 
 

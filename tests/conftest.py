@@ -7,7 +7,7 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,6 +186,17 @@ def sweep_copy(undisturbed: Store, tmp_path: Path) -> Store:
     """A copy of the undisturbed sweep, to do anything with; its storage is ``tmp_path / "sweeps"``."""
     shutil.copytree(undisturbed.root, tmp_path / "sweeps" / undisturbed.root.name)
     return Store(tmp_path / "sweeps" / undisturbed.root.name)
+
+
+@pytest.fixture
+def sweep_of_pairs(sweep_copy: Store) -> Store:
+    """The copy, its manifest saying that the images came with their noise."""
+    from sweep.records.sweep import MANIFEST, gather
+
+    manifest = gather(sweep_copy).manifest
+    manifest = replace(manifest, dataset={**manifest.dataset, "pairs": True})
+    sweep_copy.write(MANIFEST, manifest.to_bytes())
+    return sweep_copy
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 from dae.errors import UserError
 from dae.images import split as splitting
 from dae.images.content import digest_of
-from dae.images.rows import SPLITS, TEST, TRAIN, VALIDATION, Labels, Part, Pixels, Tell
+from dae.images.rows import SPLITS, TEST, TRAIN, VALIDATION, Labels, Numbers, Part, Pixels, Tell
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Collection:
     Attributes:
         bounds: where each of `SPLITS` begins and ends.
         labels: (0,) without classes.
+        numbers: where the pixels were made of other numbers, which.
     """
 
     pixels: Pixels
@@ -27,6 +28,7 @@ class Collection:
     classes: tuple[str, ...]
     bounds: dict[str, slice]
     fingerprint: str
+    numbers: Numbers | None = None
 
 
 @dataclass(slots=True)

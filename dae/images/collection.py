@@ -1,7 +1,7 @@
 """All images of a source, in one array: read, cut into tiles, split, in an order that their content gives."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from dae.images.arrangement import Collection, Gathered, arranged
 from dae.images.arrays import checked_alike
 from dae.images.content import digest_of
 from dae.images.folder import unreadable
-from dae.images.rows import Kind, Part, Pixels, Range, Rows, Tell, Unreadable
+from dae.images.rows import Kind, Numbers, Part, Pixels, Range, Rows, Tell, Unreadable
 
 COPIES = 2
 """Of the images that a sweep holds: the command's own, and the one that all trials share."""
@@ -39,7 +39,7 @@ class _Scale:
         if found.is_whole and found.low >= 0 and found.high <= 0xFFFF:
             return cls(is_deep=found.high > 0xFF)
         low, high = (0.0, 1.0) if found.low >= 0 and found.high <= 1 else (found.low, found.high)
-        return cls(True, low, 0xFFFF / (high - low) if high > low else 1.0)
+        return cls(True, float(low), float(0xFFFF / (high - low)) if high > low else 1.0)
 
     @property
     def dtype(self) -> type[np.uint8] | type[np.uint16]:
@@ -102,7 +102,8 @@ def collect(
         _read_part(read, number, part, first, scale, patch=patch, skip_unreadable=skip_unreadable)
     _tell_of(where, rows, read, tell)
     _check_varied(where, read)
-    return arranged(where, parts, read, patch is not None, tell)
+    collection = arranged(where, parts, read, patch is not None, tell)
+    return collection if scale.factor is None else replace(collection, numbers=Numbers(scale.low, scale.factor))
 
 
 def _check_varied(where: str, read: Gathered) -> None:

@@ -63,6 +63,14 @@ class Range:
         return Range(min(self.low, other.low), max(self.high, other.high), self.is_whole and other.is_whole)
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """The numbers that pixels were made of, where these were none: pixel = (number - offset) * factor, rounded."""
+
+    offset: float
+    factor: float
+
+
 class Rows(Protocol):
     """Images that are read in order.
 

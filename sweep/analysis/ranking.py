@@ -4,7 +4,7 @@ Models are compared under the same noise only: a loss under weak noise says noth
 the other axes, such as width or learning rate, the lowest loss wins.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import fmean, stdev
@@ -19,6 +19,9 @@ from sweep.analysis.verdicts import Effect
 from sweep.records.grid import Cell, Grid, suffix
 from sweep.records.record import Record
 from sweep.records.sweep import Sweep
+
+MOST_NAMES = 5
+"""That a sentence lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,11 @@ class Ranking:
         """The candidate with the lowest mean test loss."""
         return self.candidates[0]
 
+    @property
+    def is_even(self) -> bool:
+        """Whether all candidates have equally many seeds."""
+        return len({len(candidate.losses) for candidate in self.candidates}) == 1
+
     @cached_property
     def shown_worse(self) -> tuple[str, ...] | None:
         """Names of the candidates that are shown to be worse than the first; None where no two share two seeds.
@@ -98,21 +106,46 @@ class Ranking:
 
     @property
     def certainty(self) -> str:
-        """How sure it is that the first is the best one, in one sentence."""
+        """How sure it is that the first is the best one, in a sentence; in two where their numbers of seeds differ."""
+        return self._certainty if self.is_even else f"{self._certainty} {self._uneven}"
+
+    @property
+    def _uneven(self) -> str:
+        """Which candidates have how many seeds, and what that does to their order."""
+        names: dict[int, list[str]] = {}
+        for candidate in self.candidates:
+            names.setdefault(len(candidate.losses), []).append(candidate.name)
+        told = [
+            f"{_listed(names[count])} {'has' if len(names[count]) == 1 else 'have'} {count} seed{'s' * (count != 1)}"
+            for count in sorted(names)
+        ]
+        return (
+            f"Means are over different numbers of seeds: {'; '.join(told)}. Across these the order is that of the "
+            "means alone: give all the same seeds to compare them."
+        )
+
+    @property
+    def _certainty(self) -> str:
         others = len(self.candidates) - 1
         if not others:
             return "There is no other architecture to compare it with."
-        if self.shown_worse is None:
+        if self.shown_worse is None and self.is_even:
             return "With one seed each the order is not certain: another seed may change it."
+        if self.shown_worse is None:
+            return f"It is not certain that {self.first.name} is the best: no other one shares two seeds with it."
         may_be_best = [candidate.name for candidate in self.candidates if candidate.name not in self.shown_worse]
         if len(may_be_best) == 1:
             rest = "the other one" if others == 1 else f"all {others} others"
             return f"It is shown to be better than {rest} (95 % confidence)."
-        names, more = ", ".join(may_be_best[:5]), len(may_be_best) - 5
         worse = len(self.shown_worse)
-        return f"The best one is among {names}{f' and {more} more' if more > 0 else ''} (95 % confidence); " + (
+        return f"The best one is among {_listed(may_be_best)} (95 % confidence); " + (
             f"{worse} {'is' if worse == 1 else 'are'} shown to be worse." if worse else "none is shown to be worse."
         )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _shows_worse(effect: Effect | None, num_compared: int) -> bool:

@@ -5,15 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from sweep.cli.chosen import sweep_at, warn_of
 from sweep.cli.errors import debug_option
 from sweep.cli.options import Limit, storage_option
-from sweep.cli.parsing import existing
 from sweep.records.record import CellFiles
 from sweep.records.sweep import Sweep
 
 if TYPE_CHECKING:
     from sweep.analysis.ranking import Ranking
 
+OWN_NOISE = "pairs"
+"""In JSON, the noise of a dataset that brings it: it has no strength."""
 SHOWN = 10
 """Architectures that are listed."""
 
@@ -31,23 +33,28 @@ SHOWN = 10
 @debug_option
 @click.argument("name", metavar="NAME")
 def best(storage: str, name: str, limits: tuple[tuple[str, float], ...], as_json: bool) -> None:
-    """Name the best model of sweep NAME, and say how sure that is.
+    """Name the best model of sweep NAME, a name or the path of its folder, and say how sure that is.
 
     The architecture with the lowest test loss, mean over its seeds, and of it the seed with the lowest. Models under
     different noise are not compared: each noise has its own best one.
     """
-    sweep = existing(name, storage, name)
+    sweep = sweep_at(name, storage)
     from sweep.analysis.ranking import rankings
 
     found = rankings(sweep, dict(limits))
     if as_json:
-        answer = {"sweep": name, "under": dict(limits), "rankings": [_as_json(sweep, ranking) for ranking in found]}
+        answer = {
+            "sweep": sweep.store.name,
+            "under": dict(limits),
+            "rankings": [_as_json(sweep, ranking) for ranking in found],
+        }
         click.echo(json.dumps(answer, indent=1))
         return
     for number, ranking in enumerate(found):
         if len(found) > 1:
-            click.echo("\n" * bool(number) + f"Under {ranking.noise} noise of strength {ranking.alpha:g}:")
+            click.echo("\n" * bool(number) + f"Under {sweep.manifest.noise_of(ranking.first.best.cell)}:")
         _show(ranking)
+        warn_of(sweep, ranking.first.best)
 
 
 def _show(ranking: "Ranking") -> None:
@@ -59,23 +66,27 @@ def _show(ranking: "Ranking") -> None:
     click.echo(ranking.certainty)
     width = max(len(candidate.name) for candidate in ranking.candidates[:SHOWN])
     for candidate in ranking.candidates[:SHOWN]:
-        spread = "" if candidate.sd is None else f" ± {candidate.sd:.5f} ({len(candidate.losses)} seeds)"
+        seeds = len(candidate.losses)
+        spread = "" if candidate.sd is None else f" ± {candidate.sd:.5f} ({seeds} seeds)"
+        if seeds == 1 and not ranking.is_even:
+            spread = f" {'':9} (1 seed)"
         marks = "".join(f"  {mark}" for mark in candidate.marks)
         click.echo(f"  {candidate.name:<{width}}  {candidate.mean:.5f}{spread}{marks}")
     if len(ranking.candidates) > SHOWN:
         click.echo(f"  and {len(ranking.candidates) - SHOWN} more")
-    if record.collapsed:
-        click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
 
 
 def _as_json(sweep: Sweep, ranking: "Ranking") -> dict[str, Any]:
+    from sweep.analysis.without_model import alternatives, warning
+
     record = ranking.first.best
     names = ("key", "architecture", "depth", "latent", "seed", "test_loss", "test_psnr_db", "parameters", "macs")
     return {
-        "noise": ranking.noise,
-        "alpha": ranking.alpha,
+        "noise": OWN_NOISE if sweep.manifest.has_own_noise else ranking.noise,
+        "alpha": None if sweep.manifest.has_own_noise else ranking.alpha,
         "best": {name: getattr(record, name) for name in (*names, "compression", "collapsed", "unconverged")}
         | {"weights": sweep.store.uri(CellFiles(record.key).weights)},
+        "warning": warning(record, alternatives(sweep, record)),
         "certainty": ranking.certainty,
         "shown_worse": ranking.shown_worse,
         "order": [

@@ -1,13 +1,15 @@
 """The command that writes a model for other programs: `export`."""
 
+import os
 from pathlib import Path
 
 import click
 
 from dae.errors import UserError
+from sweep.cli.chosen import sweep_at, warn_of
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_cell, which_overwrite
-from sweep.cli.parsing import existing, output_path
+from sweep.cli.parsing import output_path
 from sweep.storage.store import Store, Unwritable
 from sweep.trials.environment import environment
 
@@ -25,16 +27,21 @@ SILENT = {"ORT_DISABLE_TELEMETRY": "1"}
     metavar="FORMAT",
     help="onnx (needs the extra `export`), torchscript, pt2 or safetensors.",
 )
-@click.option("--out", required=True, metavar="FILE|DIR", help="The file to write, or the folder for it.")
+@click.option(
+    "--out",
+    default=".",
+    metavar="FILE|DIR",
+    help="The file to write, with the ending of its format; any other name is a folder.  [default: the current folder]",
+)
 @which_overwrite
 @debug_option
 @click.argument("name", metavar="NAME")
 def export(storage: str, name: str, cell: str | None, format_name: str, out: str, overwrite: bool) -> None:
-    """Write a model of sweep NAME to a file, and a model card beside it.
+    """Write a model of sweep NAME, a name or the path of its folder, to a file, and a model card beside it.
 
     The file is read again and compared: its images have to be those of the model.
     """
-    sweep = existing(name, storage, name)
+    sweep = sweep_at(name, storage)
     from sweep.models import export as exports
     from sweep.models.formats import FORMATS
     from sweep.models.trained import choose, load_model
@@ -43,13 +50,12 @@ def export(storage: str, name: str, cell: str | None, format_name: str, out: str
         raise UserError(f"unknown format {format_name!r}. Known ones: {', '.join(FORMATS)}.")
     FORMATS[format_name].check()
     record = choose(sweep, cell)
-    path = _target(out, f"{name}-{record.key}{FORMATS[format_name].suffix}")
+    path = _target(out, f"{sweep.store.name}-{record.key}{FORMATS[format_name].suffix}", format_name)
     card = path.with_name(f"{path.name}.md")
     for file in (path, card):
-        if file.exists() and not overwrite:
+        if os.path.lexists(file) and not overwrite:
             raise UserError(f"{file} is there already: give another --out, or --overwrite.")
-    if record.collapsed:
-        click.echo(f"Warning: {record.key} collapsed: it is no better than the mean training image.", err=True)
+    warn_of(sweep, record)
     with environment(SILENT):
         exported = exports.export(sweep, load_model(sweep, record), format_name, path.name)
     folder = Store(path.parent)
@@ -61,7 +67,24 @@ def export(storage: str, name: str, cell: str | None, format_name: str, out: str
     click.echo(f"Read again, its images differ from the model's by at most {exported.difference:.2g} (pixels 0 to 1).")
 
 
-def _target(out: str, name: str) -> Path:
-    """The file meant: in a folder, one of this name."""
+def _target(out: str, name: str, format_name: str) -> Path:
+    """The file meant: one of this name in a folder, unless ``out`` has the ending of a format.
+
+    Raises:
+        UserError: it has that of another format.
+    """
+    from sweep.models.formats import FORMATS
+
     path = output_path(out)
-    return path / name if out.endswith("/") or path.is_dir() else path
+    if out.endswith("/") or os.path.isdir(path):  # noqa: PTH112  (no error, whatever the path is)
+        return path / name
+    endings = {known.suffix: other for other, known in FORMATS.items()}
+    meant = endings.get(path.suffix.lower())
+    if meant is None:
+        return path / name
+    if meant != format_name:
+        raise UserError(
+            f"--out {out}: {path.suffix} is the ending of {meant}, and --format is {format_name}: give "
+            f"{path.with_suffix(FORMATS[format_name].suffix).name}, a folder, or --format {meant}."
+        )
+    return path

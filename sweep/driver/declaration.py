@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     else:
         manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid), search=request.search)
         if dataset.source is not None and "source" in manifest.dataset:  # where they are now
-            manifest = replace(manifest, dataset={**manifest.dataset, "source": dataset.source})
+            manifest = replace(manifest, dataset={**_numbers(dataset), **manifest.dataset, "source": dataset.source})
         records = dict(existing.records)
         if request.search is not None:
             manifest = replace(manifest, grid=_asked(replace(existing, manifest=manifest), request.grid))
@@ -189,7 +189,12 @@ def _describe(dataset: Dataset) -> dict[str, object]:
         return described
     described |= {"shape": str(dataset.shape), "low": dataset.low, "high": dataset.high}
     described |= {"classes": list(dataset.classes), "labelled": bool(dataset.classes)}
-    return described | ({"pairs": True} if dataset.noisy is not None else {})
+    return described | ({"pairs": True} if dataset.noisy is not None else {}) | _numbers(dataset)
+
+
+def _numbers(dataset: Dataset) -> dict[str, float]:
+    """How pixels were made of a user's own numbers; empty where those were pixels."""
+    return {} if dataset.numbers is None else asdict(dataset.numbers)
 
 
 def _samples(test_set: TestSet) -> bytes:

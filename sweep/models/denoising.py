@@ -1,12 +1,12 @@
 """A trained model applied to arrays of pictures, of any size, grey or colour."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from dae.config import NOISES
 from dae.errors import UserError
 from dae.noise import corrupt_test
 from dae.testset import mean_square
@@ -18,6 +18,8 @@ Pixels = npt.NDArray[Any]
 
 GREY_MODEL = "the model is of grey images: a colour picture is denoised channel by channel"
 COLOUR_MODEL = "the model is of colour images: a grey picture is given to it as three equal channels, and written grey"
+ROUNDING = 1e-6
+"""What floats may lie outside of their range, as a share of it."""
 CLIPPED_SHARE = 0.01
 """Of the pixels of a picture; more outside of the model's range are worth a word."""
 
@@ -46,17 +48,23 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
 
     Args:
         model: the model.
-        pixels: uint8 or uint16, or float with values in [0, 1].
+        pixels: uint8 or uint16; or float in [0, 1], where 1 is 255 of uint8, or in the range of the training data where
+            these were floating-point numbers of another.
         noise: strength of the noise to add first, of the kind that the model was trained with.
         draw: names the draw of the noise; the same name gives the same noise to pictures of the same size.
 
     Raises:
-        UserError: it is no array of pictures.
+        UserError: it is no array of pictures, or noise is to be added of which there is none to draw.
     """
-    values = np.asarray(pixels)
+    if noise is not None:
+        check_drawn(model)
+    values = _array(pixels)
     _check(values)
-    low, high = (0.0, 1.0) if values.dtype.kind == "f" else model.scale.of_type(values.dtype)
-    scaled = ((values.astype(np.float32) - np.float32(low)) / np.float32(high - low)).astype(np.float32)
+    if values.dtype.kind == "f":
+        _check_range(values, model)
+    low, high = model.scale.of_type(values.dtype)
+    exact = values.astype(np.float64) if values.dtype.kind == "f" else values.astype(np.float32)
+    scaled = ((exact - exact.dtype.type(low)) / exact.dtype.type(high - low)).astype(np.float32)
     notes = []
     clipped = float(((scaled < 0) | (scaled > 1)).mean())
     if clipped > CLIPPED_SHARE:
@@ -66,7 +74,7 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     if is_colour != (model.image.channels > 1):
         notes.append(GREY_MODEL if is_colour else COLOUR_MODEL)
     planes = _planes(clean, is_colour=is_colour)
-    noisy = planes if noise is None else corrupt_test(planes, noise, draw, _kind(model))
+    noisy = planes if noise is None else corrupt_test(planes, noise, draw, str(model.record.config["noise"]))
     planes = _through(model, noisy, is_colour=is_colour)
     before, after = (_pixels(array, clean.shape, is_colour=is_colour) for array in (noisy, planes))
     return Denoised(
@@ -78,12 +86,41 @@ def denoise(model: TrainedModel, pixels: Pixels, *, noise: float | None = None, 
     )
 
 
-def _kind(model: TrainedModel) -> str:
-    """The kind of noise that the model was trained with."""
-    kind = str(model.record.config["noise"])
-    if kind not in NOISES:
-        raise UserError(f"the noise that {model.record.key} was trained with is part of its data: none can be added.")
-    return kind
+def denoise_all(model: TrainedModel, pictures: Pixels | Sequence[Pixels]) -> Pixels | list[Pixels]:
+    """Denoise an array of pictures, or each picture of a list, which may be of several sizes and types.
+
+    Raises:
+        UserError: as of `denoise`.
+    """
+    if not isinstance(pictures, list | tuple):
+        return denoise(model, cast(Pixels, pictures)).pixels
+    denoised = []
+    for index, picture in enumerate(pictures):
+        try:
+            denoised.append(denoise(model, picture).pixels)
+        except UserError as error:
+            raise UserError(f"picture {index} of {len(pictures)}, counted from 0: {error}") from error
+    return denoised
+
+
+def check_drawn(model: TrainedModel) -> None:
+    """Check that noise of the kind that the model was trained with can be added to a picture.
+
+    Raises:
+        UserError: it was trained on pairs, whose noise is not known otherwise.
+    """
+    if model.has_own_noise:
+        raise UserError(
+            f"no noise can be added for {model.record.key}: it was trained on pairs of clean and noisy images, and "
+            "their noise is not drawn. Leave --add-noise out, and give pictures that are noisy already."
+        )
+
+
+def _array(pixels: Pixels) -> Pixels:
+    try:
+        return np.asarray(pixels)
+    except (ValueError, TypeError) as error:  # rows of several lengths, as nested lists have them
+        raise UserError(f"{type(pixels).__name__} is no array of pictures: {error}.") from error
 
 
 def _check(values: Pixels) -> None:
@@ -96,6 +133,31 @@ def _check(values: Pixels) -> None:
         )
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise UserError("the array has pixels that are not finite.")
+
+
+def _check_range(values: Pixels, model: TrainedModel) -> None:
+    """Refuse floats outside of what they may be, where clipping them would be another picture.
+
+    Raises:
+        UserError: there are some.
+    """
+    least, largest = model.scale.range_of(values.dtype)
+    low, high = float(values.min()), float(values.max())
+    rounding = ROUNDING * (largest - least)
+    if least - rounding <= low and high <= largest + rounding:
+        return
+    if model.scale.factor is not None:
+        raise UserError(
+            f"the values of the float array go from {low:g} to {high:g}, and those of the data that {model.record.key} "
+            f"was trained on from {least:g} to {largest:g}: scale them alike, or clip them with "
+            f"numpy.clip(array, {least!r}, {largest!r})."
+        )
+    if low < -rounding or high > np.iinfo(np.uint16).max:
+        advice = "scale them to that, or clip them with numpy.clip(array, 0, 1)"
+    else:
+        bits = 8 if high <= np.iinfo(np.uint8).max else 16
+        advice = f"divide them by {2**bits - 1}, or give them as uint{bits}"
+    raise UserError(f"a float array has values from 0 to 1, this one from {low:g} to {high:g}: {advice}.")
 
 
 def _is_colour(values: Pixels) -> bool:
@@ -132,6 +194,6 @@ def _through(model: TrainedModel, planes: npt.NDArray[np.float32], *, is_colour:
 def _as_type(unit: npt.NDArray[np.float32], dtype: np.dtype[Any], low: float, high: float) -> Pixels:
     """Values in [0, 1] as pixels of this type."""
     if dtype.kind == "f":
-        return unit.astype(dtype)
+        return (unit.astype(np.float64) * (high - low) + low).astype(dtype)
     values: Pixels = np.rint(unit * np.float32(high - low) + np.float32(low)).clip(0, np.iinfo(dtype).max)
     return values.astype(dtype)

@@ -26,9 +26,8 @@ class Format:
         suffix: of its files.
         write: the content of the file of a model.
         read: what such a content computes, on a batch of any size.
-        usage: lines of Python that make ``denoised`` of ``noisy``; ``{file}`` stands for the file's name, ``{config}``
-            for the model's `ModelConfig`.
-        takes: what ``noisy`` is.
+        usage: lines of Python that make ``denoised`` of ``noisy``, both NumPy arrays; ``{file}`` stands for the file's
+            name, ``{config}`` for the model's `ModelConfig`.
         modules: what has to be installed beside torch.
     """
 
@@ -36,7 +35,6 @@ class Format:
     write: Callable[[TrainedModel], bytes]
     read: Callable[[bytes, TrainedModel], Apply]
     usage: str
-    takes: str = "a tensor"
     modules: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -135,7 +133,6 @@ FORMATS = {
         """import onnxruntime
 session = onnxruntime.InferenceSession("{file}")
 denoised = session.run(None, {"noisy": noisy})[0]""",
-        takes="a NumPy array",
         modules=("onnx", "onnxscript", "onnxruntime"),
     ),
     "torchscript": Format(
@@ -145,7 +142,7 @@ denoised = session.run(None, {"noisy": noisy})[0]""",
         """import torch
 model = torch.jit.load("{file}")
 with torch.inference_mode():
-    denoised = model(noisy)""",
+    denoised = model(torch.from_numpy(noisy)).numpy()""",
     ),
     "pt2": Format(
         ".pt2",
@@ -154,18 +151,20 @@ with torch.inference_mode():
         """import torch
 model = torch.export.load("{file}").module()
 with torch.inference_mode():
-    denoised = model(noisy)""",
+    denoised = model(torch.from_numpy(noisy)).numpy()""",
     ),
     "safetensors": Format(
         ".safetensors",
         _write_safetensors,
         _read_safetensors,
-        """from safetensors.torch import load_file
+        """import torch
+from safetensors.torch import load_file
 from dae.config import ImageShape, ModelConfig
 from dae.model import DenoisingAutoencoder
 model = DenoisingAutoencoder({config}).eval()
 model.load_state_dict(load_file("{file}"))
-denoised = model(noisy)""",
+with torch.inference_mode():
+    denoised = model(torch.from_numpy(noisy)).numpy()""",
     ),
 }
 """By the name that ``--format`` takes."""

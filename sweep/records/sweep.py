@@ -85,6 +85,13 @@ class Manifest:
         """Whether the dataset brings its noisy images."""
         return bool(self.dataset.get("pairs"))
 
+    def noise_of(self, cell: Cell) -> str:
+        """What a cell is trained to remove, as a sentence names it."""
+        if self.has_own_noise:
+            return "the noise of the dataset's own pairs"
+        at_cell = self.settings.at(cell)
+        return f"{at_cell.noise} noise of strength {at_cell.alpha:g}"
+
     @property
     def noun(self) -> str:
         """What the page calls an image."""

@@ -13,6 +13,8 @@ from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     import pandas as pd
     from optuna import Study
@@ -41,24 +43,27 @@ class Models(ABC):
 
         return load_model(self._trained, choose(self._trained, cell)).module
 
-    def denoise(self, pictures: "np.ndarray", cell: str | None = None) -> "np.ndarray":
+    def denoise(
+        self, pictures: "np.ndarray | Sequence[np.ndarray]", cell: str | None = None
+    ) -> "np.ndarray | list[np.ndarray]":
         """Pictures of any size without their noise, by the model of a cell, by default the best one.
 
         Args:
-            pictures: one, (height, width) or (height, width, 3), or several with their number first; uint8, uint16,
-                or float with values in [0, 1].
+            pictures: one, (height, width) or (height, width, 3), or several with their number first; or a list of
+                such arrays, of several sizes. uint8, uint16, or float with values in [0, 1], where 1 is 255 of uint8;
+                of a sweep that was trained on floating-point numbers of another range floats are of that range.
             cell: its key.
 
         Returns:
-            An array of the same shape and type.
+            An array of the same shape and type; of a list a list of them.
 
         Raises:
             UserError: as of `model`; or it is no array of pictures.
         """
-        from sweep.models.denoising import denoise
+        from sweep.models.denoising import denoise_all
         from sweep.models.trained import choose, load_model
 
-        return denoise(load_model(self._trained, choose(self._trained, cell)), pictures).pixels
+        return denoise_all(load_model(self._trained, choose(self._trained, cell)), pictures)
 
 
 class LoadedSweep(Models, Findings):

@@ -39,6 +39,53 @@ def test_one_seed_is_said_to_be_no_certainty(tmp_path: Path) -> None:
     assert "With one seed each the order is not certain" in answer.output
 
 
+def test_different_numbers_of_seeds_are_said(tmp_path: Path) -> None:
+    grid = Grid.product((3, 5), (8, 5), (0, 1, 2)).union(Grid.product((1, 5), (13,), (0,)))
+    ranking = rankings(gather(make_sweep(tmp_path / "study", grid)))[0]
+    assert ranking.first.name == "DAE_5_13"
+    assert ranking.certainty == (
+        "It is not certain that DAE_5_13 is the best: no other one shares two seeds with it. Means are over different "
+        "numbers of seeds: DAE_5_13, DAE_1_13 have 1 seed; DAE_5_8, DAE_5_5, DAE_3_8, DAE_3_5 have 3 seeds. Across "
+        "these the order is that of the means alone: give all the same seeds to compare them."
+    )
+    lines = ask(Store(tmp_path / "study")).output.splitlines()
+    assert [line.count("(1 seed)") for line in lines if line.startswith("  DAE_")] == [1, 0, 0, 0, 0, 1]
+    assert sum("(3 seeds)" in line for line in lines) == 4
+    other = Grid.product((5,), (13, 8), (0, 1, 2)).union(Grid.product((1,), (13,), (0,)))
+    sure = rankings(gather(make_sweep(tmp_path / "other", other, seed_sd=1e-7)))[0]
+    assert "DAE_1_13 has 1 seed; DAE_5_13, DAE_5_8 have 3 seeds." in sure.certainty
+
+
+@pytest.mark.parametrize("way", ["path", "relative", "slash", "uri", "dot"])
+def test_a_sweep_may_be_named_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    store = make_sweep(tmp_path / "elsewhere" / "study")
+    monkeypatch.chdir(store.root if way == "dot" else tmp_path)
+    texts = {"path": str(store.root), "relative": "elsewhere/study", "slash": "elsewhere/study/", "dot": "."}
+    answer = CliRunner().invoke(main, ["best", texts.get(way, f"file://{store.root}"), "--json"])
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.output)["sweep"] == "study"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("x/nope",), "/x/nope; dae-sweep status --storage DIR lists some."),
+        (("~nobody-of-this-name/x",), "there is no sweep in ~nobody-of-this-name/x: "),
+        (("a" * 400,), "there is no sweep in "),
+        (("a:b",), "there is no sweep in "),
+        (("x/nope", "--storage", "y"), "x/nope is the path of a sweep: leave --storage out"),
+    ],
+)
+def test_a_sweep_that_is_not_there_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(main, ["best", *words])
+    assert answer.exit_code == 2, answer.output
+    assert message in answer.output
+    assert "--name" not in answer.output
+
+
 def test_what_may_be_best_is_named(tmp_path: Path) -> None:
     """Depth 5 at latent 8 and 5 differ by 0.6 %, less than seeds scatter; depth 1 is far off."""
     ranking = rankings(gather(make_sweep(tmp_path / "study", THREE_SEEDS, seed_sd=3e-4)))[0]
@@ -67,6 +114,12 @@ def test_models_under_other_noise_have_a_best_one_of_their_own(tmp_path: Path) -
     assert [ranking.alpha for ranking in rankings(gather(store))] == [0.5, 0.25]
     output = ask(store).output
     assert output.index("Under gaussian noise of strength 0.5:") < output.index("of strength 0.25:")
+
+
+def test_pairs_have_no_noise_that_is_drawn(sweep_of_pairs: Store) -> None:
+    ranking = json.loads(ask(sweep_of_pairs, "--json").output)["rankings"][0]
+    assert (ranking["noise"], ranking["alpha"]) == ("pairs", None)
+    assert "gaussian" not in ask(sweep_of_pairs).output
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from tracked import Run, files
 from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
+from dae.images.rows import Numbers
 from dae.training import Training
 from sweep.driver.declaration import declare
 from sweep.driver.events import TrialEvents
@@ -96,6 +97,16 @@ def test_a_new_sweep_is_declared_with_its_samples(tmp_path: Path, digits: Datase
         assert samples["clean"].shape == samples["noisy"].shape == (10, 28, 28)
         assert not np.array_equal(samples["clean"], samples["noisy"])
     assert sweep.records == {}
+
+
+def test_what_pixels_were_made_of_is_declared(tmp_path: Path, digits: Dataset) -> None:
+    store, numbers = Store(tmp_path / "name"), Numbers(offset=-40.5, factor=192.5)
+    own = replace(digits, name="mine", source="/mine.npy", numbers=numbers)
+    declared = declare(ask(store), own, warn=pytest.fail).manifest
+    assert (declared.dataset["offset"], declared.dataset["factor"]) == (-40.5, 192.5)
+    older = {name: value for name, value in declared.dataset.items() if name not in ("offset", "factor")}
+    store.write(MANIFEST, replace(declared, dataset=older).to_bytes())
+    assert declare(ask(store), own, warn=pytest.fail).manifest.dataset == declared.dataset
 
 
 def test_declaring_again_writes_nothing(tmp_path: Path, digits: Dataset) -> None:

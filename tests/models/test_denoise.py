@@ -1,6 +1,7 @@
 """`dae-sweep denoise` and `sweep.denoise` on a small finished sweep of real digits."""
 
 import io
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from dae import data
 from dae.config import ImageShape
 from dae.errors import UserError
 from sweep.cli import main
+from sweep.models import pictures
 from sweep.models.denoising import COLOUR_MODEL, GREY_MODEL, denoise
 from sweep.models.trained import Scale, TrainedModel, choose, load_model
-from sweep.records.grid import Cell
+from sweep.records.grid import Cell, Grid
 from sweep.records.record import CellFiles, Record, Status, read_record
-from sweep.records.sweep import gather
+from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.store import Store
 
 BEST = "DAE_3_8-s0"
@@ -117,10 +119,6 @@ def test_a_model_of_colour_sees_a_grey_picture_three_times(model: TrainedModel) 
 
 
 def test_the_scale_is_that_of_the_training(model: TrainedModel, undisturbed: Store) -> None:
-    class Same(torch.nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return images
-
     same = replace(model, module=Same(), scale=Scale(50, 200))  # type: ignore[arg-type]
     result = denoise(same, np.array([[0, 50, 125, 200, 255]], np.uint8))
     assert result.pixels.tolist() == [[50, 50, 125, 200, 200]]
@@ -131,6 +129,62 @@ def test_the_scale_is_that_of_the_training(model: TrainedModel, undisturbed: Sto
     manifest = gather(undisturbed).manifest
     assert Scale.of(replace(manifest, dataset={"name": "x"})) == Scale(0, 255), "older manifests do not say it"
     assert Scale.of(replace(manifest, dataset={"low": 3, "high": 4095})) == Scale(3, 4095)
+
+
+class Same(torch.nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+@pytest.mark.parametrize(
+    "scale", [Scale(), Scale(50, 200), Scale(0, 254), Scale(1000, 40_000), Scale(0, 65_449)], ids=str
+)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("is_identity", [False, True], ids=["model", "identity"])
+def test_a_picture_is_the_same_in_every_type(
+    model: TrainedModel, scale: Scale, kind: type[np.floating], is_identity: bool
+) -> None:
+    """Of whatever the model was trained on: 255 of uint8 is 65535 of uint16 and 1 of a float."""
+    used = replace(model, scale=scale, module=Same() if is_identity else model.module)  # type: ignore[arg-type]
+    for dtype in (np.uint8, np.uint16):
+        most = np.iinfo(dtype).max
+        pixels = np.random.default_rng(0).integers(0, most, (40, 33), dtype=dtype, endpoint=True)
+        expected, given = denoise(used, pixels).pixels, denoise(used, pixels.astype(kind) / kind(most)).pixels
+        assert given.dtype == kind
+        assert np.abs(given.astype(np.float64) * most - expected).max() <= (0.51 if dtype is np.uint8 else 0.6)
+    deep = denoise(used, noisy(40, 33).astype(np.uint16) * 257).pixels
+    assert np.abs(deep / 257 - denoise(used, noisy(40, 33)).pixels).max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([0, 128, 255], r"from 0 to 1, this one from 0 to 255: divide them by 255, or give them as uint8\.$"),
+        ([0, 4095], r"from 0 to 4095: divide them by 65535, or give them as uint16\.$"),
+        ([0, 1.01], "from 0 to 1.01: divide"),
+        ([-0.25, 1], r"from -0\.25 to 1: scale them to that, or clip them with numpy\.clip\(array, 0, 1\)\.$"),
+        ([0, 1e6], "from 0 to 1e\\+06: scale"),
+    ],
+)
+def test_floats_outside_of_0_to_1_are_refused(model: TrainedModel, values: list[float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        denoise(model, np.array([values], float))
+    assert denoise(model, np.array([[-1e-8, 1 + 1e-8]])).pixels.shape == (1, 2), "rounding is none"
+
+
+def test_floats_of_ones_own_stay_in_their_numbers(model: TrainedModel, undisturbed: Store) -> None:
+    manifest = gather(undisturbed).manifest
+    dataset = {"low": 0, "high": 60_000, "offset": -40.0, "factor": 65_535 / 340}
+    own = replace(model, module=Same(), scale=Scale.of(replace(manifest, dataset=dataset)))  # type: ignore[arg-type]
+    numbers = np.linspace(-40, -40 + 340 * 60_000 / 65_535, 30).reshape(5, 6)
+    result = denoise(own, numbers)
+    assert np.allclose(result.pixels, numbers, atol=1e-4)
+    assert np.allclose(result.panels[0], np.linspace(0, 1, 30).reshape(5, 6), atol=1e-6)
+    for wrong in (-41, 301):
+        with pytest.raises(
+            UserError, match=r"was trained on from -40 to 300: scale them alike, or clip them with numpy"
+        ):
+            denoise(own, np.array([[0.0, wrong]]))
 
 
 @pytest.mark.parametrize(
@@ -146,6 +200,20 @@ def test_the_scale_is_that_of_the_training(model: TrainedModel, undisturbed: Sto
 def test_what_is_no_picture_is_refused(model: TrainedModel, pixels: np.ndarray, message: str) -> None:
     with pytest.raises(UserError, match=message):
         denoise(model, pixels)
+
+
+def test_a_list_may_have_pictures_of_several_sizes(undisturbed: Store, model: TrainedModel) -> None:
+    pictures = [noisy(28, 28), noisy(40, 61, 3), noisy(9, 30).astype(np.float32) / 255]
+    denoised = sweep.denoise(pictures, str(undisturbed.root))
+    assert isinstance(denoised, list)
+    for one, given in zip(denoised, pictures, strict=True):
+        assert one.dtype == given.dtype
+        assert np.array_equal(one, denoise(model, given).pixels)
+    assert isinstance(sweep.denoise(pictures[:1], str(undisturbed.root)), list)
+    with pytest.raises(UserError, match="picture 1 of 2, counted from 0: an array of shape"):
+        sweep.denoise([pictures[0], noisy(5, 5, 7)[None]], str(undisturbed.root))
+    with pytest.raises(UserError, match="list is no array of pictures"):
+        denoise(model, [[1, 2], [3]])  # type: ignore[arg-type]
 
 
 def test_the_threads_of_the_process_stay(model: TrainedModel) -> None:
@@ -215,6 +283,65 @@ def test_how_a_photograph_is_held_stays(ask: Ask) -> None:
     assert (after.getexif()[orientation], after.size, after.info["dpi"]) == (6, (45, 30), (300, 300))
 
 
+def held(name: str, pixels: np.ndarray, orientation: int) -> Path:
+    """A file whose upright pixels these are, as a camera that was held so writes it."""
+    from dae import png
+
+    inverse = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270, 3: Image.Transpose.ROTATE_180}
+    others = {2: Image.Transpose.FLIP_LEFT_RIGHT, 4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE}
+    method = (inverse | others | {7: Image.Transpose.TRANSVERSE}).get(orientation)
+    planes = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
+    turned = [np.asarray(Image.fromarray(plane).transpose(method) if method is not None else plane) for plane in planes]
+    stored = turned[0] if pixels.ndim == 2 else np.stack(turned, axis=-1)
+    exif = Image.Exif()
+    exif[274] = orientation
+    if pixels.dtype == np.uint8 or pixels.ndim == 2:
+        options = {"tiffinfo": {274: orientation}} if name.endswith("tif") else {"exif": exif}
+        return save(name, stored, **options)
+    if name.endswith("tif"):
+        kind = "rgb" if pixels.ndim == 3 else "minisblack"
+        tifffile.imwrite(name, stored, photometric=kind, extratags=[(274, "H", 1, orientation, True)])
+        return Path(name)
+    content = png.encode(stored)
+    body = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = len(body).to_bytes(4) + b"eXIf" + body + zlib.crc32(b"eXIf" + body).to_bytes(4)
+    Path(name).write_bytes(content[:33] + chunk + content[33:])
+    return Path(name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, ()), (np.uint8, (4,)), (np.uint16, ()), (np.uint16, (3,))])
+def test_a_picture_is_upright_for_the_model_and_seen_as_before(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    orientation: int,
+    suffix: str,
+    dtype: type,
+    channels: tuple[int, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (12, 20, *channels), dtype=dtype)
+    source = held(f"held.{suffix}", pixels, orientation)
+    picture = pictures.read(source)
+    assert np.array_equal(picture.channels, pixels)
+    Path(f"again.{suffix}").write_bytes(pictures.encode(picture))
+    assert np.array_equal(pictures.read(Path(f"again.{suffix}")).channels, pixels)
+    if dtype is np.uint8 and suffix == "png":
+        with opened("again.png") as again, opened(source) as before:
+            assert (again.size, again.getexif()[274]) == (before.size, orientation)
+            assert np.array_equal(np.asarray(again), np.asarray(before))
+
+
+def test_the_comparison_stands_upright(ask: Ask, model: TrainedModel) -> None:
+    upright = noisy(200, 300)
+    held("photo.png", upright, 6)
+    answer = ask("photo.png", "--compare")
+    assert answer.exit_code == 0, answer.output
+    assert opened("out/photo.compare.png").size == (300 * 2 + 4, 200)
+    assert np.array_equal(pictures.read(Path("out/photo.png")).pixels, denoise(model, upright).pixels)
+
+
 def test_a_palette_is_written_in_full_colour_and_said(ask: Ask) -> None:
     Image.fromarray(noisy(30, 30, 3)).quantize(16).save("palette.png")
     answer = ask("palette.png")
@@ -241,6 +368,79 @@ def test_an_output_inside_of_the_folder_is_no_input(ask: Ask) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == ["b.png", "in.png"]
 
 
+def test_what_is_left_out_of_a_folder_is_counted(ask: Ask) -> None:
+    for name in ("a.png", "b.png", "b.compare.png", "c.jpg"):
+        save(f"in/{name}", noisy(28, 28))
+    Path("in/notes.txt").write_text("no picture by its name")
+    Path("in/more.csv").write_text("nor this")
+    Path("in/c.jpg").write_text("no picture")
+    for number in range(5):
+        Path(f"in/{number}.bmp").write_bytes(b"BM")
+    refused = ask("in")
+    assert refused.exit_code == 2
+    assert ". --skip-unreadable leaves such files out." in refused.output
+    answer = ask("in", "--skip-unreadable")
+    assert answer.exit_code == 0, answer.output
+    assert "Skipped 6 unreadable: in/0.bmp, in/1.bmp, in/2.bmp and 3 more." in answer.output
+    assert "Left out 2 files of other kinds, by name." in answer.output
+    assert "Left out 1 file of pictures of before and after, by name." in answer.output
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
+
+
+def test_what_was_interrupted_goes_on(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        save(f"in/{name}.png", noisy(28, 28, seed=ord(name)))
+    undisturbed = ask("in", "--compare", "--add-noise", "--out", "whole")
+    assert undisturbed.exit_code == 0, undisturbed.output
+    encode, left = pictures.encode, [3]
+
+    def interrupted(picture: pictures.Picture) -> bytes:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return encode(picture)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pictures, "encode", interrupted)
+        answer = ask("in", "--compare", "--add-noise")
+    assert answer.exit_code == 130
+    assert "Interrupted: 1 of 3 pictures are written; the same command with --skip-existing goes on." in answer.output
+    answer = ask("in", "--compare", "--add-noise", "--skip-existing")
+    assert answer.exit_code == 0, answer.output
+    assert "Skipped 1 that is denoised already." in answer.output
+    for path in Path("whole").iterdir():
+        assert (Path("out") / path.name).read_bytes() == path.read_bytes()
+    assert "Skipped 3 that are denoised already." in ask("in", "--skip-existing").output
+
+
+def test_a_cell_is_named_without_its_only_seed(ask: Ask, undisturbed: Store) -> None:
+    save("a.png", noisy(28, 28))
+    assert "Model: DAE_1_5-s0 of mnist-5k" in ask("a.png", "--cell", "DAE_1_5").output
+    whole = gather(undisturbed)
+    several = replace(whole.manifest, grid=Grid.product((1,), (5,), (0, 1)))
+    with pytest.raises(UserError, match="DAE_1_5 was trained with 2 seeds: give one of DAE_1_5-s0, DAE_1_5-s1"):
+        choose(replace(whole, manifest=several), "DAE_1_5")
+
+
+def test_a_sweep_may_be_named_by_its_folder(undisturbed: Store, ask: Ask) -> None:
+    save("a.png", noisy(28, 28))
+    words = ["denoise", "a.png", "--sweep", str(undisturbed.root), "--out"]
+    assert CliRunner().invoke(main, [*words, "out"]).exit_code == 0
+    gone = CliRunner().invoke(main, ["denoise", "a.png", "--sweep", "gone/away", "--out", "out"])
+    assert gone.exit_code == 2
+    assert "there is no sweep in" in gone.output, "and not that a.png is there already"
+    assert "--name" not in gone.output
+
+
+def test_a_model_that_loses_to_doing_nothing_is_used_with_a_warning(ask: Ask, sweep_copy: Store) -> None:
+    save("a.png", noisy(28, 28))
+    manifest = gather(sweep_copy).manifest
+    sweep_copy.write(MANIFEST, replace(manifest, baselines={"identity": 1e-4}).to_bytes())
+    answer = ask("a.png", storage=sweep_copy.root.parent)
+    assert answer.exit_code == 0
+    assert "is worse than doing nothing (0.00010)." in answer.stderr
+
+
 def test_noise_is_added_and_compared(ask: Ask) -> None:
     digit = data.load("mnist-5k", Path("nowhere")).test[3]
     save("digit.png", digit)
@@ -255,6 +455,20 @@ def test_noise_is_added_and_compared(ask: Ask) -> None:
     assert Path("out/digit.png").read_bytes() == first, "the same noise again"
     ask("digit.png", "--overwrite", "--add-noise", "0.1")
     assert Path("out/digit.png").read_bytes() != first
+
+
+@pytest.mark.parametrize("words", [["--add-noise"], ["--add-noise=0.2"]])
+def test_no_noise_is_added_for_a_model_of_pairs(ask: Ask, sweep_of_pairs: Store, words: list[str]) -> None:
+    save("a.png", noisy(28, 28))
+    storage = sweep_of_pairs.root.parent
+    answer = ask("a.png", *words, storage=storage)
+    assert answer.exit_code == 2
+    assert f"no noise can be added for {BEST}: it was trained on pairs of clean and noisy images" in answer.output
+    assert not Path("out").exists()
+    assert ask("a.png", storage=storage).exit_code == 0
+    pairs = gather(sweep_of_pairs)
+    with pytest.raises(UserError, match="trained on pairs"):
+        denoise(load_model(pairs, choose(pairs)), noisy(28, 28), noise=0.5)
 
 
 # ---- what cannot be
@@ -275,7 +489,7 @@ def test_an_output_that_is_there_is_replaced_only_when_asked(ask: Ask) -> None:
     save("out/a.png", noisy(28, 28, seed=1))
     answer = ask("a.png")
     assert answer.exit_code == 2
-    assert "a.png is there already: give another --out, or --overwrite." in answer.output
+    assert "a.png is there already: give another --out, --overwrite, or --skip-existing to denoise" in answer.output
     assert ask("a.png", "--overwrite").exit_code == 0
 
 
@@ -290,7 +504,15 @@ def test_an_output_that_is_there_is_replaced_only_when_asked(ask: Ask) -> None:
         (("cut.jpg",), "cut.jpg cannot be read: image file is truncated"),
         (("pages.tif",), "pages.tif holds 2 pictures: give files of one."),
         (("deep-pages.tif",), "deep-pages.tif holds 2 pictures: give files of one."),
-        (("float.tif",), "float.tif has 32-bit pixels: 8 and 16 bit are read."),
+        (("float.tif",), "float.tif has pixels of the type float32; whole numbers of 8 or 16 bits are read"),
+        (("colours.tif",), "colours.tif has pixels of the type float32; whole numbers of 8 or 16 bits are read"),
+        (("whole.tif",), "whole.tif has pixels of the type uint32; whole numbers of 8 or 16 bits are read"),
+        (("loop.png",), "loop.png cannot be read: Too many levels of symbolic links."),
+        (("links", "good.png"), "Too many levels of symbolic links. --skip-unreadable leaves such files out."),
+        (("~nobody-of-this-name/x.png",), "there is no file or folder ~nobody-of-this-name/x.png: "),
+        (("n" * 400 + ".png",), "there is no file or folder nnn"),
+        (("good.png", "--overwrite", "--skip-existing"), "--overwrite and --skip-existing contradict each other"),
+        (("text.png", "cut.jpg", "--skip-unreadable"), "none of the 2 pictures can be read, the last since cut.jpg"),
         (("moving.gif",), "moving.gif is a GIF: PNG, JPEG"),
         (("good.png", "other/good.png"), "two pictures would be written to "),
         (("good.png", "--cell", "DAE_3_9-s0"), "there is no cell DAE_3_9-s0 in mnist-5k. Near ones: DAE_3_8-s0, "),
@@ -311,6 +533,12 @@ def test_what_cannot_be_denoised_is_said_and_nothing_written(ask: Ask, words: tu
     tifffile.imwrite("pages.tif", noisy(2, 28, 28), photometric="minisblack")
     tifffile.imwrite("deep-pages.tif", np.zeros((2, 28, 28, 3), np.uint16), photometric="rgb")
     tifffile.imwrite("float.tif", np.zeros((28, 28), np.float32))
+    tifffile.imwrite("colours.tif", np.zeros((28, 28, 3), np.float32), photometric="rgb")
+    tifffile.imwrite("whole.tif", np.zeros((28, 28), np.uint32))
+    Path("loop.png").symlink_to("loop.png")
+    Path("links").mkdir()
+    Path("links/loop.png").symlink_to("loop.png")
+    Path("links/folder").symlink_to("folder")
     answer = ask(*words)
     assert answer.exit_code == 2, answer.output
     assert message in answer.output

@@ -330,6 +330,14 @@ def test_floating_point_numbers_are_scaled_to_sixteen_bits_and_that_is_said(
     pixels = np.concatenate([dataset.train, dataset.validation, dataset.test])
     restored = np.sort((pixels / 0xFFFF * (high - low) + low).ravel())
     assert np.abs(restored - np.sort(images.ravel())).max() <= (high - low) / 0xFFFF
+    numbers = dataset.numbers
+    assert numbers is not None
+    assert np.allclose(np.sort((pixels / numbers.factor + numbers.offset).ravel()), restored, atol=(high - low) / 1e6)
+
+
+def test_whole_numbers_are_pixels_as_they_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", drawn(9).astype(float))
+    assert read(tmp_path / "x.npy").numbers is None
 
 
 def test_pairs_keep_together(tmp_path: Path) -> None:

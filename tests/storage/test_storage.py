@@ -612,5 +612,6 @@ def test_a_model_is_taken_out_of_every_storage(
     denoised = np.asarray(Image.open(io.BytesIO((tmp_path / "out" / "picture.png").read_bytes())))
     assert np.array_equal(denoised, denoise(pixels, "mnist-5k", storage=storage))
     assert np.array_equal(denoised, denoise(pixels, str(undisturbed.root)))
-    ask("export", "mnist-5k", "--format", "safetensors", "--out", str(tmp_path / "model"))
-    assert digest((tmp_path / "model").read_bytes()) in (tmp_path / "model.md").read_text()
+    model = tmp_path / "model.safetensors"
+    ask("export", "mnist-5k", "--format", "safetensors", "--out", str(model))
+    assert digest(model.read_bytes()) in (tmp_path / "model.safetensors.md").read_text()
