@@ -27,7 +27,10 @@ from sweep.storage.store import LOCK_FILE, MARKER_FOLDER
 
 TOLERANCE = 1e-3
 """Relative difference allowed where another device or torch made the record: GPUs may convolve with 10-bit mantissas
-(TF32). The losses of the same CPU type and torch have to be equal to the bit."""
+(TF32). The losses of the same CPU type, its instructions and torch have to be equal to the bit."""
+
+ROUNDING = 1e-6
+"""The same where the record does not say which instructions its CPU had, or others: sums are then rounded otherwise."""
 
 KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, READER}
 KNOWN_FOLDERS = {"cells", "report", "wandb", CONTROL, REMOVED, LEASE_FOLDER, MARKER_FOLDER}
@@ -200,9 +203,9 @@ def _tolerance(record: Record) -> float:
     from sweep.trials.trial import environment
 
     here = environment("cpu", None)
-    if all(record.environment.get(name) == here[name] for name in ("torch", "device")):
-        return 0.0
-    return TOLERANCE
+    if any(record.environment.get(name) != here[name] for name in ("torch", "device")):
+        return TOLERANCE
+    return 0.0 if record.environment.get("instructions") == here["instructions"] else ROUNDING
 
 
 def _orphans(sweep: Sweep) -> list[str]:

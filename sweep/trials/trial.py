@@ -339,6 +339,8 @@ def environment(device: str, git_commit: str | None) -> dict[str, Any]:
         "ray": version("ray"),
         "dae_sweep": version("dae-sweep"),
         "device": torch.cuda.get_device_name() if device == "cuda" else _processor(),
+        # Processors of one name may differ in what they can do, which decides how sums are rounded.
+        **({} if device == "cuda" else {"instructions": torch.backends.cpu.get_cpu_capability()}),
         "git_commit": git_commit,
     }
 

@@ -1,17 +1,21 @@
 """`dae-sweep verify` on tiny real sweeps whose files were changed, with matching digests."""
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from conftest import SMALL, SMALL_GRID, make_undisturbed
 
 from dae import data
+from dae.testset import psnr_db
 from sweep.cli import main
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Grid
+from sweep.records.quality import unpack
 from sweep.records.record import CellFiles, Record, Status, read_record
 from sweep.records.sweep import gather
 from sweep.storage.sealing import digest
@@ -54,6 +58,31 @@ def test_a_planted_loss_is_found(sweep_copy: Store, factor: float) -> None:
     assert result.exit_code == 1
     assert CELL.key in result.output
     assert "its weights give" in result.output
+
+
+@pytest.mark.parametrize(("factor", "is_sound"), [(1 + 2**-23, True), (1.0001, False)])
+def test_a_processor_of_the_same_name_may_round_otherwise(sweep_copy: Store, factor: float, is_sound: bool) -> None:
+    arrays = unpack(sweep_copy.read(FILES.test))
+    arrays["loss"] = arrays["loss"] * np.float32(factor)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    sweep_copy.write(FILES.test, content.getvalue())
+    loss = float(arrays["loss"].mean(dtype=np.float64))
+
+    def made_by(record: Record, instructions: str) -> Record:
+        return replace(
+            record,
+            test_loss=loss,
+            test_psnr_db=psnr_db(loss),
+            environment={**record.environment, "instructions": instructions},
+            digests={**record.digests, "test.npz": digest(content.getvalue())},
+        )
+
+    own = str(read_record(sweep_copy, CELL).environment["instructions"])
+    change(sweep_copy, lambda record: made_by(record, "others"))
+    assert (check(sweep_copy).exit_code == 0) is is_sound
+    change(sweep_copy, lambda record: made_by(record, own))
+    assert check(sweep_copy).exit_code == 1, "of the same one every bit counts"
 
 
 def test_a_planted_loss_with_psnr_is_found_on_another_machine_too(sweep_copy: Store) -> None:
