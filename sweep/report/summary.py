@@ -56,7 +56,12 @@ def _with_loss(result: Result) -> str:
 def summary(findings: Findings) -> list[tuple[str, str]]:
     """Headings and sentences on the test loss: what depth does, what compression does, how sure that is."""
     latent, depth = findings.claims
-    return [("Depth", _effect(depth)), ("Compression", _effect(latent)), ("How sure", _certainty(findings))]
+    several = any(len(result.losses) > 1 for result in findings.results)
+    return [
+        ("Depth", _effect(depth, several_seeds=several)),
+        ("Compression", _effect(latent, several_seeds=several)),
+        ("How sure", _certainty(findings)),
+    ]
 
 
 def more(findings: Findings) -> list[str]:
@@ -64,12 +69,19 @@ def more(findings: Findings) -> list[str]:
     return [*depth_sentences(findings)[:1], *_more_if_shallow(findings)]
 
 
-def _effect(claim: Claim) -> str:
-    """What the claim's factor does to the test loss on average, step by step."""
+def _effect(claim: Claim, *, several_seeds: bool) -> str:
+    """What the claim's factor does to the test loss on average, step by step.
+
+    Where the sweep has several seeds, a step that rests on one says so.
+    """
     steps = steps_of(claim, MOST_STEPS)
     if not steps:
         return f"No two completed cells differ in {_factor(claim)} alone."
-    return capitalised("; ".join(_step(claim, step) for step in steps)) + "."
+    sentences = [
+        _step(claim, step) + (" (one seed)" if several_seeds and step.effects[Split.TEST].p is None else "")
+        for step in steps
+    ]
+    return capitalised("; ".join(sentences)) + "."
 
 
 def _factor(claim: Claim) -> str:

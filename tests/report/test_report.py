@@ -300,6 +300,13 @@ def test_seeds_give_verdicts(tmp_path: Path) -> None:
     assert "2 pairs: 2 supported" in text
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_step_that_rests_on_one_seed_among_several_says_so(tmp_path: Path) -> None:
+    grid = Grid.product((1, 3), (13, 5), (0, 1, 2)).union(Grid.product((5,), (13, 5), (0,)))
+    text = text_of(build(gather(make_sweep(tmp_path, grid, seed_sd=1e-5))).read_text())
+    assert "Depth 3 has 34 % less error than depth 1; depth 5 has 12 % less error than depth 3 (one seed)." in text
+
+
 def test_what_is_open_and_what_has_no_verdict_are_drawn_apart(tmp_path: Path) -> None:
     grid = Grid.product((1, 3, 5), (13, 8, 5), (0, 1, 2))
     sweep = gather(make_sweep(tmp_path, grid, flags={"DAE_1_5-s0": "collapsed"}, seed_sd=8e-4))
