@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sweep.driver import drill
 from sweep.driver.drill import Driver, compare, epochs, records
 from sweep.records.record import CellFiles
 from sweep.records.search import Proposal
@@ -159,10 +160,13 @@ def main() -> int:
     options += ["--epochs", str(asked.epochs), "--wandb", "offline", "--max-retries", "1000"]
     options += asked.options or ["--dataset", "mnist-5k", "--train-fraction", "0.1"]
     begin = time.monotonic()
+    drill.PATIENCE_S = 1800  # its own sweep is a tiny one
     with tempfile.TemporaryDirectory(prefix="dae-sweep-kills-") as folder:
         peace = Driver(Path(folder) / "peace", options, program=program)
-        peace.finish()
-        peace.clear()
+        try:
+            peace.finish()
+        finally:
+            peace.clear()
         print(f"undisturbed: {time.monotonic() - begin:.0f} s", flush=True)
         siege = Siege(Path(folder) / "siege", options, program, random.Random(asked.seed))
         store = siege.run(asked.kills)
