@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Self
 
@@ -66,7 +67,8 @@ class Signals:
         self.received = number
         if not self._is_patient:
             raise Interrupted(number)
-        os.write(2, b"\nStopping; once more to end at once.\n")  # print() is not safe in a handler
+        with suppress(OSError):  # who read it may be gone
+            os.write(2, b"\nStopping; once more to end at once.\n")  # print() is not safe in a handler
         # Where the signal reached Ray's processes too, as a batch system's does, Tune may wait for them without end.
         self._deadline = threading.Timer(PATIENCE_S, _end_at_once, (number,))
         self._deadline.daemon = True
