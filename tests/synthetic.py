@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dae.config import side
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.quality import Baseline, Condition, Quality, ReaderSummary, References
 from sweep.records.record import Attempt, CellFiles, Epoch, Record, Status
@@ -40,6 +41,7 @@ def make_sweep(
     seed_sd: float = 1e-4,
     name: str = "study",
     errors: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
 ) -> Store:
     """Write a sweep to ``folder``.
 
@@ -47,7 +49,7 @@ def make_sweep(
     scatter by ``seed_sd``; on an axis of strength they grow with it. ``statuses`` names the cells that are not
     completed, ``flags`` those that are ``collapsed`` or ``unconverged``. ``digits`` are ten images, drawn if left out.
     """
-    statuses, store, settings = statuses or {}, Store(folder), Settings()
+    statuses, store, settings = statuses or {}, Store(folder), settings or Settings()
     clean = drawn_digits() if digits is None else digits.astype(np.float32)
     generator = np.random.default_rng(7)
     mean_image = clean.mean(axis=0)
@@ -94,7 +96,7 @@ def make_sweep(
     return store
 
 
-def invented_loss(depth: int, latent: int) -> float:
+def invented_loss(depth: int, latent: float) -> float:
     """A smooth surface through the middle of the reference, for grids it does not cover."""
     return 0.0088 + 0.006 / depth + 0.02 / (latent * math.sqrt(depth))
 
@@ -108,10 +110,12 @@ def _record(
     flag: str | None,
     errors: Mapping[str, str],
 ) -> Record:
-    test_loss = losses.get((cell.depth, cell.latent), invented_loss(cell.depth, cell.latent))
+    sides = settings.model(cell).latent_sides
+    size = cell.latent if isinstance(cell.latent, int) else sides.height * sides.width
+    test_loss = losses.get((cell.depth, size), invented_loss(cell.depth, side(cell.latent)))
     test_loss *= settings.at(cell).alpha / settings.alpha
     if cell.seed:
-        generator = np.random.default_rng((cell.depth, cell.latent, cell.seed))
+        generator = np.random.default_rng((cell.depth, size, cell.seed))
         test_loss += seed_sd * float(generator.standard_normal())
     is_done = status is Status.COMPLETED
     epochs = settings.epochs if is_done else 6

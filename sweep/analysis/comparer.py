@@ -95,26 +95,36 @@ class Comparer:
         grid = self._grid
         shallow, deep = min(grid.depths), max(grid.depths)
         by_size = sorted(grid.architectures, key=self._latent_numbers)
+        if self._latent_numbers(by_size[0]) == self._latent_numbers(by_size[-1]):
+            return None
         small, large = by_size[0].latent, by_size[-1].latent
         cells = {(cell.depth, cell.latent): cell for cell in grid.architectures}
         places = [(depth, size) for depth in (shallow, deep) for size in (small, large)]
         corners = tuple(cells[place] for place in places if place in cells)
-        if shallow == deep or small == large or len(corners) < 4 or not self._comparable(*corners[2:]):
+        if shallow == deep or len(corners) < 4 or not self._comparable(*corners[2:]):
             return None
         weights = {_seedless_key(cell): weight for cell, weight in zip(corners, (1.0, -1.0, -1.0, 1.0), strict=True)}
         contrast = self._contrast(f"latent {small}", f"latent {large}", (shallow, deep), corners, weights, base={})
         return self._with_verdicts([contrast])[0]
 
     def _pairs(self, factor: Factor) -> list[Contrast]:
-        levels: dict[Latent, list[Cell]] = {}
+        """Every two levels of the factor at each level of the other; none of latents of as many numbers."""
+        levels: dict[Latent, list[Cell]] = {
+            level: [] for level in (self._grid.latents if factor is Factor.DEPTH else self._grid.depths)
+        }
         for cell in self._grid.architectures:
-            levels.setdefault(getattr(cell, factor.other), []).append(cell)
+            levels[getattr(cell, factor.other)].append(cell)
+
+        def size(cell: Cell) -> int:
+            return self._latent_numbers(cell) if factor is Factor.LATENT else cell.depth
+
         contrasts = []
-        for level, cells in sorted(levels.items(), reverse=factor is Factor.DEPTH):
-            # The grid's order is from shallow to deep. A latent's size is known with that of the images.
-            worst_first = sorted(cells, key=self._latent_numbers) if factor is Factor.LATENT else cells
-            for (i, worse), (j, better) in combinations(enumerate(worst_first), 2):
-                contrasts.append(self._pair(factor, level, worse, better, adjacent=j == i + 1))
+        for level, cells in levels.items():
+            places = {number: place for place, number in enumerate(sorted({size(cell) for cell in cells}))}
+            for worse, better in combinations(sorted(cells, key=size), 2):
+                steps = places[size(better)] - places[size(worse)]
+                if steps:
+                    contrasts.append(self._pair(factor, level, worse, better, adjacent=steps == 1))
         return contrasts
 
     def _latent_numbers(self, cell: Cell) -> int:

@@ -1,7 +1,9 @@
 """A sweep as tidy rows, one a cell and one a cell and epoch: for ``results.csv``, ``history.csv`` and data frames."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dae.config import Latent
 from sweep.records.grid import AXES, Cell, written
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep
@@ -13,7 +15,8 @@ CELL_COLUMNS = {
     "key": "name of the cell, such as `DAE_5_13-s0`",
     "architecture": "the study's name, such as `DAE_5_13`",
     "depth": "convolutions of one side",
-    "latent": "side of the latent maps in pixels; of images that are not square the shorter, or `13x8`",
+    "latent": "side of the latent maps in pixels; of images that are not square the shorter, or `13x8`, and then text "
+    "in all rows",
     "seed": "seed of weights, batch order and noise",
     "alpha": "strength of the noise",
     "averaging": "decay a step of the moving average of the weights",
@@ -61,15 +64,17 @@ def cell_rows(findings: "Findings") -> list[dict[str, Any]]:
     qualities = {key: quality for facet in findings.facets for key, quality in facet.qualities.by_key.items()}
     labels = None if findings.references is None else findings.references.labels
     sweep, rows = findings.whole, []
+    latents = _latents(sweep)
     for cell in sweep.manifest.grid.cells:
         record = sweep.records.get(cell.key)
-        row: dict[str, Any] = dict.fromkeys(CELL_COLUMNS) | _place(sweep, cell)
+        row: dict[str, Any] = dict.fromkeys(CELL_COLUMNS) | _place(sweep, cell, latents)
         row |= {"status": str(sweep.status(cell)), "error": sweep.damaged.get(cell.key)}
         if record is not None:
             row |= {name: getattr(record, name) for name in _RECORD_COLUMNS} | {"status": str(record.status)}
             if record.status is not Status.COMPLETED:
                 row |= dict.fromkeys(("test_loss", "test_psnr_db", "test_sum"))
-            parts = {"config": written(record.config), "dataset": record.dataset, "environment": record.environment}
+            config = written(record.config) | {"latent": row["latent"]}
+            parts = {"config": config, "dataset": record.dataset, "environment": record.environment}
             for name, part in parts.items():
                 row |= {f"{name}.{key}": value for key, value in part.items()}
         if (quality := qualities.get(cell.key)) is not None:
@@ -82,9 +87,10 @@ def cell_rows(findings: "Findings") -> list[dict[str, Any]]:
 def epoch_rows(findings: "Findings") -> list[dict[str, Any]]:
     """A row a cell and finished epoch of the whole sweep."""
     sweep = findings.whole
+    latents = _latents(sweep)
     records = (sweep.records.get(cell.key) for cell in sweep.manifest.grid.cells)
     return [
-        _place(sweep, record.cell)
+        _place(sweep, record.cell, latents)
         | {"status": str(record.status)}
         | {name: getattr(epoch, name) for name in ("epoch", "train_loss", "val_loss", "seconds")}
         for record in records
@@ -93,8 +99,15 @@ def epoch_rows(findings: "Findings") -> list[dict[str, Any]]:
     ]
 
 
-def _place(sweep: Sweep, cell: Cell) -> dict[str, Any]:
+def _latents(sweep: Sweep) -> dict[Latent, int | str]:
+    """The latent sizes as a column has them: all of one type, so that it can be sorted and grouped by."""
+    latents = sweep.manifest.grid.latents
+    has_pairs = any(isinstance(latent, tuple) for latent in latents)
+    return {latent: str(latent) if has_pairs or isinstance(latent, tuple) else latent for latent in latents}
+
+
+def _place(sweep: Sweep, cell: Cell, latents: Mapping[Latent, int | str]) -> dict[str, Any]:
     settings = sweep.manifest.settings.at(cell)
     names = ("key", "architecture", "depth", "latent", "seed")
-    place = {name: getattr(cell, name) for name in names} | {"latent": cell.latent_label}
+    place = {name: getattr(cell, name) for name in names} | {"latent": latents[cell.latent]}
     return place | {name: getattr(settings, name) for name in AXES}

@@ -115,7 +115,8 @@ def _asked(sweep: Sweep, grid: Grid) -> Grid:
     asked = {*grid.cells, *finalists(sweep)}
     known = {*sweep.records, *sweep.damaged}
     manifest = sweep.manifest
-    return Grid.of(c for c in manifest.grid.cells if c in asked or c.key in known or manifest.is_trial(c))
+    cells = (c for c in manifest.grid.cells if c in asked or c.key in known or manifest.is_trial(c))
+    return Grid.of(cells, manifest.grid.image)
 
 
 def _with_samples(manifest: Manifest, store: Store, dataset: Dataset) -> Manifest:

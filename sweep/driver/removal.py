@@ -18,7 +18,7 @@ def remove(store: Store, keys: Sequence[str]) -> Manifest:
     manifest = gather(store).manifest
     declared = {cell.key: cell for cell in manifest.grid.cells}
     _check(keys, {*declared, *manifest.removed}, manifest)
-    left = Grid.of(cell for key, cell in declared.items() if key not in keys)
+    left = Grid.of((cell for key, cell in declared.items() if key not in keys), manifest.grid.image)
     if not left.cells:
         raise UserError(f"{manifest.name} would have no cell left: delete the folder {store.uri()} to be rid of it.")
     removed = tuple(dict.fromkeys((*manifest.removed, *keys)))

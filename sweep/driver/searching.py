@@ -58,7 +58,8 @@ class Searching(Training):
 
     def _without_damage(self, sweep: Sweep) -> Sweep:
         """The search without records that cannot be used: their trials begin anew."""
-        trials = Grid.of(cell for cell in sweep.manifest.grid.cells if sweep.manifest.is_trial(cell))
+        declared = sweep.manifest.grid
+        trials = Grid.of((cell for cell in declared.cells if sweep.manifest.is_trial(cell)), declared.image)
         for cell in cells_to_train(sweep, trials, self.display.warn):
             if sweep.status(cell).is_final:
                 # No longer completed, but with its losses: the proposals of others follow from them meanwhile.
@@ -71,7 +72,7 @@ class Searching(Training):
         cells = finalists(sweep)
         if not cells:
             return sweep, []
-        grid = Grid.of(cells)
+        grid = Grid.of(cells, sweep.manifest.grid.image)
         sweep = declare(replace(self.request, grid=grid), self.dataset, self.display.warn)
         todo = cells_to_train(sweep, grid, self.display.warn)
         if todo:

@@ -145,7 +145,9 @@ class Training:
         """Declare the cells that ``--resolve`` asks for next; none without it, or where it has come to its end."""
         cells = rounds.after_look(sweep, self.request.resolving, slots, self.display.tell)
         if cells:
-            sweep = declare(replace(self.request, grid=Grid.of(cells)), self.dataset, self.display.warn)
+            sweep = declare(
+                replace(self.request, grid=Grid.of(cells, sweep.manifest.grid.image)), self.dataset, self.display.warn
+            )
         return sweep, longest_first(cells, sweep.manifest.settings)
 
     def _round(

@@ -32,7 +32,7 @@ def facets(sweep: Sweep) -> list[tuple[Axes, Sweep]]:
 
 
 def _facet(sweep: Sweep, cells: Iterable[Cell], settings: Settings) -> Sweep:
-    grid = Grid.of(cells)
+    grid = Grid.of(cells, settings.shape)
     manifest = replace(sweep.manifest, grid=grid, settings=settings, conditions={})
     if manifest.samples != SAMPLES:
         manifest = replace(manifest, baselines=sweep.manifest.conditions.get(manifest.samples, {}))

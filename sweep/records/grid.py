@@ -4,7 +4,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
 from typing import Any, Self
@@ -297,9 +297,14 @@ def written(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A set of cells, in the order of tables and figures: depth, latent from large to small, axes, seed."""
+    """A set of cells, in the order of tables and figures: depth, latent from large to small, axes, seed.
+
+    Attributes:
+        image: the size of the images, which says how large a latent is.
+    """
 
     cells: tuple[Cell, ...]
+    image: ImageShape = field(default=STUDY_IMAGE, compare=False)
 
     @classmethod
     def product(
@@ -338,19 +343,23 @@ class Grid:
                 _check_key(Cell(depth=1, latent=1, seed=0, axes=((name, value),)))
         names = sorted(axes)
         points = [tuple(zip(names, point, strict=True)) for point in product(*(axes[name] for name in names))]
-        return cls.of(
+        cells = (
             Cell(depth=depth, latent=latent, seed=seed, axes=point)
             for depth, latent, seed, point in product(depths, latents, seeds, points)
         )
+        return cls.of(cells, image)
 
     @classmethod
-    def of(cls, cells: Iterable[Cell]) -> Self:
-        """The grid of these cells, in order and without repetition."""
-        return cls(tuple(sorted(set(cells), key=_order)))
+    def of(cls, cells: Iterable[Cell], image: ImageShape = STUDY_IMAGE) -> Self:
+        """The grid of these cells, in order and without repetition, for images of this size."""
+        chosen = set(cells)
+        places = {latent: _place(latent, image) for latent in {cell.latent for cell in chosen}}
+        ordered = sorted(chosen, key=lambda cell: (cell.depth, places[cell.latent], cell.axes, cell.seed))
+        return cls(tuple(ordered), image)
 
     def union(self, other: "Grid") -> "Grid":
         """The grid of the cells of both."""
-        return Grid.of(self.cells + other.cells)
+        return Grid.of(self.cells + other.cells, self.image)
 
     @property
     def depths(self) -> tuple[int, ...]:
@@ -360,7 +369,7 @@ class Grid:
     @property
     def latents(self) -> tuple[Latent, ...]:
         """Latent sizes that occur, descending as in the study's Table 1."""
-        return tuple(sorted({cell.latent for cell in self.cells}, reverse=True))
+        return tuple(sorted({cell.latent for cell in self.cells}, key=lambda latent: _place(latent, self.image)))
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -392,9 +401,10 @@ class Grid:
         return tuple(Cell(depth=depth, latent=latent, seed=0, axes=axes) for depth, latent, axes in points)
 
 
-def _order(cell: Cell) -> tuple[object, ...]:
-    area = cell.latent**2 if isinstance(cell.latent, int) else cell.latent.height * cell.latent.width
-    return cell.depth, -area, str(cell.latent), cell.axes, cell.seed
+def _place(latent: Latent, image: ImageShape) -> tuple[int, str]:
+    """What latent sizes are sorted by, from large to small; those of as many pixels by their names."""
+    height, width = image.sides_of(latent)
+    return -height * width, str(latent)
 
 
 def longest_first(cells: Iterable[Cell], settings: Settings) -> list[Cell]:

@@ -50,7 +50,7 @@ def arm(grid: Grid, settings: Settings) -> Grid:
             f"--match-parameters has nothing to match: --depths {','.join(map(str, grid.depths))} has "
             f"{len(depths)} of at least 2, and depth 1 has no width. Give two or more, for example --depths 3,5."
         )
-    return Grid.of(_matched(cell, depths[0], settings) for cell in cells)
+    return Grid.of((_matched(cell, depths[0], settings) for cell in cells), settings.shape)
 
 
 def _matched(cell: Cell, reference: int, settings: Settings) -> Cell:

@@ -128,10 +128,10 @@ class Manifest:
         """
         document: dict[str, Any] = load_json(data, schema=SCHEMA)
         try:
-            document["grid"] = Grid.of(map(Cell.from_key, document["grid"]))
             document["removed"] = tuple(document.get("removed", ()))
             document["looks"] = tuple(map(tuple, document.get("looks", ())))
             document["settings"] = Settings(**{**LATER_SETTINGS, **document["settings"]})
+            document["grid"] = Grid.of(map(Cell.from_key, document["grid"]), document["settings"].shape)
             document["search"] = Search.from_document(document["search"]) if document.get("search") else None
             names = {field.name for field in fields(cls)}
             return cls(**{name: value for name, value in document.items() if name in names})

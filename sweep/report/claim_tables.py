@@ -67,21 +67,25 @@ def differences(contrasts: Sequence[Contrast], factor: Factor, findings: Finding
     headings += ["to resolve (test)"] * has_open + [">images", ">field, px", ">parameters"] * is_pair
     headings += ["rests on"] * has_caveats
     rows = []
+    settings = findings.sweep.manifest.settings
     for contrast, plan in zip(contrasts, to_resolve, strict=True):
+        other = contrast.other_levels[0]
+        other_size = side(settings.shape.sides_of(other) if factor is Factor.DEPTH else other)
         levels = f"{contrast.higher} over {contrast.lower.removeprefix(f'{factor} ')}"
         entries = [
             text(levels, note=pair_name(contrast) if is_pair else ""),
-            text(", ".join(map(str, contrast.other_levels)), float(side(contrast.other_levels[0]))),
+            text(", ".join(map(str, contrast.other_levels)), float(other_size)),
             *(_effect(contrast, contrast.effects.get(split)) for split in Split),
         ]
         entries += [text(plan)] * has_open
         if is_pair:
-            settings = findings.sweep.manifest.settings
-            one, other = (Result(config=settings.model(cell), statuses={}, records=()) for cell in contrast.cells[:2])
+            worse, better = (
+                Result(config=settings.model(cell), statuses={}, records=()) for cell in contrast.cells[:2]
+            )
             entries += [
                 number(contrast.share, f"{100 * (contrast.share or 0):.0f} %"),
-                number(side(one.field), f"{one.field} / {other.field}"),
-                number(one.parameters, f"{one.parameters:,} / {other.parameters:,}"),
+                number(side(worse.field), f"{worse.field} / {better.field}"),
+                number(worse.parameters, f"{worse.parameters:,} / {better.parameters:,}"),
             ]
         entries += [text(caveats_text(contrast.caveats))] * has_caveats
         rows.append(Row(entries=entries, kind="" if contrast.effects else "gap"))

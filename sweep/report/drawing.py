@@ -124,8 +124,8 @@ def render(figure: Figure) -> Drawing:
 
 
 def palette(latents: Iterable[Latent]) -> dict[Latent, str]:
-    """One colour a latent size, dark for the largest: viridis without its pale end, so also told apart in grey."""
-    sizes = sorted(latents, reverse=True)
+    """One colour a latent size, dark for the first: viridis without its pale end, so also told apart in grey."""
+    sizes = list(latents)
     positions = np.linspace(0.08, 0.86, len(sizes)) if len(sizes) > 1 else [0.35]
     return {
         size: mpl.colors.to_hex(mpl.colormaps["viridis"](place)) for size, place in zip(sizes, positions, strict=True)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from dae.config import usual_latents
 from sweep.analysis.findings import Findings
 from sweep.analysis.quality import robust_curves, worst_read
 from sweep.report import captions, charts, effects, figures, images, reading
@@ -103,10 +104,20 @@ def _unreadable(_: Findings) -> str:
 
 
 def _run(reason: str, options: str) -> Callable[[Findings], str]:
-    """The reason and the command with these options; ``{latent}`` stands for the largest latent size."""
-    return lambda findings: (
-        f"{reason}: " + command(findings.whole.manifest, options.format(latent=findings.sweep.manifest.grid.latents[0]))
-    )
+    """The reason and the command with these options.
+
+    ``{latent}`` stands for the largest latent size, ``{usual}`` for the usual ones, ``{ends}`` for the ends of these.
+    """
+
+    def said(findings: Findings) -> str:
+        manifest = findings.sweep.manifest
+        usual = usual_latents(manifest.settings.shape)
+        words = options.format(
+            latent=manifest.grid.latents[0], usual=",".join(map(str, usual)), ends=f"{usual[0]},{usual[-1]}"
+        )
+        return f"{reason}: {command(findings.whole.manifest, words)}"
+
+    return said
 
 
 _FUTURE_WORK = "the study's future work, section 5.4"
@@ -120,9 +131,9 @@ _EXHIBITS = (
     ("test_loss", "Test loss", "the study's figure 6", figures.loss_bars, captions.test_loss, _always, _unreadable),
     ("effects", "Effects of depth and latent size", "the study's claims and section 5.1",
      effects.effects, captions.effects, lambda findings: bool(effects.effect_groups(findings)),
-     _run("No two cells differ in one thing alone", "--depths 1,3 --latents 13,5")),
+     _run("No two cells differ in one thing alone", "--depths 1,3 --latents {ends}")),
     ("cost", "Loss against cost", "the study's section 5.3", charts.cost, captions.cost, _has_two_results,
-     _run("One architecture alone", "--depths 1,3,5 --latents 13,8,5")),
+     _run("One architecture alone", "--depths 1,3,5 --latents {usual}")),
     ("depth", "How deep before it stops helping", _FUTURE_WORK, charts.depth, captions.depth, _has_depths,
      _run(f"Drawn from {MIN_DEPTHS} depths on", "--depths 1..9 --latents {latent}")),
     ("reader", "Can the digits be read?", _FUTURE_WORK, reading.reader, captions.reader, _is_read, _not_read),

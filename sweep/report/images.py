@@ -195,7 +195,8 @@ class _Sheet:
         image: ImageShape = findings.sweep.manifest.settings.shape
         self._table = {(result.config.depth, result.config.latent): result for result in findings.results}
         depths = sorted({depth for depth, _ in self._table})
-        latents = sorted({latent for _, latent in self._table}, reverse=True)
+        occurring = {latent for _, latent in self._table}
+        latents = [latent for latent in findings.sweep.manifest.grid.latents if latent in occurring]
         self._turned = len(latents) > max(3, len(depths))
         levels: tuple[Sequence[Latent], Sequence[Latent]] = (latents, depths) if self._turned else (depths, latents)
         self.down, self.across = levels

@@ -44,19 +44,24 @@ MOST_STEPS = 3
 # ---- the claims
 
 
-def steps_of(claim: Claim, most: int) -> list[Contrast]:
+def steps_of(claim: Claim, most: int, findings: Findings) -> list[Contrast]:
     """The average steps between adjacent levels; of more than ``most``, the one between the levels farthest apart."""
+
+    def size(text: str) -> float:
+        is_latent = claim.factor is Factor.LATENT
+        return side(findings.sweep.manifest.settings.shape.sides_of(level(text)) if is_latent else level(text))
+
     averages = [average for average in claim.averages if average.effects]
     steps = [average for average in averages if average.adjacent]
     if len(steps) > most:
-        steps = [max(averages, key=lambda average: abs(_side(average.higher) - _side(average.lower)))]
+        steps = [max(averages, key=lambda average: abs(size(average.higher) - size(average.lower)))]
     # From shallow to deep and from large to small, as a reader thinks of the change.
-    return sorted(steps, key=lambda step: _side(step.higher), reverse=claim.factor is Factor.LATENT)
+    return sorted(steps, key=lambda step: size(step.higher), reverse=claim.factor is Factor.LATENT)
 
 
 def effect_sentence(claim: Claim, word: str, findings: Findings) -> str:
     """The effects of a claim's factor, averaged over the other factor, on the test loss."""
-    steps = steps_of(claim, MOST_STEPS)
+    steps = steps_of(claim, MOST_STEPS, findings)
     if not steps:
         return f"No two cells that can be compared differ in {word} alone: nothing can be said."
     others = steps[0].other_levels
@@ -94,10 +99,6 @@ def _kept_share(text: str, findings: Findings) -> str:
 def level(text: str) -> Latent:
     """The number, or size, of a level such as ``depth 3`` or ``latent 13x8``."""
     return parse_latent(text.rsplit(" ", 1)[-1])
-
-
-def _side(text: str) -> float:
-    return side(level(text))
 
 
 def on_split(claim: Claim, split: Split) -> str:

@@ -58,8 +58,8 @@ def summary(findings: Findings) -> list[tuple[str, str]]:
     latent, depth = findings.claims
     several = any(len(result.losses) > 1 for result in findings.results)
     return [
-        ("Depth", _effect(depth, several_seeds=several)),
-        ("Compression", _effect(latent, several_seeds=several)),
+        ("Depth", _effect(depth, findings, several_seeds=several)),
+        ("Compression", _effect(latent, findings, several_seeds=several)),
         ("How sure", _certainty(findings)),
     ]
 
@@ -69,12 +69,12 @@ def more(findings: Findings) -> list[str]:
     return [*depth_sentences(findings)[:1], *_more_if_shallow(findings)]
 
 
-def _effect(claim: Claim, *, several_seeds: bool) -> str:
+def _effect(claim: Claim, findings: Findings, *, several_seeds: bool) -> str:
     """What the claim's factor does to the test loss on average, step by step.
 
     Where the sweep has several seeds, a step that rests on one says so.
     """
-    steps = steps_of(claim, MOST_STEPS)
+    steps = steps_of(claim, MOST_STEPS, findings)
     if not steps:
         return f"No two completed cells differ in {_factor(claim)} alone."
     sentences = [

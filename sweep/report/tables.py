@@ -52,7 +52,7 @@ def _architecture(findings: Findings, result: Result) -> list[Entry]:
         if read is None
         else number(read.mean, share(read.mean), note=f"[{100 * read.low:.1f}, {100 * read.high:.1f}]"),
         number(result.total, f"{result.total or 0:.2f}"),
-        text(_latent_space(config), side(config.latent)),
+        text(_latent_space(config), side(config.latent_sides)),
         number(config.compression, f"{100 * config.compression:.2f} %"),
         text(result.layers, config.depth),
         number(side(result.field), str(result.field)),

@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 from synthetic import STUDY_GRID, STUDY_LOSSES, make_sweep
 
+from dae.config import ImageShape, Size
 from sweep.analysis.arrays import load_arrays
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.comparer import Comparer
+from sweep.analysis.findings import Findings
 from sweep.analysis.results import loss_notes, loss_table, psnr, results
 from sweep.analysis.statistics import holm, over_seeds
+from sweep.analysis.tidy import cell_rows, epoch_rows
 from sweep.analysis.verdicts import Effect, Verdict, with_verdicts
-from sweep.records.grid import Cell, Grid
+from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import CellFiles, Record, Status
 from sweep.records.sweep import SAMPLES, gather
+from sweep.storage.store import Store
 
 THREE_SEEDS = Grid.product((1, 3, 5), (13, 8, 5), (0, 1, 2))
 
@@ -201,6 +205,29 @@ def test_nothing_is_judged_across_the_change_of_stem(tmp_path: Path) -> None:
     uncounted = {tuple(cell.architecture for cell in pair.cells) for pair in claim.pairs if not pair.counted}
     assert uncounted == {(f"DAE_3_{small}", f"DAE_3_{large}") for small in (13, 8) for large in (16, 14)}
     assert all(pair.counted for pair in claim.comparable_pairs())
+
+
+def test_latents_of_as_many_numbers_are_no_pair(tmp_path: Path) -> None:
+    image = ImageShape(13, 21)  # on which a latent of 8 is 8x13, as large as 13x8
+    grid = Grid.product((1, 2), (8, Size(13, 8), 5), (0, 1), image=image)
+    settings = Settings(image=str(image))
+    claim = claim_of(tmp_path, Factor.LATENT, grid, settings=settings)
+    assert {(pair.higher, pair.lower) for pair in claim.pairs} == {
+        ("latent 5", "latent 8"), ("latent 5", "latent 13x8"),
+    }  # fmt: skip
+    assert all(pair.adjacent for pair in claim.pairs)
+    assert len(claim.averages) == 2
+    sweep = gather(Store(tmp_path))
+    assert sweep.manifest.grid.latents == (Size(13, 8), 8, 5)
+    alike = Grid.product((1, 2), (8, Size(13, 8)), (0, 1), image=image)
+    sweep = gather(make_sweep(tmp_path / "alike", alike, settings=settings))
+    comparer = Comparer(sweep, load_arrays(sweep))
+    assert comparer.corners() is None
+    assert comparer.claim(Factor.LATENT).pairs == ()
+    assert len(comparer.claim(Factor.DEPTH).pairs) == 2
+    rows = [*cell_rows(Findings.of(sweep)), *epoch_rows(Findings.of(sweep))]
+    assert {row["latent"] for row in rows} == {"8", "13x8"}
+    assert {row["config.latent"] for row in rows if "config.latent" in row} == {"8", "13x8"}
 
 
 def test_the_interaction_is_a_difference_of_differences(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_sweep_of_pictures(tmp_path: Path, pictures: Dataset, in_process: InPr
     outcome = run(ask(Store(tmp_path / "pictures")), Signals(), Silent())
     sweep, manifest = outcome.sweep, outcome.sweep.manifest
     assert [cell.key for cell in manifest.grid.cells] == [
-        "DAE_1_3x8-s0", "DAE_1_4-s0", "DAE_2_3x8-s0", "DAE_2_4-s0",
+        "DAE_1_4-s0", "DAE_1_3x8-s0", "DAE_2_4-s0", "DAE_2_3x8-s0",
     ]  # fmt: skip
     assert all(sweep.status(cell) is Status.COMPLETED for cell in manifest.grid.cells)
     described = manifest.dataset
@@ -80,10 +80,10 @@ def test_a_sweep_of_pictures(tmp_path: Path, pictures: Dataset, in_process: InPr
     assert "Left out: the images have no labels." in text
     assert (tmp_path / "pictures" / "report" / "denoised.png").exists()
     rows = (tmp_path / "pictures" / "report" / "results.csv").read_text().splitlines()
-    assert ",3x8," in rows[1]
+    assert ",3x8," in rows[2]
     assert "config.image" in rows[0]
     table = LoadedSweep.of(sweep).cells
-    assert table["latent"].tolist() == ["3x8", 4, "3x8", 4]
+    assert table["latent"].tolist() == ["4", "3x8", "4", "3x8"]
     assert verify(sweep, pictures) == []
 
 

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dae.architecture import mac_count
+from dae.config import ImageShape, Latent, Size
 from dae.errors import UserError
 from sweep.records.grid import STUDY_DEPTHS, STUDY_LATENTS, Cell, Grid, Settings, longest_first, written
 
@@ -57,6 +58,25 @@ def test_the_study_is_nine_cells_in_the_order_of_its_table() -> None:
         f"DAE_{depth}_{latent}-s0" for depth in (1, 3, 5) for latent in (13, 8, 5)
     ]
     assert (grid.depths, grid.latents, grid.seeds) == ((1, 3, 5), (13, 8, 5), (0,))
+
+
+@pytest.mark.parametrize("image", [ImageShape(13, 21), ImageShape(28, 28), ImageShape(40, 12)])
+@given(st.data())
+def test_latents_are_in_the_order_of_their_size(image: ImageShape, data: st.DataObject) -> None:
+    number = st.integers(1, min(image.sides))
+    pair = st.builds(Size, st.integers(1, image.height), st.integers(1, image.width))
+    chosen = data.draw(st.lists(number | pair, min_size=1, max_size=6, unique_by=str))
+    grid = Grid.product((3, 1), chosen, (0, 1), image=image)
+
+    def area(latent: Latent) -> int:
+        height, width = image.sides_of(latent)
+        return height * width
+
+    areas = [area(latent) for latent in grid.latents]
+    assert areas == sorted(areas, reverse=True)
+    assert list(dict.fromkeys(cell.latent for cell in grid.cells)) == list(grid.latents)
+    assert Grid.product((1, 3), chosen[::-1], (1, 0), image=image).latents == grid.latents
+    assert Grid.of(grid.cells, image).union(grid).cells == grid.cells
 
 
 @given(st.lists(cells, max_size=12), st.randoms(use_true_random=False))

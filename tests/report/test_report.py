@@ -444,7 +444,7 @@ def test_every_exhibit_says_what_is_shown(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 28])
 def test_every_latent_has_a_colour_of_its_own(count: int) -> None:
-    colours = palette(range(1, count + 1))
+    colours = palette(range(count, 0, -1))
     assert len(set(colours.values())) == count
     assert list(colours) == sorted(colours, reverse=True), "dark to light from the largest"
 
