@@ -261,15 +261,24 @@ class TrainConfig:
                 f"latent bias {self.latent_bias} belongs to --initialisation {HE}: {self.initialisation} sets the "
                 "latent's biases from data."
             )
-        if self.noise == SALT_AND_PEPPER and self.alpha > 1:
-            raise UserError(
-                f"alpha {self.alpha} is out of range: of {SALT_AND_PEPPER} noise it is the share of pixels that are "
-                "replaced, at most 1."
-            )
+        check_strength(self.noise, self.alpha)
 
     def lr_at(self, epoch: int) -> float:
         """The learning rate in this epoch, from 1."""
         return self.lr * min(1.0, epoch / (self.warmup + 1))
+
+
+def check_strength(noise: str, alpha: float) -> None:
+    """Check the strength of a kind of noise.
+
+    Raises:
+        UserError: it is above the most that this kind can have.
+    """
+    if noise == SALT_AND_PEPPER and alpha > 1:
+        raise UserError(
+            f"alpha {alpha} is out of range: of {SALT_AND_PEPPER} noise it is the share of pixels that are "
+            "replaced, at most 1."
+        )
 
 
 def usual_latents(image: ImageShape) -> tuple[int, ...]:
@@ -277,21 +286,28 @@ def usual_latents(image: ImageShape) -> tuple[int, ...]:
     return tuple(round(size * min(image.sides) / IMAGE_SIZE) for size in (13, 8, 5))
 
 
-def check_dataset(name: str) -> None:
-    """Check the name of a dataset.
+def check_dataset(name: str, patch: int | None = None) -> None:
+    """Check the name of a dataset, and that no tiles are to be cut from its images.
 
     Raises:
-        UserError: it is not one of `DATASETS`.
+        UserError: it is not one of `DATASETS`, or they are.
     """
     if name not in DATASETS:
         raise UserError(
             f"unknown dataset {name!r}. Known ones: {', '.join(DATASETS)}; of your own images give the "
             f"path, such as ./{name}."
         )
+    if patch is not None:
+        raise UserError(f"--patch {patch} cuts images of your own; those of {name} are small already.")
 
 
-FEW_IMAGES = 10_000
-"""Of fewer images of a user's own 15 epochs are too few steps for the defaults of the large datasets."""
+def kept_of(count: int, fraction: float) -> int:
+    """How many training images a fraction of them is."""
+    return max(1, round(fraction * count))
+
+
+FEW_IMAGES = 6_400
+"""Of fewer training images of a user's own 15 epochs are too few steps for the defaults of the large datasets."""
 
 ENOUGH_STEPS, RISING_STEPS = 1_500, 300
 """Those of `EMBEDDED`: in so many a cell mostly converges, and over so many its learning rate rises."""
@@ -310,12 +326,12 @@ def default_training(dataset: str, epochs: int | None = None, images: int | None
     Args:
         dataset: its name.
         epochs: length of the training; None for the default.
-        images: how many a user's own dataset has; None for one with a name.
+        images: how many training images a user's own dataset has; None for one with a name.
     """
     batch_size, steps = 32, 100  # of the embedded set
     if images is not None:
-        batch_size = max(1, min(32, images // 4))
-        steps = max(1, 2 * images // 3 // batch_size)  # two thirds of the images are trained on
+        batch_size = max(1, min(32, images // 3))
+        steps = max(1, images // batch_size)
     if not (dataset == EMBEDDED if images is None else images < FEW_IMAGES):
         return {
             "epochs": EPOCHS if epochs is None else epochs,

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from dae.config import DATASETS, EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset
+from dae.config import DATASETS, EMBEDDED, IMAGE_SIZE, ImageShape, check_dataset, kept_of
 from dae.errors import UserError
 from dae.images.location import absolute, is_path, name_of
 from dae.images.rows import TEST, TRAIN, VALIDATION, Numbers
@@ -162,9 +162,7 @@ def load(
         return _load_own(
             name_or_path, train_fraction, patch=patch, skip_unreadable=skip_unreadable, memory=memory, tell=tell
         )
-    check_dataset(name_or_path)
-    if patch is not None:
-        raise UserError(f"--patch {patch} cuts images of your own; those of {name_or_path} are small already.")
+    check_dataset(name_or_path, patch)
     if name_or_path == EMBEDDED:
         images, labels = _read_embedded()
         test, rest = _stratified_split(labels, test_per_class=100)
@@ -175,7 +173,7 @@ def load(
     order = _generator().permutation(len(train_images))
     validation_size = round(VALIDATION_SHARE * len(order))
     train, validation = order[validation_size:], order[:validation_size]
-    train = train[: _kept(len(train), train_fraction)]
+    train = train[: kept_of(len(train), train_fraction)]
     return Dataset(
         name=name_or_path,
         fingerprint=_fingerprint(train_images, train_labels, test_images, test_labels),
@@ -201,7 +199,7 @@ def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
         raise UserError(f"every pixel of every training image of {path} is {low}: there is nothing to learn from.")
     if images.noisy is not None:  # as drawn noise is: training, filters and `denoise` see the same
         np.clip(images.noisy, low, high, out=images.noisy)
-    kept = slice(train.start, train.start + _kept(train.stop - train.start, train_fraction))
+    kept = slice(train.start, train.start + kept_of(train.stop - train.start, train_fraction))
     return Dataset(
         name=name_of(path),
         fingerprint=images.fingerprint,
@@ -220,10 +218,6 @@ def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
         source=str(absolute(path)),
         numbers=images.numbers,
     )
-
-
-def _kept(count: int, fraction: float) -> int:
-    return max(1, round(fraction * count))
 
 
 def _generator() -> np.random.Generator:

@@ -1,6 +1,7 @@
 """The order of images: by split, then by content; given splits are kept, others made; equal tiles kept once."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,22 +52,9 @@ class Gathered:
 
 
 def arranged(where: str, parts: Sequence[Part], read: Gathered, are_tiles: bool, tell: Tell) -> Collection:
-    """The images in the order of their splits and digests; given splits are kept."""
+    """The images in the order of their splits and digests; given splits are kept, others share no image with any."""
     labels, classes = _classes(parts, read, tell)
-    given = {part.split for part in parts if part.split is not None}
-    missing = [split for split in (TEST, VALIDATION) if split not in given]
-    splits = [parts[part].split or TRAIN for part, _ in read.places]
-    if missing:
-        groups: dict[bytes, int] = {}
-        for row, origin in enumerate(read.origins):
-            if splits[row] == TRAIN:
-                label = int(labels[row]) if len(labels) else 0
-                groups[origin] = min(label, groups.get(origin, label))
-        chosen = splitting.by_content(where, groups, missing, classes, are_tiles=are_tiles)
-        splits = [
-            chosen[origin] if split == TRAIN else split for origin, split in zip(read.origins, splits, strict=True)
-        ]
-    labels, classes = _covered(where, labels, classes, splits, tell)
+    splits = _splits(where, parts, read, labels, classes, are_tiles=are_tiles)
     noises = [digest_of(image) for image in read.noisy[: len(splits)]] if read.noisy is not None else []
 
     def place(row: int) -> tuple[int, bytes, int, bytes]:
@@ -77,11 +65,17 @@ def arranged(where: str, parts: Sequence[Part], read: Gathered, are_tiles: bool,
             noises[row] if noises else b"",
         )
 
-    order = sorted(range(len(splits)), key=place)
-    if are_tiles:
-        order = _without_copies(where, order, read.digests, tell)
-    elif given - {None}:
-        _tell_of_copies(where, order, read.digests, splits, tell)
+    def in_order() -> list[int]:
+        rows = sorted(range(len(splits)), key=place)
+        return _without_copies(rows, read.digests) if are_tiles else rows
+
+    order = in_order()
+    if not _is_covered(where, labels, classes, order, splits, tell):
+        labels, classes = np.empty(0, np.uint8), ()
+        order = in_order()
+    if copies := len(splits) - len(order):
+        tell(f"{copies:,} of the {len(splits):,} tiles of {where} are copies of others and were left out")
+    _tell_of_copies(where, order, read.digests, splits, tell)
     counts = [sum(splits[row] == split for row in order) for split in SPLITS]
     if empty := [split for split, count in zip(SPLITS, counts, strict=True) if not count]:
         raise UserError(f"{where} has no image for {' and '.join(empty)}: add some.")
@@ -113,7 +107,7 @@ def _classes(parts: Sequence[Part], read: Gathered, tell: Tell) -> tuple[Labels,
         tell("some of the images have labels and some have none: trained without labels")
         return none
     names = sorted({str(name) for labels in named for name in np.unique(labels).tolist()})
-    if all(name.lstrip("-").isdecimal() and name.isascii() for name in names):
+    if all(re.fullmatch(r"-?\d{1,99}", name, re.ASCII) for name in names):
         names.sort(key=int)
     if len(names) < 2:
         return none
@@ -125,36 +119,65 @@ def _classes(parts: Sequence[Part], read: Gathered, tell: Tell) -> tuple[Labels,
     return np.array(of_rows, np.uint8) if len(names) <= 0x100 else np.array(of_rows, np.uint16), tuple(names)
 
 
-def _covered(
-    where: str, labels: Labels, classes: tuple[str, ...], splits: Sequence[str], tell: Tell
-) -> tuple[Labels, tuple[str, ...]]:
-    """The labels, if every class is in every split; what is told of a class needs images of it."""
-    seen: dict[str, set[int]] = {split: set() for split in SPLITS}
-    for label, split in zip(labels.tolist(), splits, strict=False):
-        seen[split].add(label)
-    for split, present in seen.items():
-        if absent := [name for number, name in enumerate(classes) if number not in present]:
+def _splits(
+    where: str, parts: Sequence[Part], read: Gathered, labels: Labels, classes: Sequence[str], *, are_tiles: bool
+) -> list[str]:
+    """The split of every row. Missing splits are made of training images that no given split has as well."""
+    given = {part.split for part in parts if part.split is not None}
+    splits = [parts[part].split or TRAIN for part, _ in read.places]
+    missing = [split for split in (TEST, VALIDATION) if split not in given]
+    if not missing:
+        return splits
+    elsewhere = {origin for origin, split in zip(read.origins, splits, strict=True) if split != TRAIN}
+    groups: dict[bytes, int] = {}
+    has_shared = False
+    for row, origin in enumerate(read.origins):
+        if splits[row] != TRAIN:
+            continue
+        if origin in elsewhere:
+            has_shared = True
+            continue
+        label = int(labels[row]) if len(labels) else 0
+        groups[origin] = min(label, groups.get(origin, label))
+    uncounted = "copies and what given splits share" if has_shared else "copies"
+    chosen = splitting.by_content(where, groups, missing, classes, are_tiles=are_tiles, uncounted=uncounted)
+    return [
+        chosen.get(origin, TRAIN) if split == TRAIN else split
+        for origin, split in zip(read.origins, splits, strict=True)
+    ]
+
+
+def _is_covered(
+    where: str, labels: Labels, classes: Sequence[str], rows: Sequence[int], splits: Sequence[str], tell: Tell
+) -> bool:
+    """Whether every class is in every split; what is told of a class needs images of it."""
+    seen = {(splits[row], int(labels[row])) for row in rows} if classes else set()
+    for split in SPLITS:
+        if absent := [name for number, name in enumerate(classes) if (split, number) not in seen]:
             tell(f"no {split} image of {where} is of class {absent[0]}: trained without labels")
-            return np.empty(0, np.uint8), ()
-    return labels, classes
+            return False
+    return True
 
 
-def _without_copies(where: str, order: Sequence[int], digests: Sequence[bytes], tell: Tell) -> list[int]:
+def _without_copies(order: Sequence[int], digests: Sequence[bytes]) -> list[int]:
     """The first of equal tiles, of which different images have some, such as empty ones."""
     first: dict[bytes, int] = {}
     for row in order:
         first.setdefault(digests[row], row)
-    if copies := len(order) - len(first):
-        tell(f"{copies:,} of the {len(order):,} tiles of {where} are copies of others and were left out")
     return list(first.values())
 
 
 def _tell_of_copies(
     where: str, order: Sequence[int], digests: Sequence[bytes], splits: Sequence[str], tell: Tell
 ) -> None:
-    trained = {digests[row] for row in order if splits[row] == TRAIN}
-    if copies := sum(splits[row] == TEST and digests[row] in trained for row in order):
-        tell(f"{copies:,} of the test images of {where} are training images too: the split is kept as it was given")
+    """Say of every two splits how many images of the one are in the other too; only given ones share any."""
+    there = {split: {digests[row] for row in order if splits[row] == split} for split in SPLITS}
+    for one, other in ((TEST, TRAIN), (VALIDATION, TRAIN), (TEST, VALIDATION)):
+        if copies := sum(splits[row] == one and digests[row] in there[other] for row in order):
+            tell(
+                f"{copies:,} of the {one} images of {where} are {other} images too: the splits are kept as they were "
+                "given"
+            )
 
 
 def _reordered(images: Pixels, order: Sequence[int]) -> Pixels:

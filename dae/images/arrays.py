@@ -1,5 +1,6 @@
 """Images in arrays: NumPy's .npz and .npy files. Read piece by piece, and never unpickled."""
 
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -304,7 +305,7 @@ def labels_of(stored: Stored, count: int, images: str, tell: Callable[[str], Non
             f"{stored.name} has {len(stored):,} labels and {images} {count:,} images: give one each, or none."
         )
     labels = stored.whole()
-    if labels.ndim > 1 and labels[0].size == 1:
+    if labels.ndim > 1 and math.prod(labels.shape[1:]) == 1:
         labels = labels.reshape(len(labels))
     if labels.dtype.kind == "f":
         with suppress(FloatingPointError), np.errstate(invalid="ignore"):
@@ -316,12 +317,17 @@ def labels_of(stored: Stored, count: int, images: str, tell: Callable[[str], Non
 
 
 def checked_alike(numbers: Sequence[tuple[str, np.dtype[Any]]]) -> None:
-    """Refuse arrays of whole and of floating-point numbers side by side, whose scales nobody can know.
+    """Refuse arrays of different types of number side by side, whose scales nobody can know.
+
+    255 may be as light in 8 bits as 65535 in 16. Floating-point numbers of several widths mean the same.
 
     Raises:
         UserError: they are mixed.
     """
-    if len({dtype.kind == "f" for _, dtype in numbers}) > 1:
-        (first, dtype), *others = numbers
-        other, other_dtype = next(item for item in others if (item[1].kind == "f") != (dtype.kind == "f"))
-        raise UserError(f"{first} is of {dtype} and {other} of {other_dtype}: save all images as one type of number.")
+    scales = [dtype.kind if dtype.kind == "f" else (dtype.kind, dtype.itemsize) for _, dtype in numbers]
+    if other := next((index for index, scale in enumerate(scales) if scale != scales[0]), 0):
+        (first, dtype), (second, other_dtype) = numbers[0], numbers[other]
+        raise UserError(
+            f"{first} is of {dtype} and {second} of {other_dtype}: save all images as one type of number, so that "
+            "equal numbers mean equal light."
+        )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, repeat
 from typing import Any
 
 import numpy as np
@@ -80,14 +81,12 @@ def collect(
     Raises:
         UserError: they cannot be used together, or do not fit.
     """
-    rows = [rows for part in parts for rows in (part.clean, part.noisy) if rows is not None]
-    numbers = [(images.name(0).rpartition("[")[0], images.number) for images in rows if images.number is not None]
-    checked_alike(numbers)
+    rows, numbers = _rows(parts), _numbers(parts)
     first = first_kind(where, parts, patch)
+    count = sum(counts_of(parts, first, patch))
     scale = _Scale.of(_range(rows)) if numbers else _Scale(is_deep=first.bits == 16)
     size = (patch, patch) if patch is not None else (first.height, first.width)
     shape = size if first.channels == 1 else (*size, first.channels)
-    count = count_of(parts, patch)
     _check_fits(where, count, shape, scale.dtype, is_paired=parts[0].noisy is not None, memory=memory)
     if scale.factor is not None:
         tell(f"the numbers in {where} are no whole ones from 0 to 65535: they were scaled to pixels of 16 bits")
@@ -139,6 +138,15 @@ def first_kind(where: str, parts: Sequence[Part], patch: int | None) -> Kind:
     return first
 
 
+def _rows(parts: Sequence[Part]) -> list[Rows]:
+    return [rows for part in parts for rows in (part.clean, part.noisy) if rows is not None]
+
+
+def _numbers(parts: Sequence[Part]) -> list[tuple[str, np.dtype[Any]]]:
+    """The name of every array and the type of its numbers."""
+    return [(rows.name(0).rpartition("[")[0], rows.number) for rows in _rows(parts) if rows.number is not None]
+
+
 def _range(rows: Sequence[Rows]) -> Range:
     ranges = [images.range() for images in rows if images.count]
     found = ranges[0]
@@ -147,32 +155,49 @@ def _range(rows: Sequence[Rows]) -> Range:
     return found
 
 
-def count_of(parts: Sequence[Part], patch: int | None) -> int:
-    """How many images or tiles there will be at most.
+def counts_of(parts: Sequence[Part], first: Kind, patch: int | None, *, thorough: bool = False) -> list[int]:
+    """How many images or tiles there will be of each part at most.
+
+    Args:
+        parts: the images by split.
+        first: what the first of them is like, see `first_kind`.
+        patch: height and width of the tiles to cut; None for whole images.
+        thorough: look at the beginning of every file; for tiles that is done anyway.
 
     Raises:
-        UserError: an image is smaller than a tile.
+        UserError: an image is smaller than a tile, or cannot be used together with the others, as far as that is seen.
     """
-    if patch is None:
-        return sum(part.clean.count for part in parts)
+    checked_alike(_numbers(parts))
+    if patch is None and not thorough:
+        return [part.clean.count for part in parts]
     try:
-        return sum(
-            tiles.count(kind.height, kind.width, patch)
-            for part in parts
-            for kind in part.clean.kinds()
-            if kind is not None and _checked_patch(kind, patch)
-        )
+        return [_count_of(part, first, patch) for part in parts]
     except Unreadable as reason:
         raise unreadable(reason) from reason
 
 
-def _checked_patch(kind: Kind, patch: int) -> bool:
+def _count_of(part: Part, first: Kind, patch: int | None) -> int:
+    is_scaled = part.clean.number is not None
+    # The images of an array are all alike.
+    kinds = islice(part.clean.kinds(), 1) if is_scaled else part.clean.kinds()
+    others = repeat(None) if part.noisy is None else part.noisy.kinds()
+    count = 0
+    for kind, other in zip(kinds, others, strict=False):
+        if kind is None:
+            continue
+        _check_alike(first, kind, patch, is_scaled=is_scaled)
+        if other is not None:
+            _check_pair(kind, other, is_scaled=is_scaled)
+        count += 1 if patch is None else tiles.count(kind.height, kind.width, patch)
+    return count * part.clean.count if is_scaled else count
+
+
+def _check_patch(kind: Kind, patch: int) -> None:
     if min(kind.height, kind.width) < patch:
         raise UserError(
             f"--patch {patch} is larger than {kind.name}, which is {kind.size} pixels: give at most "
             f"{min(kind.height, kind.width)}, or leave the image out."
         )
-    return True
 
 
 def _check_fits(
@@ -195,17 +220,14 @@ def _gib(size: float) -> str:
 def _read_part(
     read: Gathered, number: int, part: Part, first: Kind, scale: _Scale, *, patch: int | None, skip_unreadable: bool
 ) -> None:
+    is_scaled = part.clean.number is not None
     for start, clean, noisy in _pieces(part, read.skipped, skip_unreadable=skip_unreadable):
         for index in range(len(clean)):
-            _check_alike(
-                first,
-                Kind.of(clean[index], part.clean.name(start + index)),
-                patch,
-                is_scaled=part.clean.number is not None,
-            )
+            kind = Kind.of(clean[index], part.clean.name(start + index))
+            _check_alike(first, kind, patch, is_scaled=is_scaled)
             if noisy is not None:
                 assert part.noisy is not None
-                _check_pair(part, start + index, clean[index], noisy[index])
+                _check_pair(kind, Kind.of(noisy[index], part.noisy.name(start + index)), is_scaled=is_scaled)
         pixels = scale.pixels(clean)
         noisy_pixels = None if noisy is None else scale.pixels(noisy)
         for index, image in enumerate(pixels):
@@ -235,13 +257,16 @@ def _pieces(
     step = part.clean.step
     for start in range(0, part.clean.count, step):
         stop = min(start + step, part.clean.count)
+        reading = part.clean
         try:
-            clean = part.clean.read(start, stop)
-            noisy = None if part.noisy is None else part.noisy.read(start, stop)
+            clean, noisy = part.clean.read(start, stop), None
+            if part.noisy is not None:
+                reading = part.noisy
+                noisy = part.noisy.read(start, stop)
         except Unreadable as reason:
             if not skip_unreadable:
                 raise unreadable(reason) from reason
-            skipped.append(part.clean.name(start))
+            skipped.append(reading.name(start))
             continue
         yield start, clean, noisy
 
@@ -269,15 +294,19 @@ def _check_alike(first: Kind, kind: Kind, patch: int | None, *, is_scaled: bool)
             f"tiles of one, such as --patch {min(64, side)}."
         )
     if patch is not None:
-        _checked_patch(kind, patch)
+        _check_patch(kind, patch)
 
 
-def _check_pair(part: Part, index: int, clean: npt.NDArray[Any], noisy: npt.NDArray[Any]) -> None:
-    assert part.noisy is not None
-    if clean.shape != noisy.shape or (part.clean.number is None and clean.dtype != noisy.dtype):
-        kinds = Kind.of(noisy, part.noisy.name(index)), Kind.of(clean, part.clean.name(index))
-        noisy_kind, clean_kind = (f"{kind.name} is {kind.size}, {kind.colour}, {kind.bits} bits" for kind in kinds)
-        raise UserError(f"{noisy_kind}, but {clean_kind}: a pair is two images of one size, colour and number of bits.")
+def _check_pair(clean: Kind, noisy: Kind, *, is_scaled: bool) -> None:
+    """Refuse two images that are no pair.
+
+    Raises:
+        UserError: they differ in size, colour or bits.
+    """
+    one, other = ((kind.size, kind.channels, 0 if is_scaled else kind.bits) for kind in (clean, noisy))
+    if one != other:
+        texts = [f"{kind.name} is {kind.size}, {kind.colour}, {kind.bits} bits" for kind in (noisy, clean)]
+        raise UserError(f"{', but '.join(texts)}: a pair is two images of one size, colour and number of bits.")
 
 
 def _tell_of(where: str, rows: Sequence[Rows], read: Gathered, tell: Tell) -> None:

@@ -1,7 +1,7 @@
 """A folder of images: flat, a subfolder a class, splits of either, and pairs of clean and noisy ones."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class Tree:
         return Pictures(files, skip_unreadable=self._skip_unreadable)
 
     def _pairs(self, clean: Path, noisy: Path, above: frozenset[tuple[int, int]]) -> list[Part]:
-        counterparts = _by_stem(noisy, above)
+        counterparts = self._by_stem(noisy, below(noisy, above))
         parts: list[Part] = []
         for part in self.parts(clean, above):
             assert isinstance(part.clean, Pictures)
@@ -135,16 +135,55 @@ class Tree:
                 raise UserError(
                     f"{clean} holds clean/ and noisy/ again: pairs are two folders with files of the same names."
                 )
-            stems = [file.relative_to(clean).with_suffix("") for file in part.clean.files]
-            if missing := [
-                file for file, stem in zip(part.clean.files, stems, strict=True) if stem not in counterparts
-            ]:
-                raise UserError(_no_counterpart(missing[0], noisy, len(missing)))
-            files = [counterparts.pop(stem) for stem in stems]
-            parts.append(Part(part.split, part.clean, self._pictures(files), part.labels))
-        if counterparts:
-            raise UserError(_no_counterpart(next(iter(counterparts.values())), clean, len(counterparts)))
+            files = self._by_stem(clean, part.clean.files)
+            self._without_counterpart(files, counterparts, noisy)
+            places = {file: index for index, file in enumerate(part.clean.files)}
+            labels = None if part.labels is None else part.labels[[places[file] for file in files.values()]]
+            others = [counterparts.pop(stem) for stem in files]
+            parts.append(Part(part.split, self._pictures(list(files.values())), self._pictures(others), labels))
+        self._without_counterpart(counterparts, {}, clean)
         return parts
+
+    def _by_stem(self, folder: Path, files: Iterable[Path]) -> dict[Path, Path]:
+        """Files below a folder by their place in it, without the ending of the name: formats of a pair may differ."""
+        found: dict[Path, Path] = {}
+        for file in files:
+            stem = file.relative_to(folder).with_suffix("")
+            if (other := found.get(stem)) is None:
+                found[stem] = file
+                continue
+            if self._is_left_out(other):
+                found[stem] = file
+            elif not self._is_left_out(file):
+                raise UserError(f"{other} and {file} have one name but for the ending: a pair is one file of each.")
+        return found
+
+    def _without_counterpart(self, files: dict[Path, Path], counterparts: Mapping[Path, Path], where: Path) -> None:
+        """Take those files out that have no counterpart and are no images.
+
+        Raises:
+            UserError: one is an image, or such are not skipped.
+        """
+        missing = [stem for stem in files if stem not in counterparts]
+        if images := [files[stem] for stem in missing if not self._is_left_out(files[stem])]:
+            raise UserError(_no_counterpart(images[0], where, len(images)))
+        for stem in missing:
+            del files[stem]
+
+    def _is_left_out(self, file: Path) -> bool:
+        """Whether the file is no image, and is skipped as such.
+
+        Raises:
+            UserError: it is none, and such are not skipped.
+        """
+        try:
+            picture.kind_of(file)
+        except Unreadable as reason:
+            if not self._skip_unreadable:
+                raise unreadable(reason) from reason
+            self.skipped.append(str(file))
+            return True
+        return False
 
     def _refuse_others(
         self, folder: Path, folders: Iterable[Path], files: Sequence[Path], allowed: Iterable[str]
@@ -161,13 +200,7 @@ class Tree:
     def _refuse_files(self, folder: Path, files: Sequence[Path]) -> None:
         """Refuse files beside folders; those that are no images are unreadable ones like any other."""
         for file in files:
-            try:
-                picture.kind_of(file)
-            except Unreadable as reason:
-                if not self._skip_unreadable:
-                    raise unreadable(reason) from reason
-                self.skipped.append(str(file))
-            else:
+            if not self._is_left_out(file):
                 raise UserError(
                     f"{file} is an image beside folders of images: put all into {folder} itself, or all into folders, "
                     "one a class."
@@ -226,17 +259,6 @@ def _descended(folder: Path, above: frozenset[tuple[int, int]]) -> frozenset[tup
     if identity in above:
         raise UserError(f"{folder} is a link to a folder that holds it, so that it has no end: remove the link.")
     return above | {identity}
-
-
-def _by_stem(folder: Path, above: frozenset[tuple[int, int]]) -> dict[Path, Path]:
-    """The files below a folder by their place in it, without the ending of the name: formats of a pair may differ."""
-    files: dict[Path, Path] = {}
-    for file in below(folder, above):
-        stem = file.relative_to(folder).with_suffix("")
-        if stem in files:
-            raise UserError(f"{files[stem]} and {file} have one name but for the ending: a pair is one file of each.")
-        files[stem] = file
-    return files
 
 
 def _no_counterpart(file: Path, where: Path, count: int) -> str:

@@ -15,16 +15,29 @@ from dae.images.rows import TEST, TRAIN, VALIDATION, Part
 
 TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 FILE = re.compile(
-    r"(?P<set>.*?)-?(?P<split>train|t10k|test|val(?:id(?:ation)?)?)-(?P<what>images|labels)[-.]idx\d-?\w*"
+    r"(?P<set>.*?)-?(?:(?P<split>train|t10k|test|val(?:id(?:ation)?)?)-)?(?P<what>images|labels)[-.]idx\d-?\w*"
 )
-"""The names of MNIST's files, Kaggle's (a dot for a dash), EMNIST's and QMNIST's (another set in front)."""
+"""The names of MNIST's files, Kaggle's (a dot for a dash), EMNIST's and QMNIST's (another set in front); no split."""
 PACKED = ".gz"
-SPLITS = {"train": TRAIN, "t10k": TEST, "test": TEST}
+SPLITS = {None: None, "train": TRAIN, "t10k": TEST, "test": TEST}
 
 
 def is_idx(path: Path) -> bool:
     """Whether the file is one of images or labels, by its name."""
     return FILE.fullmatch(path.name.removesuffix(PACKED)) is not None
+
+
+def begins_as_idx(path: Path) -> bool:
+    """Whether the file is one by its first bytes, whatever its name."""
+    try:
+        with open_file(path) as file:
+            return _is_magic(file.read(4))
+    except (OSError, EOFError, zlib.error):
+        return False
+
+
+def _is_magic(content: bytes) -> bool:
+    return len(content) == 4 and content[:2] == b"\0\0" and content[2] in TYPES and 1 <= content[3] <= 4
 
 
 def open_file(path: Path) -> IO[bytes]:
@@ -47,7 +60,7 @@ def stored(path: Path) -> Stored:
     try:
         with open_file(path) as file:
             magic = file.read(4)
-            if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in TYPES or not 1 <= magic[3] <= 4:
+            if not _is_magic(magic):
                 raise UserError(f"{path} does not begin as an IDX file does: it is truncated, or of another kind.")
             sizes = file.read(4 * magic[3])
             if len(sizes) < 4 * magic[3]:
@@ -66,7 +79,7 @@ def parts(path: Path, tell: Callable[[str], None]) -> list[Part]:
     """
     if path.is_file():
         return [Part(None, ArrayRows(stored(path)))]
-    found: dict[tuple[str, str], Path] = {}
+    found: dict[tuple[str | None, str], Path] = {}
     names = set()
     for file in sorted(path.iterdir()):
         match = FILE.fullmatch(file.name.removesuffix(PACKED))
@@ -77,9 +90,8 @@ def parts(path: Path, tell: Callable[[str], None]) -> list[Part]:
             (SPLITS.get(match["split"], VALIDATION), match["what"]), file
         )  # the raw file, if both are there
     if len(names) > 1:
-        raise UserError(
-            f"{path} holds {', '.join(sorted(names))}: put the files of one of them into a folder of its own."
-        )
+        listed = ", ".join(sorted(name or "one without a name" for name in names))
+        raise UserError(f"{path} holds {listed}: put the files of one of them into a folder of its own.")
     name = names.pop()
     # EMNIST's authors wrote the columns of an image as its rows; QMNIST's wrote eight numbers, the class first.
     transposed = name.startswith("emnist")
@@ -102,7 +114,13 @@ def parts(path: Path, tell: Callable[[str], None]) -> list[Part]:
             else:
                 labels = labels_of(numbers, rows.count, str(images), tell)
         parts.append(Part(split, rows, labels=labels))
-    if TRAIN not in [part.split for part in parts]:
+    splits = [part.split for part in parts]
+    if len(parts) > 1 and None in splits:
+        raise UserError(
+            f"{path} has files of images with a split in their names and files without: call all of them train, test "
+            "or validation, as in train-images-idx3-ubyte, or none."
+        )
+    if TRAIN not in splits:
         if len(parts) > 1:
             raise UserError(f"{path} has no files of training images: their names begin with train-images.")
         parts = [Part(None, parts[0].clean, labels=parts[0].labels)]

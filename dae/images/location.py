@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from dae.config import DATASETS
+from dae.errors import UserError
 
 MAX_NAME_BYTES = 100
 """Of the name that is made of a path; a sweep may have a longer one of its own."""
@@ -25,8 +26,40 @@ def is_path(text: str) -> bool:
 
 
 def absolute(text: str) -> Path:
-    """The place, as it is named from any folder."""
-    return Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100  (it takes ".." out, as Path does not)
+    """The place, as it is named from any folder.
+
+    Raises:
+        UserError: it is in the home folder of nobody who is known here.
+    """
+    return Path(os.path.abspath(expanded(text)))  # noqa: PTH100  (it takes ".." out, as Path does not)
+
+
+def expanded(text: str | Path) -> Path:
+    """The path with the folder that a ``~`` or ``~user`` at its beginning stands for.
+
+    Raises:
+        UserError: nobody knows which it is.
+    """
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise UserError(
+            f"{text}: the home folder that {path.parts[0]} stands for is not known here. Give the path in full; a "
+            f"folder of that name is ./{path.parts[0]}."
+        ) from None
+
+
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder.
+
+    Raises:
+        UserError: nobody can say, for example since its name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"cannot look for {path}: {error.strerror}. Give another path.") from error
 
 
 def name_of(text: str) -> str:

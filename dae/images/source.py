@@ -1,16 +1,19 @@
 """A place with a user's own images: of which kind it is, what is in it, and all of its images."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dae.config import ImageShape
 from dae.errors import UserError
-from dae.images import arrays, folder, idx, picture
+from dae.images import arrays, folder, idx, picture, split
 from dae.images.arrangement import Collection
-from dae.images.collection import collect, count_of, first_kind
+from dae.images.collection import collect, counts_of, first_kind
 from dae.images.location import absolute
-from dae.images.rows import Part, Unreadable
+from dae.images.rows import TEST, TRAIN, VALIDATION, Part, Unreadable
 
 ARRAYS = (".npz", ".npy")
 
@@ -22,28 +25,58 @@ class Facts:
     Attributes:
         shape: of what is trained on: the first image, or a tile.
         has_noise: whether they are pairs, which bring their own noise.
-        count: of images or tiles, unreadable ones included.
+        training: how many images or tiles will be trained on, unreadable ones and copies included.
     """
 
     shape: ImageShape
     has_noise: bool
-    count: int
+    training: int
 
 
-def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = False) -> Facts:
+def describe(text: str, patch: int | None = None, *, skip_unreadable: bool = False, thorough: bool = False) -> Facts:
     """What is at the place.
 
+    Args:
+        text: the place.
+        patch: height and width of the tiles to cut; None for whole images.
+        skip_unreadable: leave files out that are no images.
+        thorough: look at the beginning of every file, which takes about as long as reading small images.
+
     Raises:
-        UserError: there are no images, or in no layout that is known.
+        UserError: there are no images, or in no layout that is known; or they cannot be used together, as far as the
+            beginnings of their files tell.
     """
     parts, _ = _parts(absolute(text), skip_unreadable=skip_unreadable, tell=lambda _: None)
     first = first_kind(text, parts, patch)
+    counts = counts_of(parts, first, patch, thorough=thorough)
     height, width = (first.height, first.width) if patch is None else (patch, patch)
     return Facts(
         shape=ImageShape(height, width, first.channels),
         has_noise=parts[0].noisy is not None,
-        count=count_of(parts, patch),
+        training=_training(text, parts, counts, are_tiles=patch is not None),
     )
+
+
+def _training(where: str, parts: Sequence[Part], counts: Sequence[int], *, are_tiles: bool) -> int:
+    """How many images or tiles stay for training, of the ``counts`` of the parts.
+
+    Raises:
+        UserError: a split has none.
+    """
+    given = {part.split for part in parts} - {None}
+    if empty := [part.split for part in parts if part.split is not None and not part.clean.count]:
+        raise UserError(f"{where} has no image for {' and '.join(empty)}: add some.")
+    train = [part for part in parts if part.split in (None, TRAIN)]
+    by_class: Counter[str | None] = Counter()
+    names = {str(name) for part in parts if part.labels is not None for name in np.unique(part.labels).tolist()}
+    if len(names) > 1 and all(part.labels is not None for part in parts):
+        by_class.update(str(name) for part in train if part.labels is not None for name in part.labels.tolist())
+    else:
+        by_class[None] = sum(part.clean.count for part in train)
+    missing = [made for made in (TEST, VALIDATION) if made not in given]
+    share = split.kept_share(where, by_class, missing, are_tiles=are_tiles)
+    taken = sum(count for part, count in zip(parts, counts, strict=True) if part.split in (None, TRAIN))
+    return max(1, round(share * taken))
 
 
 def read(
@@ -96,7 +129,7 @@ def _parts(path: Path, *, skip_unreadable: bool, tell: Callable[[str], None]) ->
 def _file(path: Path, tell: Callable[[str], None]) -> list[Part]:
     if path.suffix.lower() in ARRAYS:
         return arrays.parts(path, tell)
-    if idx.is_idx(path):
+    if idx.is_idx(path) or idx.begins_as_idx(path):
         return idx.parts(path, tell)
     try:
         picture.kind_of(path)

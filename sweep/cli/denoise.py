@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dae.config import check_strength
 from dae.errors import UserError
 from sweep.cli.chosen import sweep_at, warn_of
 from sweep.cli.errors import debug_option
@@ -83,6 +84,8 @@ def denoise(
         denoising.check_drawn(model)
     warn_of(sweep, record)
     strength = float(record.config["alpha"]) if noise == ADDED_AS_TRAINED else noise
+    if strength is not None:
+        check_strength(str(record.config["noise"]), strength)
     click.echo(f"Model: {record.key} of {sweep.store.name}, images of {model.image}.")
     notes: Counter[str] = Counter()
     written = 0

@@ -25,7 +25,7 @@ else:  # click below 8.4 has no values to say the type of
             return cls
 
 
-SMALL = f"{EMBEDDED} and fewer than {FEW_IMAGES:,} images of your own"
+SMALL = f"{EMBEDDED} and fewer than {FEW_IMAGES:,} training images of your own"
 """Where a training has other defaults."""
 
 MAX_VALUES = 100_000
@@ -330,7 +330,8 @@ which_space = options(
         multiple=True,
         metavar="PARAM=RANGE",
         help=f"What a parameter may be: a list a,b,c, whole numbers 8..64, numbers 1e-4..1e-2; log: before a range "
-        f"spreads it by factors. Once for each of {', '.join(PARAMETERS)}.  [default: {' '.join(DEFAULT_SPACE)}]",
+        f"spreads it by factors. Once for each of {', '.join(PARAMETERS)}.  [default: {' '.join(DEFAULT_SPACE)}; of "
+        "small images no latent larger than they are]",
     ),
     click.option("--trials", type=int, help="Configurations to try in all.  [default: 50]"),
     click.option("--sampler", type=click.Choice(SAMPLERS), help="What proposes them.  [default: tpe]"),

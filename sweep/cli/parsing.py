@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dae.config import check_dataset, default_training, usual_latents
+from dae.config import check_dataset, default_training, kept_of, usual_latents
 from dae.errors import UserError
-from dae.images.location import absolute, is_path, name_of
+from dae.images.location import absolute, exists, expanded, is_path, name_of
 from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
 from sweep.records.search import Search
-from sweep.records.space import DEFAULT_SPACE, Space
+from sweep.records.space import Space, default_space
 from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather, way_to_repair
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
@@ -77,32 +77,53 @@ def source_of(given: Mapping[str, Any], manifest: Manifest | None) -> str | None
     return None if recorded is None else str(recorded)
 
 
+def skips_unreadable(given: Mapping[str, Any], manifest: Manifest | None) -> bool:
+    """Whether files that are no images are left out: the command says so, or the sweep was begun so."""
+    return given["skip_unreadable"] or (manifest is not None and bool(manifest.dataset.get("skip_unreadable")))
+
+
 def with_images(
-    settings: Settings, source: str | None, manifest: Manifest | None, *, skip_unreadable: bool = False
+    settings: Settings,
+    source: str | None,
+    manifest: Manifest | None,
+    *,
+    skip_unreadable: bool = False,
+    thorough: bool = False,
 ) -> Settings:
     """The settings with what a user's own images say: their size and, in a new sweep, a training for so many.
 
+    Args:
+        settings: those of the command and the sweep.
+        source: where the images are; None for a dataset with a name.
+        manifest: of the sweep that was begun.
+        skip_unreadable: leave files out that are no images.
+        thorough: look at the beginning of every file, where nobody reads the images afterwards.
+
     Raises:
-        UserError: they are not there, cannot be used, or bring their own noise, and noise is asked for.
+        UserError: they are not there, cannot be used, or bring their own noise, and noise is asked for; or tiles are to
+            be cut from images that are not a user's own.
     """
     if source is None:
+        if settings.patch is not None:
+            check_dataset(settings.dataset, settings.patch)
         return settings
     recorded = None if manifest is None else manifest.dataset.get("source")
-    if source == recorded and not is_given("dataset") and not Path(source).exists():
+    if source == recorded and not is_given("dataset") and not exists(Path(source)):
         raise UserError(
             f"the sweep was trained on the images in {source}, and there is no such file or folder now. Give --dataset "
             "with the path where they are."
         )
     from dae.images.source import describe
 
-    facts = describe(source, settings.patch, skip_unreadable=skip_unreadable)
+    facts = describe(source, settings.patch, skip_unreadable=skip_unreadable, thorough=thorough)
     if facts.has_noise and (asked := _noise_options()):
         raise UserError(
             f"{asked[0]} has no effect on {source}: it holds pairs, whose noisy images are its noise, and nothing is "
             "drawn. Leave it out, or give the folder of the clean images."
         )
     epochs = settings.epochs if is_given("epochs") else None
-    training = default_training(settings.dataset, epochs, facts.count) if manifest is None else {}
+    images = kept_of(facts.training, settings.train_fraction)
+    training = default_training(settings.dataset, epochs, images) if manifest is None else {}
     return replace(
         settings,
         image=str(facts.shape),
@@ -153,7 +174,7 @@ def output_path(out: str) -> Path:
     """
     if "://" in out:
         raise UserError(f"--out {out}: give a file or folder of this machine.")
-    return Path(out).expanduser().absolute()
+    return expanded(out).absolute()
 
 
 def existing(name: str | None, storage: str, dataset: str) -> Sweep:
@@ -198,7 +219,8 @@ def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | N
         levels |= {name: getattr(declared, name) for name in ("depths", "latents", "seeds") if name not in named}
     grid = Grid.product(levels["depths"], levels["latents"], levels["seeds"], axes, settings.shape)
     if declared is not None and named == {"seeds"}:
-        return Grid.of(replace(cell, seed=seed) for cell in declared.architectures for seed in grid.seeds)
+        cells = (replace(cell, seed=seed) for cell in declared.architectures for seed in grid.seeds)
+        return Grid.of(cells, settings.shape)
     for name, values in axes.items():
         option, default = f"--{name.replace('_', '-')}", getattr(settings, name)
         if is_given(name) and default not in values:
@@ -208,7 +230,7 @@ def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | N
             )
     for cell in grid.architectures:
         settings.at(cell)
-    grid = Grid.of(map(settings.plain, grid.cells))
+    grid = Grid.of(map(settings.plain, grid.cells), settings.shape)
     return grid.union(arm(grid, settings)) if given["match_parameters"] else grid
 
 
@@ -259,7 +281,7 @@ def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest |
     if given["objective"] is not None:
         fields["objectives"] = tuple(name.strip() for name in given["objective"].split(","))
     if given["space"] or begun is None:
-        fields["space"] = Space.parse(given["space"] or DEFAULT_SPACE)
+        fields["space"] = Space.parse(given["space"] or default_space(settings.shape))
     search = Search(**fields) if begun is None else replace(begun, **fields)
     search.check(settings.epochs)
     for name in search.space.parameters:
@@ -307,11 +329,11 @@ def request_of(given: dict[str, Any], start: float) -> "Request":
     store = open_store(given["storage"], sweep_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     check_kind(manifest, "run")
-    source = source_of(given, manifest)
-    settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=given["skip_unreadable"])
+    source, skips = source_of(given, manifest), skips_unreadable(given, manifest)
+    settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=skips)
     grid = grid_of(given, settings, manifest)
     resolving = resolving_of(given, grid, start)
-    return _request(given, store, settings, source=source, grid=grid, resolving=resolving)
+    return _request(given, store, settings, source=source, skip_unreadable=skips, grid=grid, resolving=resolving)
 
 
 def search_request_of(given: dict[str, Any], start: float) -> "Request":
@@ -323,8 +345,8 @@ def search_request_of(given: dict[str, Any], start: float) -> "Request":
     store = open_store(given["storage"], search_name(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     check_kind(manifest, "search")
-    source = source_of(given, manifest)
-    settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=given["skip_unreadable"])
+    source, skips = source_of(given, manifest), skips_unreadable(given, manifest)
+    settings = with_images(settings_of(given, manifest), source, manifest, skip_unreadable=skips)
     search = search_of(given, settings, manifest)
     budget_s = given["time_budget"]
     if budget_s == 0:
@@ -334,7 +356,9 @@ def search_request_of(given: dict[str, Any], start: float) -> "Request":
     if search.sampler != "grid":
         check_installed()
     deadline = None if budget_s is None else start + budget_s
-    request = _request(given, store, settings, source=source, grid=Grid.of(()), search=search, deadline=deadline)
+    images = {"source": source, "skip_unreadable": skips}
+    none = Grid.of((), settings.shape)
+    request = _request(given, store, settings, **images, grid=none, search=search, deadline=deadline)
     if request.address is None and not request.gpus:
         _check_memory(search.space, settings)
     return request
@@ -388,7 +412,6 @@ def _request(given: Mapping[str, Any], store: Store, settings: Settings, **asked
         store=store,
         settings=settings,
         data_dir=Path(given["data_dir"]),
-        skip_unreadable=given["skip_unreadable"],
         cpus=cpus,
         gpus=gpus,
         trials_per_gpu=None if given["trials_per_gpu"] == AUTO else given["trials_per_gpu"],

@@ -26,6 +26,7 @@ from sweep.cli.parsing import (
     search_name,
     search_of,
     settings_of,
+    skips_unreadable,
     slots_of,
     source_of,
     sweep_name,
@@ -60,7 +61,11 @@ def plan(**given: Any) -> None:
     store = open_store(given["storage"], named(given["name"], given["dataset"]))
     manifest = manifest_of(store)
     settings = with_images(
-        settings_of(given, manifest), source_of(given, manifest), manifest, skip_unreadable=given["skip_unreadable"]
+        settings_of(given, manifest),
+        source_of(given, manifest),
+        manifest,
+        skip_unreadable=skips_unreadable(given, manifest),
+        thorough=True,
     )
     if given["space"] or (manifest is not None and manifest.search is not None):
         from sweep.cli.search_plan import show

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from dae.errors import UserError
+from dae.images.location import expanded
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_existing
 from sweep.cli.parsing import existing, source_of, sweep_name, with_images
@@ -60,7 +61,7 @@ def status(storage: str) -> None:
 def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str, output: str | None) -> None:
     """Rebuild the report of a sweep from its folder alone."""
     sweep = existing(name, storage, dataset)
-    target = sweep.store.below("report") if output is None else Store(Path(output).expanduser().absolute())
+    target = sweep.store.below("report") if output is None else Store(expanded(output).absolute())
     from sweep.report import page as pages
 
     try:

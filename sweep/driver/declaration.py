@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     Raises:
         UserError: the request contradicts what the sweep already holds.
     """
-    store, settings = request.store, request.settings
+    store, settings, described = request.store, request.settings, _describe(request, dataset)
     try:
         existing = gather(store)
     except FileNotFoundError:
@@ -57,7 +58,7 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
             name=store.name,
             grid=grid,
             settings=settings,
-            dataset=_describe(dataset),
+            dataset=described,
             removed=removed,
             search=request.search,
             **_known_id(store),
@@ -65,17 +66,16 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         records = gather_records(store, grid)
     else:
         manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid), search=request.search)
-        if dataset.source is not None and "source" in manifest.dataset:  # where they are now
-            manifest = replace(manifest, dataset={**_numbers(dataset), **manifest.dataset, "source": dataset.source})
+        if "source" in manifest.dataset:  # where they are now, and how they are read there
+            now: dict[str, Any] = {name: described[name] for name in ("source", "skip_unreadable") if name in described}
+            manifest = replace(manifest, dataset={**_numbers(dataset), **manifest.dataset, **now})
         records = dict(existing.records)
         if request.search is not None:
             manifest = replace(manifest, grid=_asked(replace(existing, manifest=manifest), request.grid))
-    if not records and (manifest.settings, manifest.dataset) != (settings, _describe(dataset)):
-        grid = Grid.of(map(settings.plain, manifest.grid.cells))
+    if not records and (manifest.settings, manifest.dataset) != (settings, described):
+        grid = Grid.of(map(settings.plain, manifest.grid.cells), settings.shape)
         # Without its digest a file counts for nothing: the sample images may be of other data or under other noise.
-        manifest = replace(
-            manifest, grid=grid, settings=settings, dataset=_describe(dataset), conditions={}, digests={}
-        )
+        manifest = replace(manifest, grid=grid, settings=settings, dataset=described, conditions={}, digests={})
     check_sweep(list(records.values()), settings, None if existing is None else existing.manifest)
     for record in records.values():
         _check_same(record, dataset)
@@ -176,15 +176,16 @@ def _check_same(record: Record, dataset: Dataset) -> None:
         )
 
 
-def _describe(dataset: Dataset) -> dict[str, object]:
+def _describe(request: Request, dataset: Dataset) -> dict[str, Any]:
     """The manifest's ``dataset``; what is as in the study's datasets is left out, as in sweeps of older versions."""
-    described: dict[str, object] = {
+    described: dict[str, Any] = {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "train": len(dataset.train),
         "validation": len(dataset.validation),
         "test": len(dataset.test),
         **({} if dataset.source is None else {"source": dataset.source}),
+        **({} if dataset.source is None or not request.skip_unreadable else {"skip_unreadable": True}),
     }
     if dataset.name in DATASETS and dataset.shape == STUDY_IMAGE:
         return described

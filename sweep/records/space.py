@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from dae.config import ModelConfig
+from dae.config import ImageShape, ModelConfig
 from dae.errors import UserError
 from sweep.records.grid import Cell, Settings, Value, value_text
 
@@ -15,6 +15,7 @@ PARAMETERS = ("lr", "width", "latent", "depth", "batch_size", "latent_channels",
 """What a search can vary."""
 
 DEFAULT_SPACE = ("lr=log:1e-4..1e-2", "width=8..64", "latent=4..14", "depth=1..7")
+"""Where images are large enough for it; `default_space` is that for all."""
 LOG = "log:"
 DIGITS = 4
 """Significant digits of a proposed number: its cell's name holds it in full, and no loss depends on more."""
@@ -95,6 +96,12 @@ class Choice:
 
 
 Values = Range | Choice
+
+
+def default_space(image: ImageShape) -> tuple[str, ...]:
+    """`DEFAULT_SPACE`, its latent no larger than the images."""
+    largest = min(14, *image.sides)
+    return tuple(f"latent=4..{largest}" if text.startswith("latent=") else text for text in DEFAULT_SPACE)
 
 
 @dataclass(frozen=True, slots=True)

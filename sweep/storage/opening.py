@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from dae.errors import UserError
+from dae.images.location import expanded
 from sweep.storage.store import Store
 
 MAX_NAME_BYTES = 255
@@ -39,4 +40,9 @@ def open_storage(storage: str | Path, name: str = "") -> Store:
         from sweep.storage import bucket  # imports pyarrow, which takes long
 
         return bucket.open_bucket(str(storage), name)
-    return Store(Path(rest if is_uri else storage).expanduser().absolute() / name)
+    folder = expanded(rest if is_uri else storage).absolute()
+    if long := next((part for part in folder.parts if len(part.encode()) > MAX_NAME_BYTES), None):
+        raise UserError(
+            f"--storage: the name {long[:20]!r}... is too long: at most {MAX_NAME_BYTES} bytes make a folder's name."
+        )
+    return Store(folder / name)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dae.errors import UserError
+from dae.images.location import expanded
 
 PREFIX, OWNER, SESSIONS = "ray-", "owner", "s"
 """Of such a folder: its name, the file that its command has locked, and what Ray is given. Ray opens that to everyone,
@@ -61,7 +62,7 @@ def session_folder(chosen: Path | None) -> Iterator[Path]:
 
 def _place(chosen: Path | None) -> Path:
     if chosen is not None:
-        place = chosen.expanduser().absolute()
+        place = expanded(chosen).absolute()
         if reason := _unfit(place):
             raise UserError(f"--temp-dir {chosen}: {reason}")
         return place

@@ -150,6 +150,28 @@ BAD: dict[str, tuple[Make, str, list[str], list[str]]] = {
         lambda f: [images(f / name, 1, start=n) for n, name in enumerate("abc")], "", [],
         ["1 image of class a", "need at least one each", "without classes"],
     ),
+    "types": (
+        lambda f: array(f / "x.npz", clean=np.zeros((9, 28, 28), "u1"), noisy=np.zeros((9, 28, 28), "u2")), "x.npz", [],
+        ["clean is of uint8", "noisy of uint16", "one type of number"],
+    ),
+    "empty-split": (
+        lambda f: array(
+            f / "x.npz", train_images=np.zeros((9, 28, 28)), train_labels=np.arange(9)[:, None],
+            val_images=np.zeros((0, 28, 28)), val_labels=np.zeros((0, 1)),
+        ), "x.npz", [], ["has no image for validation", "add some"],
+    ),
+    "pair-kinds": (
+        lambda f: (images(f / "clean"), images(f / "noisy", 12, 28, 28, 3)), "", [],
+        ["noisy/000.png is 28x28, colour", "clean/000.png is 28x28, grey", "a pair is"],
+    ),
+    "pair-text": (
+        lambda f: (images(f / "clean"), images(f / "noisy"), (f / "clean" / "a.txt").write_text("x")), "", [],
+        ["clean/a.txt is no image", "--skip-unreadable"],
+    ),
+    "pair-twice": (
+        lambda f: (images(f / "clean"), images(f / "clean", 1, suffix="bmp"), images(f / "noisy")), "", [],
+        ["clean/000.bmp and", "clean/000.png have one name but for the ending"],
+    ),
     "constant": (lambda f: np.save(f / "x.npy", np.full((20, 28, 28), 7)), "x.npy", [], ["every pixel", "is 7"]),
     "idx": (_idx_cut, "", [], ["train-images-idx3-ubyte cannot be read", "ends before its array"]),
     "test-only": (lambda f: images(f / "test"), "", [], ["no train/"]),
@@ -179,6 +201,30 @@ def test_bad_input_is_a_sentence_and_nothing_is_written(
         assert phrase in said
     assert list(work.iterdir()) == []
     assert case == "loop" or sorted(mine.rglob("*")) == before
+
+
+SEEN_IN_PIXELS = ("copies", "truncated", "nan", "constant", "idx")
+"""Of the bad input what only shows where all of it is read."""
+
+
+@pytest.mark.parametrize("case", [case for case in BAD if case not in SEEN_IN_PIXELS])
+def test_a_plan_refuses_what_a_run_does(mine: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, place, options, phrases = BAD[case]
+    make(mine)
+    if case == "bomb":
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3000)
+    result = ask("plan", "--dataset", place if place == "mnist-5k" else mine / place, *options, *RUN)
+    assert result.exit_code == 2, result.output
+    assert all(phrase in " ".join(result.stderr.split()) for phrase in phrases)
+
+
+@pytest.mark.parametrize("option", ["--dataset", "--storage", "--temp-dir"])
+def test_the_home_of_nobody_is_said(mine: Path, work: Path, option: str) -> None:
+    images(mine)
+    rest = [] if option == "--dataset" else ["--dataset", mine]
+    result = ask("run", option, "~nobody-of-this-name/x", *rest, *RUN, *MACHINE)
+    assert result.exit_code == 2
+    assert "the home folder that ~nobody-of-this-name stands for is not known" in " ".join(result.stderr.split())
 
 
 # ---- good input
@@ -225,7 +271,7 @@ def test_an_array_of_ones_own_by_its_bare_name(work: Path, in_process: InProcess
     result = ask("run", "--dataset", "digits.npz", *grid, *MACHINE)
     assert result.exit_code == 0, result.output
     settings = gather(Store(work / "sweeps" / "digits")).manifest.settings
-    assert (settings.batch_size, settings.lr, settings.warmup) == (15, 4e-3, 1)  # as for the small dataset
+    assert (settings.batch_size, settings.lr, settings.warmup) == (10, 4e-3, 1)  # as for the small dataset
     other = [word if word != "1" else "2" for word in grid]
     assert "epochs" in ask("run", "--dataset", "digits.npz", *other, *MACHINE).stderr
     assert ask("plan", "--dataset", "digits.npz").exit_code == 0
@@ -241,6 +287,62 @@ def test_what_is_skipped_is_counted(mine: Path, in_process: InProcess) -> None:
     result = ask("run", "--dataset", mine, "--skip-unreadable", *RUN, *MACHINE)
     assert result.exit_code == 0, result.output
     assert "skipped 1 unreadable" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "search"])
+def test_a_sweep_remembers_that_files_are_skipped(mine: Path, work: Path, in_process: InProcess, command: str) -> None:
+    images(mine, 20)
+    begin = RUN
+    if command == "search":
+        pytest.importorskip("optuna")
+        space = ["--space", "depth=1", "--space", "latent=5", "--trials", "1", "--finalists", "1", "--seeds", "1"]
+        begin = [*space, "--epochs", "1", "--batch-size", "8"]
+    (mine / "notes.txt").write_text("x")
+    name = ["--name", "mine"]
+    assert ask(command, "--dataset", mine, *name, *begin, *MACHINE).exit_code == 2
+    begun = ask(command, "--dataset", mine, *name, "--skip-unreadable", *begin, *MACHINE)
+    assert begun.exit_code == 0, begun.output
+    manifest = gather(Store(work / "sweeps" / "mine")).manifest
+    assert manifest.dataset["skip_unreadable"] is True
+    for words in ([command, *name, *MACHINE], [command, "--dataset", mine, *name, *MACHINE], ["plan", *name]):
+        again = ask(*words)
+        assert again.exit_code == 0, again.output
+    assert gather(Store(work / "sweeps" / "mine")).manifest == manifest
+
+
+def test_skipping_may_begin_later_and_is_in_no_other_manifest(mine: Path, work: Path, in_process: InProcess) -> None:
+    images(mine, 20)
+    assert ask("run", "--dataset", mine, *RUN, *MACHINE).exit_code == 0
+    store = Store(work / "sweeps" / "mine")
+    assert "skip_unreadable" not in gather(store).manifest.dataset
+    (mine / "notes.txt").write_text("x")
+    assert ask("run", "--name", "mine", *MACHINE).exit_code == 2
+    assert ask("run", "--name", "mine", "--skip-unreadable", *MACHINE).exit_code == 0
+    assert gather(store).manifest.dataset["skip_unreadable"] is True
+    assert ask("run", "--name", "mine", *MACHINE).exit_code == 0
+
+
+@pytest.mark.parametrize(("trained", "options"), [(12, []), (60, ["--train-fraction", "0.2"])])
+def test_the_usual_batch_fits_into_the_training_images(
+    mine: Path, in_process: InProcess, trained: int, options: list[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    x_train, x_test = (generator.integers(0, 256, (count, 8, 8)).astype(np.uint8) for count in (trained, 500))
+    np.savez(mine / "x.npz", x_train=x_train, x_test=x_test)
+    grid = ["--depths", "1", "--latents", "4", "--epochs", "1"]
+    result = ask("run", "--dataset", mine / "x.npz", *grid, *options, *MACHINE)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_search_of_small_images_has_a_space_that_they_allow(mine: Path, work: Path, in_process: InProcess) -> None:
+    pytest.importorskip("optuna")
+    images(mine, 20, 8, 30)
+    few = ["--trials", "1", "--sampler", "random", "--finalists", "1", "--seeds", "1", "--epochs", "1"]
+    result = ask("search", "--dataset", mine, *few, *MACHINE)
+    assert result.exit_code == 0, result.output
+    search = gather(Store(work / "sweeps" / "mine-search")).manifest.search
+    assert search is not None
+    assert search.space.texts["latent"] == "4..8"
 
 
 @pytest.mark.parametrize("options", [["--alpha", "0.5"], ["--noise", "blur"], ["--axis", "alpha=0.1,0.5"]])

@@ -519,6 +519,8 @@ def test_an_output_that_is_there_is_replaced_only_when_asked(ask: Ask) -> None:
         (("--add-noise", "good.png"), "'good.png' is not a number; where a picture follows, write --add-noise=0.5."),
         (("good.png", "--add-noise=nan"), "nan is out of range"),
         (("good.png", "--out", "s3://bucket/x"), "--out s3://bucket/x: give a file or folder of this machine."),
+        (("good.png", "--out", "~nobody-of-this-name/x"), "~nobody-of-this-name stands for is not known here"),
+        (("good.png", "--out", "x" * 400), "File name too long"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -580,6 +582,17 @@ def test_cells_that_have_no_sound_model_are_refused(ask: Ask, sweep_copy: Store)
     answer = ask("a.png", "--cell", BEST, storage=sweep_copy.root.parent)
     assert answer.exit_code == 2
     assert f"{BEST}: record.json: it is not the JSON that was written" in answer.output
+
+
+def test_noise_of_a_strength_that_its_kind_cannot_have_is_refused(ask: Ask, sweep_copy: Store) -> None:
+    save("a.png", noisy(28, 28))
+    config = read_record(sweep_copy, Cell.from_key(BEST)).config
+    change(sweep_copy, BEST, config={**config, "noise": "salt-and-pepper"})
+    answer = ask("a.png", "--cell", BEST, "--add-noise=3", storage=sweep_copy.root.parent)
+    assert answer.exit_code == 2
+    assert "alpha 3.0 is out of range" in answer.output
+    assert not Path("out").exists()
+    assert ask("a.png", "--cell", BEST, "--add-noise=1", storage=sweep_copy.root.parent).exit_code == 0
 
 
 def test_a_collapsed_model_is_used_with_a_warning(ask: Ask, sweep_copy: Store) -> None:

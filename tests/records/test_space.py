@@ -1,13 +1,14 @@
 """The space of a search: what it takes, and what it refuses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from dae.errors import UserError
 from sweep.records.grid import Cell, Settings
 from sweep.records.search import Proposal, Pruning, Search
-from sweep.records.space import Choice, Range, Space
+from sweep.records.space import Choice, Range, Space, default_space
 
 SETTINGS = Settings.usual("mnist-5k")
 LEAST = ("depth=1..3", "latent=4..8")
@@ -109,6 +110,14 @@ def test_a_point_moves_to_another_space_where_it_lies_inside() -> None:
     assert inside == {"depth": 2, "latent": 5, "width": SETTINGS.width}
     assert space.point_of({"depth": 2, "latent": 9}, SETTINGS) is None
     assert space.point_of({"depth": 2, "latent": 5, "lr": 1.0}, SETTINGS) is None
+
+
+@pytest.mark.parametrize(("image", "latent"), [("28x28", "4..14"), ("8x8", "4..8"), ("40x10x3", "4..10")])
+def test_the_usual_space_is_one_that_the_images_allow(image: str, latent: str) -> None:
+    settings = replace(SETTINGS, image=image)
+    space = Space.parse(default_space(settings.shape))
+    space.check(settings)
+    assert str(space.parameters["latent"]) == latent
 
 
 def test_sizes_and_rounding() -> None:

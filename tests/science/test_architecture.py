@@ -278,16 +278,18 @@ def test_the_defaults_are_the_studys() -> None:
 @pytest.mark.parametrize(
     ("images", "batch_size", "epochs", "warmup"),
     [
-        (5_000, 32, 15, 3),  # as the embedded set: 104 steps an epoch
-        (1_797, 32, 41, 9),  # 37 steps
-        (40, 10, 150, 150),  # 2 steps
-        (2, 1, 150, 150),
-        (10_000, 128, 15, 0),
+        (3_200, 32, 15, 3),  # as the embedded set: 100 steps an epoch
+        (1_150, 32, 43, 9),  # 35 steps
+        (26, 8, 150, 100),  # 3 steps
+        (1, 1, 150, 150),
+        (6_399, 32, 15, 3),
+        (6_400, 128, 15, 0),
     ],
 )
 def test_few_images_are_passed_over_more_often(images: int, batch_size: int, epochs: int, warmup: int) -> None:
     training = default_training("mine", images=images)
     assert (training["batch_size"], training["epochs"], training["warmup"]) == (batch_size, epochs, warmup)
+    assert training["batch_size"] <= images
     assert default_training("mine", 4, images)["epochs"] == 4, "a length that is asked for stands"
 
 

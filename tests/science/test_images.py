@@ -98,6 +98,24 @@ def test_the_same_pixels_are_the_same_dataset_wherever_and_however_they_are_stor
     assert with_idx.fingerprint == datasets[0].fingerprint
 
 
+@pytest.mark.parametrize("names", [("x_train", "x_test"), ("clean", "noisy")])
+@pytest.mark.parametrize(
+    ("one", "other", "is_refused"),
+    [("u1", "u2", True), ("u1", "i8", True), ("f4", "u1", True), ("f4", "f8", False), ("<u2", ">u2", False)],
+)
+def test_arrays_are_of_one_type_of_number(
+    tmp_path: Path, names: tuple[str, str], one: str, other: str, is_refused: bool
+) -> None:
+    arrays = (drawn(20).astype(one), drawn(20, seed=1).astype(other))
+    np.savez(tmp_path / "x.npz", **dict(zip(names, arrays, strict=True)))
+    if not is_refused:
+        assert len(read(tmp_path / "x.npz").test)
+        return
+    assert "save all images as one type of number" in refusal(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="save all images as one type"):
+        describe(str(tmp_path / "x.npz"))
+
+
 @settings(max_examples=25)
 @given(st.permutations(range(11)), st.lists(st.integers(0, 10), max_size=8), st.booleans())
 def test_neither_order_nor_copies_move_an_image_and_no_copy_straddles(
@@ -386,6 +404,28 @@ def test_idx_files_of_emnist_and_qmnist(tmp_path: Path) -> None:
     assert images_of(dataset)[2] == {digest_of(image) for image in images[20:]}
 
 
+@pytest.mark.parametrize("name", ["my.idx", "images-idx3-ubyte", "digits-images-idx3-ubyte.gz", "x.dat"])
+def test_an_idx_file_of_any_name(tmp_path: Path, name: str) -> None:
+    images = drawn(20, 8, 9)
+    content = idx(images)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    dataset = read(tmp_path / name)
+    assert set.union(*images_of(dataset)) == {digest_of(image) for image in images}
+
+
+@pytest.mark.parametrize("prefix", ["", "digits-", "my-own-"])
+def test_idx_files_of_no_split_are_told_by_images_and_labels(tmp_path: Path, prefix: str) -> None:
+    images, labels = drawn(20, 8, 9), (np.arange(20) % 2).astype(np.uint8)
+    (tmp_path / f"{prefix}images-idx3-ubyte").write_bytes(idx(images))
+    (tmp_path / f"{prefix}labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    np.savez(tmp_path.parent / f"{prefix}same.npz", x=images, y=labels)
+    assert contents(read(tmp_path)) == contents(read(tmp_path.parent / f"{prefix}same.npz"))
+    (tmp_path / f"{prefix}train-images-idx3-ubyte").write_bytes(idx(images))
+    assert "with a split in their names and files without" in refusal(tmp_path)
+    (tmp_path / "other-test-images-idx3-ubyte").write_bytes(idx(images))
+    assert "put the files of one of them into a folder of its own" in refusal(tmp_path)
+
+
 # ---- words, and what is left out
 
 
@@ -414,9 +454,122 @@ def test_labels_that_are_not_everywhere_are_left_out_in_words(tmp_path: Path) ->
     assert "no test image of" in said
 
 
-def test_copies_across_given_splits_are_told(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", x_train=drawn(20), x_test=drawn(20)[:5])
-    assert "5 of the test images" in told(tmp_path / "x.npz")[1]
+def test_copies_across_given_splits_are_told_of_every_two(tmp_path: Path) -> None:
+    images, others = drawn(20), drawn(9, seed=1)
+    np.savez(tmp_path / "x.npz", x_train=images, x_val=np.concatenate([others, images[:4]]), x_test=images[3:8])
+    dataset, said = told(tmp_path / "x.npz")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (20, 13, 5)
+    assert "5 of the test images of" in said
+    assert "4 of the validation images of" in said
+    assert said.count("are training images too: the splits are kept as they were given") == 2
+    assert f"1 of the test images of {tmp_path / 'x.npz'} are validation images too" in said
+
+
+@pytest.mark.parametrize("given_name", ["x_test", "x_val"])
+def test_a_split_that_is_made_shares_no_image_with_any(tmp_path: Path, given_name: str) -> None:
+    images = drawn(60)
+    np.savez(tmp_path / "x.npz", x_train=np.concatenate([images, images[:30]]), **{given_name: images[:30]})
+    dataset, said = told(tmp_path / "x.npz")
+    train, validation, test = images_of(dataset)
+    made, given_images = (validation, test) if given_name == "x_test" else (test, validation)
+    assert made
+    assert not made & (train | given_images)
+    assert given_images == {digest_of(image) for image in images[:30]} <= train
+    assert said.count("images too") == 1
+    np.savez(tmp_path / "same.npz", x_train=images, **{given_name: images})
+    assert "has 0 images, copies and what given splits share not counted" in refusal(tmp_path / "same.npz")
+
+
+def test_a_class_that_loses_the_tiles_of_a_split_is_said(tmp_path: Path) -> None:
+    save(drawn(12, 16, 16), tmp_path / "busy")
+    for number in range(12):  # the images differ, and have no more than two different tiles
+        tiles = np.array([200 * (number >> bit & 1) for bit in range(4)], np.uint8).reshape(2, 2)
+        save(tiles.repeat(8, 0).repeat(8, 1)[None], tmp_path / "plain", names=[number])
+    dataset, said = told(tmp_path, patch=8)
+    assert f"no validation image of {tmp_path} is of class plain: trained without labels" in said
+    assert "46 of the 96 tiles" in said
+    assert dataset.classes == ()
+    assert {len(part) for part in (dataset.train_labels, dataset.validation_labels, dataset.test_labels)} == {0}
+    (tmp_path / "flat").mkdir()
+    for path in (tmp_path / "busy", tmp_path / "plain"):
+        for file in path.iterdir():
+            file.rename(tmp_path / "flat" / f"{path.name}{file.name}")
+        path.rmdir()
+    flat = read(tmp_path / "flat", patch=8)
+    assert len(flat.train) + len(flat.validation) + len(flat.test) == 50
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(6, 40),
+    st.integers(1, 3),
+    st.sampled_from([(), ("val",), ("test",), ("val", "test")]),
+    st.sampled_from([None, 8]),
+)
+def test_how_many_images_will_be_trained_on_is_known_before_they_are_read(
+    count: int, classes: int, given_splits: tuple[str, ...], patch: int | None
+) -> None:
+    arrays: dict[str, Any] = {}
+    for seed, split in enumerate(("train", *given_splits)):
+        name = split if given_splits else "all"
+        prefix = "" if name == "all" else f"_{split}"
+        images = drawn(count if split == "train" else 7 * classes, 17, 9, seed=seed)
+        arrays |= {f"x{prefix}": images, f"y{prefix}": np.arange(len(images)) % classes}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npz"
+        np.savez(path, **arrays)
+        if count // classes < 3 - len(given_splits):
+            with pytest.raises(UserError, match="need at least one each"):
+                describe(str(path), patch)
+            assert "need at least one each" in refusal(path, patch=patch)
+            return
+        dataset = read(path, patch=patch)
+        assert describe(str(path), patch).training == len(dataset.train)
+
+
+def test_labels_that_look_like_numbers_are_names(tmp_path: Path) -> None:
+    for number, names in enumerate((("--1", "2"), ("1-", "2"), ("-", "2"), ("-1", "10"))):
+        np.savez(tmp_path / f"{number}.npz", x=drawn(20), y=np.array([*names] * 10))
+    assert read(tmp_path / "0.npz").classes == ("--1", "2")
+    assert read(tmp_path / "1.npz").classes == ("1-", "2")
+    assert read(tmp_path / "2.npz").classes == ("-", "2")
+    assert read(tmp_path / "3.npz").classes == ("-1", "10")
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 1), (0, 1, 1)])
+def test_an_empty_split_with_labels_of_any_shape_is_said(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.savez(
+        tmp_path / "x.npz", x_train=drawn(20), y_train=np.arange(20) % 2, x_test=drawn(0), y_test=np.zeros(shape, int)
+    )
+    assert "has no image for test: add some" in refusal(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("broken", ["clean", "noisy"])
+def test_of_a_pair_the_file_is_named_that_cannot_be_read(tmp_path: Path, broken: str) -> None:
+    for number, name in enumerate(("clean", "noisy")):
+        save(drawn(20, seed=number), tmp_path / name)
+    whole = read(tmp_path)
+    (tmp_path / broken / "7.png").write_text("no image")
+    assert f"{broken}/7.png is no image" in refusal(tmp_path)
+    dataset, said = told(tmp_path, skip_unreadable=True)
+    assert f"skipped 1 unreadable in {tmp_path}: {tmp_path / broken / '7.png'}" in said
+    assert len(set.union(*images_of(whole)) - set.union(*images_of(dataset))) == 1
+
+
+@pytest.mark.parametrize("place", ["clean", "noisy"])
+def test_what_is_no_image_is_skipped_among_pairs_too(tmp_path: Path, place: str) -> None:
+    images, labels = drawn(20), np.arange(20) % 2
+    save(images, tmp_path / "clean", labels)
+    save(255 - images, tmp_path / "noisy", labels)
+    whole = read(tmp_path)
+    for name in ("README.txt", "3.txt"):  # with a counterpart but for the ending, and without
+        (tmp_path / place / "1" / name).write_text("no image")
+    assert ".txt is no image" in refusal(tmp_path)
+    dataset, said = told(tmp_path, skip_unreadable=True)
+    assert contents(dataset) == contents(whole)
+    assert "skipped 2 unreadable" in said
+    save(drawn(1, seed=5), tmp_path / place / "1", names=["more"])
+    assert "more.png has no counterpart" in refusal(tmp_path, skip_unreadable=True)
 
 
 def test_images_that_do_not_fit_are_refused_with_numbers(tmp_path: Path) -> None:
