@@ -94,6 +94,7 @@ class Dataset:
             None where it is drawn.
         source: where a user's own images were read; None of a dataset with a name.
         numbers: where the pixels were made of a user's own numbers, which.
+        pictures: of how many images the tiles for training, validation and test are; None where nothing was cut.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Dataset:
     noisy: Pairs | None = None
     source: str | None = None
     numbers: Numbers | None = None
+    pictures: tuple[int, ...] | None = None
 
     @property
     def shape(self) -> ImageShape:
@@ -217,6 +219,7 @@ def _load_own(path: str, train_fraction: float, **options: Any) -> Dataset:
         else Pairs(train=images.noisy[kept], validation=images.noisy[validation], test=images.noisy[test]),
         source=str(absolute(path)),
         numbers=images.numbers,
+        pictures=images.pictures,
     )
 
 

@@ -12,6 +12,9 @@ from dae.images import split as splitting
 from dae.images.content import digest_of
 from dae.images.rows import SPLITS, TEST, TRAIN, VALIDATION, Labels, Numbers, Part, Pixels, Tell
 
+FEW_PICTURES = 10
+"""The test tiles of fewer images than this say little of other images."""
+
 
 @dataclass(slots=True)
 class Collection:
@@ -21,6 +24,7 @@ class Collection:
         bounds: where each of `SPLITS` begins and ends.
         labels: (0,) without classes.
         numbers: where the pixels were made of other numbers, which.
+        pictures: of how many images the tiles of each of `SPLITS` are; None where nothing was cut.
     """
 
     pixels: Pixels
@@ -30,6 +34,7 @@ class Collection:
     bounds: dict[str, slice]
     fingerprint: str
     numbers: Numbers | None = None
+    pictures: tuple[int, ...] | None = None
 
 
 @dataclass(slots=True)
@@ -94,7 +99,20 @@ def arranged(where: str, parts: Sequence[Part], read: Gathered, are_tiles: bool,
         classes=classes,
         bounds={split: slice(int(ends[i]), int(ends[i + 1])) for i, split in enumerate(SPLITS)},
         fingerprint=content.hexdigest(),
+        pictures=_pictures(where, order, read, splits, tell) if are_tiles else None,
     )
+
+
+def _pictures(where: str, order: Sequence[int], read: Gathered, splits: Sequence[str], tell: Tell) -> tuple[int, ...]:
+    """Of how many images the tiles of each split are; said where the test set's are few."""
+    counts = tuple(len({read.origins[row] for row in order if splits[row] == split}) for split in SPLITS)
+    of_split = dict(zip(SPLITS, counts, strict=True))
+    if of_split[TEST] < FEW_PICTURES:
+        tell(
+            f"the tiles of {where} are of {of_split[TRAIN]} images for training, {of_split[VALIDATION]} for validation "
+            f"and {of_split[TEST]} for the test"
+        )
+    return counts
 
 
 def _classes(parts: Sequence[Part], read: Gathered, tell: Tell) -> tuple[Labels, tuple[str, ...]]:

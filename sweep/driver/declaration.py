@@ -191,6 +191,7 @@ def _describe(request: Request, dataset: Dataset) -> dict[str, Any]:
         return described
     described |= {"shape": str(dataset.shape), "low": dataset.low, "high": dataset.high}
     described |= {"classes": list(dataset.classes), "labelled": bool(dataset.classes)}
+    described |= {} if dataset.pictures is None else {"pictures": list(dataset.pictures)}
     return described | ({"pairs": True} if dataset.noisy is not None else {}) | _numbers(dataset)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from dae.config import LSUV
+from dae.images.arrangement import FEW_PICTURES
 from sweep.analysis.claims import Claim, Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.quality import losses_without_network
@@ -162,7 +163,18 @@ def _certainty(findings: Findings) -> str:
 
 def caveats(findings: Findings) -> list[tuple[str, str]]:
     """What is wrong with the networks or with cells, once a kind: which, and what to do."""
-    return [*_beaten(findings), *_flagged(findings)]
+    return [*_beaten(findings), *_narrow(findings), *_flagged(findings)]
+
+
+def _narrow(findings: Findings) -> list[tuple[str, str]]:
+    """That the test tiles were cut from few images, if so."""
+    pictures = findings.whole.manifest.dataset.get("pictures")
+    if pictures is None or pictures[-1] >= FEW_PICTURES:
+        return []
+    title = f"All test tiles are of {counted(pictures[-1], 'image')}"
+    return [
+        (title, "Intervals and verdicts are for tiles such as these, and other images may differ more: add images.")
+    ]
 
 
 def _beaten(findings: Findings) -> list[tuple[str, str]]:

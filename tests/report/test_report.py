@@ -284,10 +284,19 @@ def test_pairs_have_no_other_strength_of_noise(tmp_path: Path) -> None:
     manifest = gather(store).manifest
     store.write(MANIFEST, replace(manifest, dataset={**manifest.dataset, "pairs": True}).to_bytes())
     text = text_of(build(gather(store)).read_text())
+    assert "All test tiles are of" not in text
     assert "Other strengths of noise (the study's section 2.2). Left out: the noise is part of the images" in text
     assert "trained at strength" not in text
     assert "--axis alpha" not in text
     assert not re.search(r"\balpha 0.5\b", text)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_tiles_of_few_images_are_said_to_be_so(tmp_path: Path) -> None:
+    store = make_sweep(tmp_path)
+    manifest = gather(store).manifest
+    store.write(MANIFEST, replace(manifest, dataset={**manifest.dataset, "pictures": [3, 1, 1]}).to_bytes())
+    assert "All test tiles are of 1 image. Intervals and verdicts are" in text_of(build(gather(store)).read_text())
 
 
 @pytest.mark.usefixtures("undrawn")

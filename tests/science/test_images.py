@@ -183,6 +183,10 @@ def test_tiles_of_one_image_stay_together_and_equal_ones_are_kept_once(tmp_path:
     ]
     assert all(sources)
     assert sum(map(len, sources)) == len(set.union(*sources))
+    assert dataset.pictures == tuple(map(len, sources))
+    assert (
+        f"are of {len(sources[0])} images for training, {len(sources[1])} for validation and {len(sources[2])}" in said
+    )
 
 
 def _busy(part: Array) -> Array:
