@@ -24,7 +24,15 @@ from dae.filters import (
     wavelet_shrinkage,
     wiener_filter,
 )
-from dae.linear import EXACT_NUMBERS, LinearMap, Moments, Subspace, principal_components, reduced_rank_regressions
+from dae.linear import (
+    BASIS_BYTES,
+    EXACT_NUMBERS,
+    LinearMap,
+    Moments,
+    Subspace,
+    principal_components,
+    reduced_rank_regressions,
+)
 from dae.noise import Array, corrupt_test
 from dae.testset import mean_square
 
@@ -183,10 +191,14 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
         dataset: fitted to its training images, the ridge chosen on its validation images.
         noise: kind of the noise, as in `dae.noise`.
         alpha: its strength.
-        latents: numbers of latent elements; a rank cannot exceed the number of pixels, or of components.
+        latents: numbers of latent elements, none of them with a `reason_without_linear`; a rank cannot exceed the
+            number of pixels, or of components.
     """
+    if not latents:
+        return []
     clean, noisy = _tuning_images(dataset, noise, alpha)
     subspace, moments = _moments(dataset, noise, alpha)
+    # Lifted maps share the basis: of every ridge and rank there is one in coordinates alone.
     size, lift = len(moments.clean_mean), subspace.lift if subspace else _unlifted
     ranks = {latent: min(latent, size) for latent in latents}
     known = {"components": size} if subspace else {}  # that the map sees
@@ -205,6 +217,28 @@ def linear(dataset: Dataset, noise: str, alpha: float, latents: Sequence[int]) -
     ]
 
 
+def reason_without_linear(dataset: Dataset, latent: int) -> str | None:
+    """Why there are no linear maps through so many elements, in words; None where there are."""
+    numbers = dataset.shape.numbers
+    most, wanted = BASIS_BYTES // (4 * numbers), min(latent, _most_components(dataset))
+    if numbers <= EXACT_NUMBERS or wanted <= most:
+        return None
+    return (
+        f"{wanted:,} principal components of {dataset.shape} images take {4 * numbers * wanted / 2**20:,.0f} MiB, more "
+        f"than the {BASIS_BYTES / 2**20:,.0f} MiB that are allowed"
+    )
+
+
+def _most_components(dataset: Dataset) -> int:
+    """Components that a map within some may have, whatever they take: no more than the training images differ in."""
+    return min(EXACT_NUMBERS, max(1, len(dataset.train) - 1))
+
+
+def _components(dataset: Dataset) -> int:
+    """Components within which large images are mapped."""
+    return min(_most_components(dataset), max(1, BASIS_BYTES // (4 * dataset.shape.numbers)))
+
+
 def _unlifted(inner: LinearMap) -> LinearMap:
     return inner
 
@@ -221,7 +255,7 @@ def _moments(dataset: Dataset, noise: str, alpha: float) -> tuple[Subspace | Non
         for start in range(0, len(cleans), step):
             yield _flat(dataset.unit(cleans[start : start + step]))
 
-    subspace = Subspace.of(parts, EXACT_NUMBERS)
+    subspace = Subspace.of(parts, _components(dataset))
     return subspace, Moments.of((subspace.coordinates(one), subspace.coordinates(other)) for one, other in pairs())
 
 
@@ -233,7 +267,9 @@ def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterator[tupl
         for start in range(0, len(train), step):
             clean = dataset.unit(train[start : start + step])
             if dataset.noisy is None:
-                noisy = corrupt_test(clean, alpha, f"{dataset.name}, training images from {start}, draw {draw}", noise)
+                noisy = corrupt_test(
+                    clean, alpha, f"{dataset.identity}, training images from {start}, draw {draw}", noise
+                )
             else:
                 noisy = dataset.unit(dataset.noisy.train[start : start + step]).clip(0, 1)
             yield _flat(noisy), _flat(clean)
@@ -242,7 +278,7 @@ def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterator[tupl
 def _fitting_images(dataset: Dataset) -> int:
     """How many images a regression is fitted to, at least."""
     few = images_of(FITTING_IMAGES, dataset)
-    return few if few == FITTING_IMAGES else max(few, 4 * EXACT_NUMBERS)
+    return few if few == FITTING_IMAGES else max(few, 4 * _components(dataset))
 
 
 def _part(dataset: Dataset) -> int:
@@ -263,7 +299,7 @@ def _tuning_images(dataset: Dataset, noise: str, alpha: float) -> tuple[Array, A
     clean = dataset.unit(dataset.validation[chosen])
     if dataset.noisy is not None:
         return clean, dataset.unit(dataset.noisy.validation[chosen]).clip(0, 1)
-    return clean, corrupt_test(clean, alpha, f"{dataset.name}, validation images", noise)
+    return clean, corrupt_test(clean, alpha, f"{dataset.identity}, validation images", noise)
 
 
 def _denoiser(

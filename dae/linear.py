@@ -13,6 +13,9 @@ Matrix = npt.NDArray[np.float64]
 EXACT_NUMBERS = 1024
 """Images of more numbers are mapped within as many leading principal components: every full covariance of 64x64 colour
 pixels would take 1.2 GB, and its eigenvectors an hour."""
+BASIS_BYTES = 200 * 2**20
+"""What these components may take; finding them takes twice as much. Of 128x128 colour pixels there are 1,066, more than
+enough; of 256x256 only 266."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -64,7 +67,7 @@ class LinearMap:
     encode: Matrix | Array
     decode: Matrix | Array
 
-    def __call__(self, images: Array) -> Array:
+    def __call__(self, images: Array | Matrix) -> Array:
         """The mapped images, float32, of the shape of ``images`` (n, ...) whose pixels are d in all."""
         flat = images.reshape(len(images), -1) - self.mean_in
         answer: Array = ((flat @ self.encode) @ self.decode + self.mean_out).astype(np.float32)
@@ -125,11 +128,11 @@ class Subspace:
     """The span of the leading principal components of images.
 
     Attributes:
-        mean: of the images, (d,).
+        mean: of the images, (d,), float32.
         basis: orthonormal columns, (d, size), float32.
     """
 
-    mean: Matrix
+    mean: Array
     basis: Array
 
     @classmethod
@@ -141,29 +144,47 @@ class Subspace:
             size: number of components.
             iterations: those of the power method.
         """
+        from scipy.linalg import qr
+        from scipy.linalg.blas import sgemm
+
         count, total = 0, np.zeros(1)
         for part in images():
             count, total = count + len(part), total + part.sum(axis=0, dtype=np.float64)
-        mean = total / count
+        mean = (total / count).astype(np.float32)
         basis = np.random.default_rng(0).standard_normal((len(mean), size), np.float32)
         for _ in range(iterations + 1):
-            product = np.zeros_like(basis)
+            product = np.zeros(basis.shape, np.float32, order="F")  # as BLAS and LAPACK write into it
             for part in images():
-                centred = part - mean.astype(np.float32)
-                product += centred.T @ (centred @ basis)
-            basis = np.linalg.qr(product)[0]
+                centred = part - mean
+                product = sgemm(1.0, centred.T, centred @ basis, beta=1.0, c=product, overwrite_c=True)
+            del basis  # there are never three of its size
+            basis = qr(product, mode="economic", overwrite_a=True, check_finite=False)[0]
         return cls(mean, basis)
 
     def coordinates(self, images: Array) -> Matrix:
         """The images (n, d) in the subspace, (n, size)."""
-        inside: Array = (images - self.mean.astype(np.float32)) @ self.basis
-        return inside.astype(np.float64)
+        centred: Array = images - self.mean
+        return (centred @ self.basis).astype(np.float64)
 
-    def lift(self, inner: LinearMap) -> LinearMap:
+    def images(self, coordinates: Array) -> Array:
+        """The images (n, d) that have these coordinates (n, size)."""
+        outside: Array = coordinates @ self.basis.T
+        outside += self.mean
+        return outside
+
+    def lift(self, inner: LinearMap) -> "LiftedMap":
         """The map of images that ``inner`` is of their coordinates."""
-        return LinearMap(
-            mean_in=self.mean + self.basis @ inner.mean_in,
-            mean_out=self.mean + self.basis @ inner.mean_out,
-            encode=(self.basis @ inner.encode).astype(np.float32),
-            decode=(inner.decode @ self.basis.T).astype(np.float32),
-        )
+        return LiftedMap(self, inner)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiftedMap:
+    """A map of images by one of their coordinates in a subspace, which many maps share."""
+
+    subspace: Subspace
+    inner: LinearMap
+
+    def __call__(self, images: Array) -> Array:
+        """The mapped images, float32, of the shape of ``images`` (n, ...) whose pixels are d in all."""
+        inside = self.subspace.coordinates(images.reshape(len(images), -1))
+        return self.subspace.images(self.inner(inside)).reshape(images.shape)

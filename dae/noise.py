@@ -12,7 +12,7 @@ With ``alpha`` 0 every kind leaves the images unchanged.
 
 import hashlib
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,15 @@ class DrawTest:
         key = int.from_bytes(hashlib.sha256(purpose.encode()).digest()[:16], "little")
         self._generator = np.random.Generator(np.random.Philox(key=key))
         self._kind = kind
+
+    @property
+    def state(self) -> Any:
+        """Where it is; to be set again to go on from there."""
+        return self._generator.bit_generator.state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._generator.bit_generator.state = state
 
     def next(self, shape: tuple[int, ...]) -> Array:
         """Those of the next images, of this shape."""

@@ -13,14 +13,17 @@ import torch.nn.functional as F  # noqa: N812  (its usual name)
 from torch import nn
 
 from dae.adam import Adam, flatten
-from dae.config import ImageShape
-from dae.data import Dataset, Labels
+from dae.config import IMAGE_SIZE, ImageShape
+from dae.data import Dataset, Labels, Pixels
 from dae.engine import as_batch
 from dae.noise import Array
+from dae.testset import parts_of
 
 CHANNELS = (24, 48, 64)
 DROPOUT = 0.2
 BATCH_SIZE = 128
+TOGETHER_NUMBERS = 2**21
+"""Most numbers of images that gradients are computed of at a time: a batch of images up to 73x73 in colour."""
 PEAK_LR = 8e-3
 RISE = 0.2
 """Share of the steps in which the learning rate rises to its peak."""
@@ -35,7 +38,7 @@ STEPS = 1000
 
 MAX_EPOCHS = 16
 READING_BATCH = 500
-"""Images read at a time."""
+"""28x28 images read at a time; of larger ones fewer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,7 @@ def _train(dataset: Dataset, device: str) -> tuple[Reader, TrainedReader]:
     count = len(dataset.train)
     labels = torch.from_numpy(dataset.train_labels.astype(np.int64)).to(device)
     batch_size = min(BATCH_SIZE, count)
+    together = max(1, TOGETHER_NUMBERS // dataset.shape.numbers)
     steps = count // batch_size
     epochs = min(MAX_EPOCHS, math.ceil(STEPS / steps))
     reader = _initialised(Reader(dataset.shape, len(dataset.classes))).to(device)
@@ -130,12 +134,13 @@ def _train(dataset: Dataset, device: str) -> tuple[Reader, TrainedReader]:
     for _ in range(epochs):
         for batch in torch.randperm(count)[: steps * batch_size].view(-1, batch_size):
             flat.grad.zero_()
-            images = _shifted(as_batch(dataset.unit(dataset.train[batch.numpy()])).to(device))
-            loss = F.cross_entropy(reader(images), labels[batch.to(device)])
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's
+            for part in torch.split(batch, together):
+                images = _shifted(as_batch(dataset.unit(dataset.train[part.numpy()])).to(device))
+                loss = F.cross_entropy(reader(images), labels[part.to(device)]) * (len(part) / batch_size)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's
             adam.lr = next(rates)
             adam.step()
-    read_validation = read(reader, dataset.unit(dataset.validation))
+    read_validation = read_pixels(reader, dataset, dataset.validation)
     accuracy = float((read_validation == dataset.validation_labels).mean())
     return reader, TrainedReader(epochs=epochs, accuracy_validation=accuracy)
 
@@ -161,9 +166,15 @@ def read(reader: Reader, images: Array) -> Labels:
     """
     reader.eval()
     device = next(reader.parameters()).device
-    batches = torch.split(as_batch(images), READING_BATCH)
+    together = READING_BATCH * IMAGE_SIZE**2 // max(IMAGE_SIZE**2, math.prod(images.shape[1:3]))
+    batches = torch.split(as_batch(images), max(1, together))
     scores = torch.cat([reader(batch.to(device)).cpu() for batch in batches])
     return scores.argmax(dim=1).numpy().astype(np.min_scalar_type(scores.shape[1] - 1))
+
+
+def read_pixels(reader: Reader, dataset: Dataset, images: Pixels) -> Labels:
+    """The classes that the reader reads in images of the dataset as they are, shape (n,)."""
+    return np.concatenate([read(reader, dataset.unit(images[part])) for part in parts_of(images)])
 
 
 def _shifted(images: torch.Tensor) -> torch.Tensor:

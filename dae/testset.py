@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dae.config import GAUSSIAN
+from dae.config import BLUR, GAUSSIAN
 from dae.data import Dataset, Pixels
 from dae.noise import Array, DrawTest, corrupt_test
 
@@ -61,12 +62,45 @@ class TestSet:
             return
         draws = DrawTest(self.dataset.identity, self.noise)
         for part in parts:
-            clean = self.dataset.unit(self.dataset.test[part])
-            if self.dataset.noisy is not None:
-                yield part, clean, self.dataset.unit(self.dataset.noisy.test[part])
-            else:
-                draw = draws.next(clean.shape)
-                yield part, clean, corrupt_test(clean, self.alpha, self.dataset.identity, self.noise, draw)
+            self._starts[part.start] = draws.state
+            yield part, *self._part(part, draws)  # and nothing of it stays here
+
+    @cached_property
+    def _starts(self) -> dict[int, Any]:
+        """What is drawn from where parts begin, by their first image, once they were gone through."""
+        return {}
+
+    def _part(self, part: slice, draws: DrawTest) -> tuple[Array, Array]:
+        """Clean and noisy images of a part, which is the next that is drawn for."""
+        clean = self.dataset.unit(self.dataset.test[part])
+        if self.dataset.noisy is not None:
+            return clean, self.dataset.unit(self.dataset.noisy.test[part])
+        draw = draws.next(clean.shape)
+        return clean, corrupt_test(clean, self.alpha, self.dataset.identity, self.noise, draw)
+
+    def at(self, indices: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+        """Clean and noisy images of these indices; the others are not made, only drawn for where need be."""
+        clean = self.dataset.unit(self.dataset.test[indices])
+        if self.dataset.noisy is not None:
+            return clean, self.dataset.unit(self.dataset.noisy.test[indices])
+        return clean, corrupt_test(clean, self.alpha, self.dataset.identity, self.noise, self._draw_at(indices))
+
+    def _draw_at(self, indices: npt.NDArray[np.intp]) -> Array:
+        """The random numbers of these images."""
+        test, draws = self.dataset.test, DrawTest(self.dataset.identity, self.noise)
+        parts = list(parts_of(test))
+        if self.noise == BLUR:
+            return draws.next(())
+        if len(parts) == 1 and self.draw is not None:
+            return self.draw(self.noise)[indices]
+        chosen = np.empty((len(indices), *test.shape[1:]), np.float32)
+        for part in parts:
+            if len(self._starts) == len(parts):
+                if not ((part.start <= indices) & (indices < part.stop)).any():
+                    continue
+                draws.state = self._starts[part.start]
+            pick(chosen, indices, part, draws.next(test[part].shape))
+        return chosen
 
     def shown(self) -> tuple[Array, Array]:
         """Clean and noisy images of `samples`."""
@@ -155,6 +189,11 @@ def parts_of(images: Pixels) -> Iterator[slice]:
     size = max(1, PART_NUMBERS // max(1, math.prod(images.shape[1:])))
     for start in range(0, len(images), size):
         yield slice(start, min(start + size, len(images)))
+
+
+def part_bytes(images: Pixels) -> int:
+    """What the largest of these parts takes as float32."""
+    return 4 * min(PART_NUMBERS, images.size)
 
 
 def weighted_mean(values: list[tuple[int, float]]) -> float:

@@ -18,7 +18,7 @@ from dae.images.folder import unreadable
 from dae.images.rows import Kind, Numbers, Part, Pixels, Range, Rows, Tell, Unreadable
 
 COPIES = 2
-"""Of the images that a sweep holds: the command's own, and the one that all trials share."""
+"""Of the images that a sweep holds: the command's own, and the one that all trials, or all that evaluate, share."""
 MANY = 10_000
 """Images that take a while to read."""
 PROGRAM_BYTES = 600 * 2**20

@@ -463,11 +463,4 @@ def _of_this_machine(cpus: int | None, gpus: int | None) -> tuple[int, int]:
     machine.check_gpus(gpus)
     if cpus is not None and cpus > cores:
         click.echo(f"Warning: --cpus {cpus}: this machine has {cores}; trials take turns on them.", err=True)
-    chosen = cores if cpus is None else cpus
-    if not gpus and chosen > (fitting := machine.trials_in_memory()):
-        click.echo(
-            f"Warning: {chosen} trials at a time may not fit into {machine.memory_bytes() / 2**30:.1f} GiB, all that "
-            f"this machine or its container allows: --cpus {fitting} would.",
-            err=True,
-        )
-    return chosen, gpus
+    return cores if cpus is None else cpus, gpus

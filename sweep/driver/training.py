@@ -15,6 +15,7 @@ from sweep.driver import rounds
 from sweep.driver.control import PAUSED, Control
 from sweep.driver.declaration import cells_to_train, declare
 from sweep.driver.events import TrialEvents, copy_to_tracker
+from sweep.driver.memory import shortage
 from sweep.driver.progress import Display
 from sweep.driver.proposals import Proposals
 from sweep.driver.request import Request
@@ -106,6 +107,10 @@ class Training:
         request = self.request
         if request.address is None and request.gpus:  # a GPU without a cell would have a host all the same
             request = replace(request, gpus=min(request.gpus, count))
+        elif request.address is None:
+            trials = min(request.cpus or 1, count)
+            if (short := shortage(examples, sweep.manifest.settings, self.dataset, trials)) is not None:
+                self.display.warn(short)
         with (
             watching(),
             self._hosting(request, sweep, examples) as hosts,

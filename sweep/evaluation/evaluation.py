@@ -21,10 +21,11 @@ from sweep.evaluation import tasks
 from sweep.evaluation.shared import SharedReferences, merged
 from sweep.evaluation.tasks import SETTINGS, Denoised, Indices, Noise
 from sweep.records.grid import longest_first
-from sweep.records.quality import READER, Baseline, Condition, References, load_quality, load_references
+from sweep.records.quality import READER, Baseline, Condition, LeftOut, References, load_quality, load_references
 from sweep.records.record import CellFiles, Record, read_verified, verified
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged
+from sweep.trials import machine
 
 TEST_IMAGES = 10_000
 """Most test images that filters and linear maps are tested on; fewer of larger images."""
@@ -53,7 +54,7 @@ def evaluate(
     Args:
         sweep: as `sweep.records.sweep.gather` read it; its lock is held.
         dataset: loaded with the sweep's settings.
-        workers: number of processes, of one thread each.
+        workers: number of processes, of one thread each; fewer where the memory does not hold them.
         warn: called with what could not be computed and why.
         tell: called with the progress.
         device: where the reader is trained; the rest is computed on CPUs.
@@ -79,13 +80,16 @@ def _evaluate(
     references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
     wanted = _wanted_baselines(sweep)
     if references is not None:
-        references = _with_shared_conditions(sweep, references, wanted, shared)
-    missing = _missing_baselines(wanted, references)
+        references = _with_shared_conditions(sweep, references, wanted, shared, dataset)
+    missing = _missing_baselines(wanted, references, dataset)
     cells = _unevaluated_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
         return False
     parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
-    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}")
+    fitting = max(1, machine.memory_for_trials(dataset) // machine.evaluation_bytes(dataset))
+    why = "" if workers <= fitting else f"; the memory, {machine.memory_bytes() / 2**30:.1f} GiB, holds no more"
+    workers = min(workers, fitting)
+    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}{why}")
     ready = tasks.processes(dataset, workers) if executor is None else tasks.prepared(executor, dataset)
     with ready as pool:
         _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, cells, device)
@@ -96,10 +100,14 @@ def _evaluate(
 
 
 class _Missing(NamedTuple):
-    """Baselines of one condition to compute: the filters or not, and linear ones with these numbers of elements."""
+    """Baselines of one condition to compute: the filters or not, and linear ones with these numbers of elements.
+
+    Others are only to be recorded as left out.
+    """
 
     filters: bool
     latents: tuple[int, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
@@ -127,14 +135,20 @@ def _first_references(sweep: Sweep, dataset: Dataset, shared: SharedReferences) 
 
 
 def _with_shared_conditions(
-    sweep: Sweep, references: References, wanted: dict[Noise, set[int]], shared: SharedReferences
+    sweep: Sweep,
+    references: References,
+    wanted: dict[Noise, set[int]],
+    shared: SharedReferences,
+    dataset: Dataset,
 ) -> References:
     """The references with what other sweeps of the storage computed under the noises that are not complete."""
     adopted = references
-    for noise in _missing_baselines(wanted, references):
+    for noise in _missing_baselines(wanted, references, dataset):
         if (condition := shared.condition(noise, references.reader)) is not None:
-            kept = tuple(one for one in condition.baselines if one.latent is None or one.latent in wanted[noise])
-            adopted = with_condition(adopted, replace(condition, baselines=kept))
+            latents = wanted[noise] | {None}
+            kept = tuple(one for one in condition.baselines if one.latent in latents)
+            left_out = tuple(one for one in condition.left_out if one.latent in latents)
+            adopted = with_condition(adopted, replace(condition, baselines=kept, left_out=left_out))
     if adopted is not references:
         sweep.store.write_all(adopted.to_files())
     return adopted
@@ -162,14 +176,21 @@ def _wanted_baselines(sweep: Sweep) -> dict[Noise, set[int]]:
     return latents
 
 
-def _missing_baselines(wanted: dict[Noise, set[int]], references: References | None) -> dict[Noise, _Missing]:
+def _missing_baselines(
+    wanted: dict[Noise, set[int]], references: References | None, dataset: Dataset
+) -> dict[Noise, _Missing]:
     """What is missing under every noise; nothing of conditions that are complete."""
     missing = {}
     for noise, latents in wanted.items():
         condition = None if references is None else references.condition(*noise)
-        known = set() if condition is None else {baseline.latent for baseline in condition.baselines}
-        if condition is None or latents - known:
-            missing[noise] = _Missing(condition is None, tuple(sorted(latents - known, reverse=True)))
+        new = sorted(latents - (condition.latents if condition else set()), reverse=True)
+        if condition is None or new:
+            reasons = {latent: baselines.reason_without_linear(dataset, latent) for latent in new}
+            missing[noise] = _Missing(
+                condition is None,
+                tuple(latent for latent, reason in reasons.items() if reason is None),
+                tuple(LeftOut(latent, reason) for latent, reason in reasons.items() if reason is not None),
+            )
     return missing
 
 
@@ -222,6 +243,7 @@ class _PendingCondition(NamedTuple):
     """The baselines of a condition, and the digits read in its noisy test images, while they are being computed."""
 
     baselines: list[_PendingBaseline]
+    left_out: tuple[LeftOut, ...]
     read_noisy: Future[Labels]
 
 
@@ -252,9 +274,10 @@ class _Evaluation:
         # The longest tasks come first, so that no core works on one alone at the end; but cells do not wait for fits.
         fitted = [noise for noise in fits if all(fit.done() for fit in fits[noise])]
         unfitted = [noise for noise in fits if noise not in fitted]
-        conditions = {noise: self._submit_condition(noise, fits[noise], reader) for noise in fitted}
+        left_out = {noise: wanted.left_out for noise, wanted in missing.items()}
+        conditions = {noise: self._submit_condition(noise, fits[noise], left_out[noise], reader) for noise in fitted}
         qualities = self._submit_cells(cells, reader)
-        conditions |= {noise: self._submit_condition(noise, fits[noise], reader) for noise in unfitted}
+        conditions |= {noise: self._submit_condition(noise, fits[noise], left_out[noise], reader) for noise in unfitted}
         self._write_qualities(qualities)
         for noise, condition in conditions.items():
             if condition is not None:
@@ -268,7 +291,7 @@ class _Evaluation:
         return [self._pool.submit(tasks.fit, noise, *part) for part in parts]
 
     def _submit_condition(
-        self, noise: Noise, fits: list[Future[list[Denoiser]]], reader: bytes
+        self, noise: Noise, fits: list[Future[list[Denoiser]]], left_out: tuple[LeftOut, ...], reader: bytes
     ) -> _PendingCondition | None:
         try:
             denoisers = [denoiser for fit in fits for denoiser in fit.result()]
@@ -278,15 +301,15 @@ class _Evaluation:
         slow_first = sorted(denoisers, key=_is_quick)
         pending = {denoiser.name: self._submit_baseline(denoiser, noise, reader) for denoiser in slow_first}
         read_noisy = self._pool.submit(tasks.read_noisy, noise, reader)
-        return _PendingCondition([pending[denoiser.name] for denoiser in denoisers], read_noisy)
+        return _PendingCondition([pending[denoiser.name] for denoiser in denoisers], left_out, read_noisy)
 
     def _submit_baseline(self, denoiser: Denoiser, noise: Noise, reader: bytes) -> _PendingBaseline:
         """On all test images; on some of them where the filter is slow or the images are large."""
         most = baselines.SLOW_TEST_IMAGES if denoiser.name.startswith(baselines.SLOW) else TEST_IMAGES
         most = self._images if denoiser.family == "none" else baselines.images_of(most, self._dataset)
-        chosen = tasks.spread(most, self._images) if most < self._images else None
-        task = (denoiser, noise, reader, slice(None) if chosen is None else chosen)
-        return _PendingBaseline(denoiser, chosen, self._pool.submit(tasks.denoise, *task))
+        count = most if most < self._images else None
+        chosen = None if count is None else tasks.spread(count, self._images)
+        return _PendingBaseline(denoiser, chosen, self._pool.submit(tasks.denoise, denoiser, noise, reader, count))
 
     def _submit_cells(self, cells: list[Record], reader: bytes) -> list[Future[tuple[str, bytes]]]:
         settings = self._sweep.manifest.settings
@@ -340,6 +363,7 @@ class _Evaluation:
             accuracy_noisy=float((read == labels).mean()) if labels.size else None,
             baselines=tuple(sorted(computed, key=lambda baseline: baseline.table_order)),
             read_noisy=read,
+            left_out=pending.left_out,
         )
         self._references = with_condition(self._references, condition)
         self._write_references()

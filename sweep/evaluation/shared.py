@@ -18,8 +18,9 @@ from sweep.storage.store import Store
 
 FOLDER = ".references"
 """In the storage, beside the sweeps, whose names never begin with a dot."""
-VERSION = 1
-"""Counts the changes of baselines or reader after which older results are not comparable with new ones."""
+VERSION, VERSION_OF_OWN = 1, 2
+"""Count the changes of baselines or reader after which older results are not comparable with new ones: of datasets with
+a name, and of a user's own images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class SharedReferences:
     @classmethod
     def beside(cls, sweep: Store, dataset: Dataset, warn: Callable[[str], None]) -> "SharedReferences":
         """Those of the storage that this sweep is in."""
-        folder = f"{FOLDER}/{dataset.fingerprint[:16]}-{len(dataset.train)}-v{VERSION}"
+        version = VERSION if dataset.source is None else VERSION_OF_OWN
+        folder = f"{FOLDER}/{dataset.fingerprint[:16]}-{len(dataset.train)}-v{version}"
         return cls(sweep.beside(folder), dataset, warn)
 
     def reader(self) -> tuple[References, bytes] | None:
@@ -110,7 +112,11 @@ def merged(known: Condition, computed: Condition) -> Condition:
     """The condition with the baselines of both, in the order of tables."""
     names = {baseline.name for baseline in computed.baselines}
     others = (baseline for baseline in known.baselines if baseline.name not in names)
-    return replace(computed, baselines=tuple(sorted((*others, *computed.baselines), key=lambda one: one.table_order)))
+    return replace(
+        computed,
+        baselines=tuple(sorted((*others, *computed.baselines), key=lambda one: one.table_order)),
+        left_out=(*(one for one in known.left_out if one.latent not in computed.latents), *computed.left_out),
+    )
 
 
 def _name(noise: Noise) -> str:

@@ -1,14 +1,15 @@
 """The tasks of an evaluation, and the processes that compute them. They have the dataset and do not use the sweep."""
 
 import multiprocessing
-import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from dae.data import Dataset, Labels
 from dae.noise import Array
 from dae.similarity import SSIM, ssim
 from dae.testset import TestSet, image_losses
+from sweep.evaluation import mapped
 from sweep.records.quality import Quality, ReaderSummary, References
 from sweep.records.record import CellFiles
 from sweep.storage.sealing import digest
@@ -31,6 +33,10 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths of the noise under which the robustness of models is tested, beside the one of their training."""
 STRENGTH_IMAGES = 2000
 """Test images, spread evenly over all, under each strength that the model was not trained with."""
+STRENGTH_NUMBERS = 2**22
+"""Most numbers these images have in all, 16 MiB: of images above 45x45, or 26x26 in colour, there are fewer."""
+NOISY_KEPT = 15
+"""Of such noisy images a process keeps the last: three kinds of noise under all strengths."""
 
 SETTINGS: dict[str, Any] = {
     "ssim": SSIM,
@@ -56,6 +62,16 @@ class Denoised(NamedTuple):
     ssim: npt.NDArray[np.float32]
     read: Labels
 
+    @classmethod
+    def of(cls, denoised: Array, clean: Array, read: Callable[[Array], Labels]) -> Self:
+        """The results of these images."""
+        return cls(image_losses(denoised, clean), ssim(denoised, clean), read(denoised))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Denoised"]) -> Self:
+        """Those of all parts, in their order."""
+        return cls(*map(np.concatenate, zip(*parts, strict=True)))
+
 
 @contextmanager
 def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
@@ -65,7 +81,7 @@ def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
         file = Path(folder) / "dataset"
-        file.write_bytes(pickle.dumps(dataset))
+        mapped.write(dataset, file)
         pool = ProcessPoolExecutor(workers, context, _prepare_process, (file,))
         try:
             yield pool
@@ -86,6 +102,8 @@ def prepared(executor: Executor, dataset: Dataset) -> Iterator[Executor]:
 
 _dataset: list[Dataset] = []
 """The one dataset of this process."""
+_folder: list[Path] = []
+"""Where the processes of a pool share what is large; nowhere where there is but this one."""
 
 
 def _prepare_process(dataset: Path) -> None:
@@ -97,13 +115,14 @@ def _prepare_process(dataset: Path) -> None:
 
     threadpool_limits(1)
     settle_process()
-    _prepare(pickle.loads(dataset.read_bytes()))
+    _prepare(mapped.read(dataset))
+    _folder[:] = [dataset.parent]
 
 
 def _prepare(dataset: Dataset) -> None:
     _dataset[:] = [dataset]
-    _images.cache_clear()
-    _under_other_strength.cache_clear()
+    for kept in (_images, _some, _noisy_of):
+        kept.cache_clear()
 
 
 @cache
@@ -127,7 +146,7 @@ def train_reader(device: str) -> tuple[bytes, References]:
     reader = reader.cpu()
     weights = {name: value.contiguous() for name, value in reader.state_dict().items()}
     content: bytes = safetensors.torch.save(weights)
-    read = readers.read(reader, dataset.unit(dataset.test))
+    read = readers.read_pixels(reader, dataset, dataset.test)
     labels = dataset.test_labels
     return content, References(
         dataset=dataset.fingerprint,
@@ -163,33 +182,69 @@ _NOTHING = np.empty(0, np.uint8)
 """What is read where there is no reader."""
 
 
-def _read(images: Array, weights: bytes) -> Labels:
+def _reads(weights: bytes) -> Callable[[Array], Labels]:
+    """What reads images; the answer is empty where there is no reader."""
     if not weights:
-        return _NOTHING
+        return lambda _images: _NOTHING
     import safetensors.torch
 
     from dae import reader as readers
 
-    return readers.read(readers.Reader.of(safetensors.torch.load(weights), _dataset[0].shape), images)
+    reader = readers.Reader.of(safetensors.torch.load(weights), _dataset[0].shape)
+    return partial(readers.read, reader)
 
 
 def fit(noise: Noise, filters: bool, latents: Sequence[int]) -> list[Denoiser]:
     """Denoisers fitted for one condition: the filters, and linear maps through these numbers of latent elements."""
     dataset = _dataset[0]
     denoisers = baselines.filters(dataset, *noise) if filters else []
-    return denoisers + (baselines.linear(dataset, *noise, latents) if latents else [])
+    maps = baselines.linear(dataset, *noise, latents)
+    if maps and _folder:  # they are large: no need to send them to and fro
+        file = _folder[0] / uuid.uuid4().hex
+        mapped.write([one.function for one in maps], file)
+        maps = [replace(one, function=_Filed(file, index)) for index, one in enumerate(maps)]
+    return denoisers + maps
+
+
+@dataclass(frozen=True, slots=True)
+class _Filed:
+    """One of several functions in a file."""
+
+    file: Path
+    index: int
+
+    def __call__(self, noisy: Array) -> Array:
+        answer: Array = _functions(self.file)[self.index](noisy)
+        return answer
+
+
+@lru_cache(1)
+def _functions(file: Path) -> list[Callable[[Array], Array]]:
+    functions: list[Callable[[Array], Array]] = mapped.read(file)
+    return functions
 
 
 def read_noisy(noise: Noise, reader: bytes) -> Labels:
     """The classes that the reader reads in the noisy test images, shape (n,); (0,) without a reader."""
-    return _read(_test_set(noise).noisy, reader)
+    read = _reads(reader)
+    return np.concatenate([read(noisy) for _, _, noisy in _test_set(noise).parts()]) if reader else _NOTHING
 
 
-def denoise(denoiser: Denoiser, noise: Noise, reader: bytes, chosen: slice | Indices) -> Denoised:
-    """The results of a baseline on these test images."""
+def denoise(denoiser: Denoiser, noise: Noise, reader: bytes, count: int | None) -> Denoised:
+    """The results of a baseline on so many test images, evenly spread; None for all."""
+    read = _reads(reader)
+    if count is not None:
+        clean, noisy = _some(noise, count)
+        return Denoised.of(denoiser(noisy), clean, read)
+    parts = _test_set(noise).parts()
+    return Denoised.joined([Denoised.of(denoiser(noisy), clean, read) for _, clean, noisy in parts])
+
+
+@lru_cache(1)
+def _some(noise: Noise, count: int) -> tuple[Array, Array]:
+    """Clean and noisy ones of so many test images, evenly spread."""
     test_set = _test_set(noise)
-    denoised, clean = denoiser(test_set.noisy[chosen]), test_set.clean[chosen]
-    return Denoised(image_losses(denoised, clean), ssim(denoised, clean), _read(denoised, reader))
+    return test_set.at(spread(count, len(test_set.dataset.test)))
 
 
 def spread(count: int, images: int) -> Indices:
@@ -198,12 +253,17 @@ def spread(count: int, images: int) -> Indices:
     return np.arange(count) * images // count
 
 
-@cache
-def _under_other_strength(noise: Noise) -> tuple[Array, Array]:
-    """`STRENGTH_IMAGES` noisy test images and the clean ones."""
-    test_set = _test_set(noise)
-    chosen = spread(STRENGTH_IMAGES, len(test_set.clean))
-    return test_set.noisy[chosen], test_set.clean[chosen]
+def _strength_images() -> Indices:
+    """Which test images the strengths are tested on that a model was not trained with."""
+    test = _dataset[0].test
+    return spread(min(STRENGTH_IMAGES, max(1, STRENGTH_NUMBERS // _dataset[0].shape.numbers)), len(test))
+
+
+@lru_cache(NOISY_KEPT)
+def _noisy_of(noise: Noise) -> Array:
+    """These images under a noise."""
+    test_set: TestSet = replace(_images().test_set, alpha=noise.alpha, noise=noise.kind)
+    return test_set.at(_strength_images())[1]
 
 
 def _test_set(noise: Noise) -> TestSet:
@@ -232,24 +292,35 @@ def evaluate_cell(
     network = DenoisingAutoencoder(model)
     network.load_state_dict(safetensors.torch.load(weights))
     runner = engine.build(network, training, _images().train, dataset.low, dataset.high)
-    denoised = runner.denoise_array(test_set.noisy)
-    losses = image_losses(denoised, test_set.clean)
-    order = np.argsort(losses, kind="stable")
+    parts, read = list[Denoised](), _reads(reader)
+    for _, clean, noisy in test_set.parts():
+        denoised = runner.denoise_array(noisy)
+        parts.append(Denoised.of(denoised, clean, read))
+        del clean, noisy  # before the next ones are made
+    result = Denoised.joined(parts)
+    order = np.argsort(result.loss, kind="stable")
     shown = order[[0, len(order) // 2, -1]]
-    means = {training.alpha: _mean(losses)}
-    # What the same images lose under the cell's own noise corrects for their being easy or hard (a ratio estimate).
-    correction = means[training.alpha] / (_mean(losses[spread(STRENGTH_IMAGES, len(losses))]) or 1)
-    for strength in {*STRENGTHS} - {training.alpha} if dataset.noisy is None else ():
-        noisy, clean = _under_other_strength(Noise(training.noise, strength))
-        means[strength] = _mean(image_losses(runner.denoise_array(noisy), clean)) * correction
+    clean, noisy = test_set.at(shown)
+    denoised = denoised[shown] if len(parts) == 1 else runner.denoise_array(noisy)
+    pictures = np.stack([clean, noisy, denoised], axis=1)
+    means = {training.alpha: _mean(result.loss)}
+    others = {*STRENGTHS} - {training.alpha} if dataset.noisy is None else ()
+    if others:
+        chosen = _strength_images()
+        clean = dataset.unit(dataset.test[chosen])
+        # What the same images lose under the cell's own noise corrects for their being easy or hard (a ratio estimate).
+        correction = means[training.alpha] / (_mean(result.loss[chosen]) or 1)
+    for strength in others:
+        denoised = runner.denoise_array(_noisy_of(Noise(training.noise, strength)))
+        means[strength] = _mean(image_losses(denoised, clean)) * correction
     strengths = sorted(means)
     quality = Quality(
         weights=digest(weights),
         reader=digest(reader) if reader else "",
-        ssim=ssim(denoised, test_set.clean),
-        read=_read(denoised, reader),
+        ssim=result.ssim,
+        read=result.read,
         shown_index=shown,
-        shown=np.stack([test_set.clean[shown], test_set.noisy[shown], denoised[shown]], axis=1),
+        shown=pictures,
         robust_noise=np.array([training.noise] * len(strengths)),
         robust_alpha=np.array(strengths),
         robust_loss=np.array([means[strength] for strength in strengths]),

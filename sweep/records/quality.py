@@ -60,6 +60,14 @@ class Baseline:
         return self.family == "linear", self.name.startswith("reduced"), -(self.latent or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Linear maps through so many latent elements that were not fitted, and why, in words."""
+
+    latent: int
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Condition:
     """One kind and strength of noise, with the results of the baselines under it.
@@ -67,6 +75,7 @@ class Condition:
     Attributes:
         accuracy_noisy: share of the noisy test images that the reader reads correctly; None without labels.
         read_noisy: the classes it reads in them, (n,) unsigned; (0,) without labels.
+        left_out: the linear maps that are not among the baselines.
     """
 
     noise: str
@@ -74,6 +83,13 @@ class Condition:
     accuracy_noisy: float | None
     baselines: tuple[Baseline, ...]
     read_noisy: Array
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def latents(self) -> Set[int]:
+        """Numbers of elements of which the linear maps are known, or why there are none."""
+        computed = {baseline.latent for baseline in self.baselines if baseline.latent is not None}
+        return computed | {one.latent for one in self.left_out}
 
     def baseline(self, name: str) -> Baseline | None:
         """The baseline of this name, None if there is none."""
@@ -131,8 +147,9 @@ class References:
             arrays[f"read_noisy_{i}"] = condition.read_noisy
             arrays[f"baseline_loss_{i}"] = np.stack([baseline.loss for baseline in condition.baselines])
             conditions.append(
-                _plain(condition, without={"baselines", "read_noisy"})
+                _plain(condition, without={"baselines", "read_noisy", "left_out"})
                 | {"baselines": [_plain(baseline, without={"loss"}) for baseline in condition.baselines]}
+                | ({"left_out": [_plain(one) for one in condition.left_out]} if condition.left_out else {})
             )
         packed = pack(**arrays)
         document = _plain(self, without={"labels", "read_clean", "reader", "conditions"}) | {
@@ -275,7 +292,9 @@ def _conditions(documents: list[dict[str, Any]], arrays: Mapping[str, Array]) ->
         losses = arrays[f"baseline_loss_{i}"]
         pairs = zip(document["baselines"], losses, strict=True)
         baselines = tuple(Baseline(**baseline, loss=loss) for baseline, loss in pairs)
-        yield Condition(**document | {"baselines": baselines}, read_noisy=arrays[f"read_noisy_{i}"])
+        left_out = tuple(LeftOut(**one) for one in document.get("left_out", ()))
+        known = document | {"baselines": baselines, "left_out": left_out}
+        yield Condition(**known, read_noisy=arrays[f"read_noisy_{i}"])
 
 
 def _plain(instance: Any, without: Set[str] = frozenset()) -> dict[str, Any]:

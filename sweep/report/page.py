@@ -98,6 +98,7 @@ def _page(findings: Findings, output: Store) -> str:
         verdicts=claim_tables.verdicts(findings),
         claims=[_claim(claim, findings) for claim in findings.claims],
         results=tables.results(findings),
+        left_out=tables.left_out(findings),
         confound=prose.CONFOUND,
         confounds=[*prose.confounds(results), *filter(None, [prose.stem_note(sweep)])],
         arm=_arm(findings),

@@ -82,6 +82,12 @@ def _baselines(findings: Findings) -> Iterator[list[Entry]]:
     yield _without_network(image, "the clean images", None, 1.0, reader.accuracy_clean if reader else None)
 
 
+def left_out(findings: Findings) -> list[tuple[str, str]]:
+    """The linear maps that were not fitted, and why."""
+    missing = findings.condition.left_out if findings.condition else ()
+    return [(f"PCA {one.latent}, reduced-rank regression {one.latent}", one.reason) for one in missing]
+
+
 def _setting_text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 

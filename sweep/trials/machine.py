@@ -2,11 +2,16 @@
 
 import os
 
+from dae.data import Dataset
 from dae.errors import UserError
+from dae.testset import part_bytes
 from sweep.trials import cgroup, gpus
 
 RAY_BYTES, TRIAL_BYTES = 600 * 2**20, 500 * 2**20
-"""About what Ray and the driver were seen to take, and a trial of mnist-5k or a little more."""
+"""About what Ray and the driver were seen to take, and a trial of mnist-5k or a process that evaluates it."""
+PARTS_OF_TRIAL, PARTS_OF_EVALUATION = 7, 11
+"""Arrays of the size of a part of the test set that they were seen to hold at most, of larger sets: clean and noisy
+images under two noises, the draw, denoised ones and their squares, and what is freed but kept."""
 
 
 def cpu_count() -> int:
@@ -22,9 +27,19 @@ def memory_bytes() -> int:
     return min(here, cgroup.memory() or here)
 
 
-def trials_in_memory() -> int:
-    """How many trials on CPUs fit into the memory beside Ray and the driver, one at least."""
-    return max(1, (memory_bytes() - RAY_BYTES) // TRIAL_BYTES)
+def memory_for_trials(dataset: Dataset) -> int:
+    """What Ray and the driver leave of it, and all images twice: the driver's and those that the others share."""
+    return memory_bytes() - RAY_BYTES - 2 * dataset.nbytes
+
+
+def trial_bytes(dataset: Dataset, step: int) -> int:
+    """About what a trial on CPUs takes by steps of so many bytes, without the images that are shared."""
+    return TRIAL_BYTES + PARTS_OF_TRIAL * part_bytes(dataset.test) + step
+
+
+def evaluation_bytes(dataset: Dataset) -> int:
+    """About what a process takes that evaluates, without the images that are shared."""
+    return TRIAL_BYTES + PARTS_OF_EVALUATION * part_bytes(dataset.test)
 
 
 def gpu_count() -> int:

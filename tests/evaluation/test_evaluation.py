@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import pickle
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,15 @@ from click.testing import CliRunner
 from conftest import InProcess
 from threadpoolctl import threadpool_info
 
-from dae import baselines
+from dae import baselines, linear, testset
 from dae import reader as readers
-from dae.data import Dataset
+from dae.data import Dataset, Pairs
 from dae.testset import TestSet
 from dae.training import Images
 from sweep.cli import main
 from sweep.driver.declaration import declare
 from sweep.driver.request import Request
-from sweep.evaluation import evaluation, tasks
+from sweep.evaluation import evaluation, mapped, tasks
 from sweep.evaluation.verify import verify
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references
@@ -32,7 +35,9 @@ from sweep.records.record import CellFiles
 from sweep.records.search import Proposal, Search
 from sweep.records.space import Space
 from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.report import page
 from sweep.storage.store import Store
+from sweep.trials import machine
 from sweep.trials.job import Job
 from sweep.trials.trial import Trial
 
@@ -275,6 +280,148 @@ def test_a_part_of_the_test_images_is_recorded_as_such(
         np.testing.assert_allclose(part.robust_loss, wholes[key].robust_loss, rtol=0.25)
         at = list(part.robust_alpha).index(gather(store).records[key].config["alpha"])
         assert part.robust_loss[at] == wholes[key].robust_loss[at]
+
+
+def test_a_test_set_in_parts_is_evaluated_as_the_whole(
+    trained: Store, evaluated: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(testset, "PART_NUMBERS", 784 * 7)
+    store = copy(trained, tmp_path)
+    assert evaluate(store, tiny)[1] == []
+    parts, whole = gather(store), gather(evaluated)
+    one, other = load_references(parts), load_references(whole)
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one.read_clean, other.read_clean)
+    for condition, due in zip(one.conditions, other.conditions, strict=True):
+        assert np.array_equal(condition.read_noisy, due.read_noisy)
+        for baseline, expected in zip(condition.baselines, due.baselines, strict=True):
+            assert (baseline.name, baseline.parameters) == (expected.name, expected.parameters)
+            # Images of total variation settle a step earlier or later beside others: sums are rounded otherwise.
+            tolerance = 5e-3 if baseline.name.startswith("total variation") else 1e-5
+            np.testing.assert_allclose(baseline.loss, expected.loss, rtol=tolerance)
+            assert baseline.ssim == pytest.approx(expected.ssim, rel=tolerance)
+    found, expected = load_quality(parts).by_key, load_quality(whole).by_key
+    assert set(found) == set(expected)
+    for key, quality in found.items():
+        for name in ("ssim", "read", "shown_index", "shown", "robust_alpha", "robust_loss"):
+            due = getattr(expected[key], name)
+            np.testing.assert_allclose(getattr(quality, name), due, rtol=1e-5, atol=1e-6, err_msg=f"{key} {name}")
+
+
+def test_memory_does_not_grow_with_the_test_set(trained: Store, tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the pixels of all images, and some numbers for each."""
+    monkeypatch.setattr(testset, "PART_NUMBERS", 784 * 100)
+    monkeypatch.setattr(tasks, "STRENGTH_NUMBERS", 784 * 100)
+    sweep = gather(trained)
+    settings, cell = sweep.manifest.settings, sweep.records[KEY].cell
+    weights = trained.read(CellFiles(KEY).weights)
+    peaks = []
+    for times in (10, 100):
+        test = np.tile(tiny.test, (times, 1, 1))
+        with tasks.prepared(Here(), replace(tiny, test=test, test_labels=np.tile(tiny.test_labels, times))):
+            tracemalloc.start()
+            tasks.evaluate_cell(KEY, settings.model(cell), settings.training(cell), weights, b"")
+            tasks.denoise(baselines.filters(tiny, "gaussian", 0.5)[0], tasks.Noise("gaussian", 0.5), b"", None)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 36 * 100 * 784, "as float32 the other images would take four times that"
+
+
+def test_no_more_processes_than_the_memory_holds(
+    trained: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    @contextmanager
+    def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
+        asked.append(workers)
+        with tasks.prepared(Here(), dataset) as here:
+            yield here
+
+    monkeypatch.setattr(tasks, "processes", processes)
+    for gib, number in ((1, 1), (1.7, 2), (64, 8)):
+        monkeypatch.setattr(machine, "memory_bytes", lambda gib=gib: int(gib * 2**30))
+        store, told = copy(trained, tmp_path / str(number)), []
+        evaluation.evaluate(gather(store), tiny, workers=8, warn=pytest.fail, tell=told.append)
+        assert asked[-1] == number
+        assert f"on {number} CPU core" in told[0]
+        assert ("holds no more" in told[0]) == (number < 8)
+
+
+def test_linear_maps_that_take_too_much_are_left_out_and_the_page_says_why(
+    trained: Store, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under each noise the maps of latent 8, which has 256 elements."""
+    for module in (linear, baselines):
+        monkeypatch.setattr(module, "EXACT_NUMBERS", 200)
+    large = replace(tiny, train=np.tile(tiny.train, (4, 1, 1)), train_labels=np.tile(tiny.train_labels, 4))
+    monkeypatch.setattr(baselines, "BASIS_BYTES", 4 * 784 * 150)
+    store = copy(trained, tmp_path)
+    manifest = gather(store).manifest
+    manifest = replace(manifest, dataset={**manifest.dataset, "train": len(large.train)})
+    store.write(MANIFEST, manifest.to_bytes())
+    done, warnings = evaluate(store, large)
+    assert (set(done), warnings) == (EVERYTHING, [])
+    references = load_references(gather(store))
+    assert references is not None
+    condition = references.condition("gaussian", 0.5)
+    assert condition is not None
+    assert {one.latent for one in condition.left_out} == {256}
+    assert condition.latents == {256, 100}
+    assert {baseline.latent for baseline in condition.baselines} == {None, 100}
+    assert evaluate(store, large) == ([], []), "it is known"
+    text = page.build(gather(store)).read_text()
+    assert "<b>PCA 256, reduced-rank regression 256.</b> Left out: 200 principal components of 28x28 images" in text
+    others = Store(store.root.parent / "second")
+    for name, content in contents(trained).items():
+        others.write(name, content)
+    others.write(MANIFEST, manifest.to_bytes())
+    assert set(evaluate(others, large)[0]) == {"evaluate_cell"}, "and shared"
+    again = load_references(gather(others))
+    assert again is not None
+    assert again.condition("gaussian", 0.5).left_out == condition.left_out  # type: ignore[union-attr]
+
+
+def test_processes_share_one_copy_of_the_images(tiny: Dataset) -> None:
+    deep = replace(tiny, train=tiny.train.astype(np.uint16) * 257, noisy=Pairs(tiny.train, tiny.validation, tiny.test))
+    with tasks.processes(deep, 1) as executor:
+        is_shared, same = executor.submit(seen, deep).result()
+        fitted = executor.submit(tasks.fit, tasks.Noise("gaussian", 0.5), False, [8]).result()
+        answers = [executor.submit(tasks.denoise, one, tasks.Noise("gaussian", 0.5), b"", None) for one in fitted]
+        losses = [answer.result().loss for answer in answers]
+    assert is_shared
+    assert same
+    assert all(len(pickle.dumps(one)) < 2000 for one in fitted), "maps do not come here"
+    due = baselines.linear(deep, "gaussian", 0.5, [8])
+    test_set = TestSet(deep, 0.5)
+    for one, loss in zip(due, losses, strict=True):
+        np.testing.assert_allclose(testset.image_losses(one(test_set.noisy), test_set.clean), loss, rtol=1e-3)
+
+
+def seen(sent: Dataset) -> tuple[bool, bool]:
+    """Whether the images of this process are views of what cannot be written, and whether they are those sent."""
+    mine = tasks._dataset[0]
+    assert mine.noisy is not None
+    assert sent.noisy is not None
+    pairs = [(mine.train, sent.train), (mine.test, sent.test), (mine.noisy.test, sent.noisy.test)]
+    pairs.append((mine.train_labels, sent.train_labels))
+    is_shared = all(not one.flags.owndata and not one.flags.writeable for one, _ in pairs)
+    return is_shared, all(np.array_equal(one, other) and one.dtype == other.dtype for one, other in pairs)
+
+
+def test_what_is_mapped_outlives_its_file(tmp_path: Path) -> None:
+    arrays = [np.arange(7, dtype=np.uint16), np.empty(0, np.uint8), np.eye(3)[::2], np.ones((2, 3, 4), np.float32)]
+    file = tmp_path / "file"
+    mapped.write({"arrays": arrays, "again": arrays[3], "text": "x"}, file)
+    value = mapped.read(file)
+    file.unlink()
+    assert value["text"] == "x"
+    assert value["again"] is value["arrays"][3], "written once"
+    for one, other in zip(value["arrays"], arrays, strict=True):
+        assert one.dtype == other.dtype
+        assert one.flags.aligned
+        assert np.array_equal(one, other)
 
 
 def test_processes_that_die_cost_the_evaluation_and_no_more(

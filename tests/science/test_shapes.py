@@ -297,6 +297,25 @@ def test_a_test_set_in_parts_is_the_whole(monkeypatch: pytest.MonkeyPatch, noise
     assert parts.mean_image_validation_loss == pytest.approx(whole.mean_image_validation_loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("part_numbers", [2**24, 3 * 9 * 12 * 5])
+@pytest.mark.parametrize("drawn", [False, True])
+def test_some_of_a_test_set_are_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, noise: str, part_numbers: int, drawn: bool
+) -> None:
+    dataset = tiles(ImageShape(9, 12, 3))
+    whole, chosen = TestSet(dataset, 0.4, noise), np.array([15, 0, 4, 5, 4])
+    monkeypatch.setattr("dae.testset.PART_NUMBERS", part_numbers)
+    draw = (lambda kind: draw_test(dataset.test.shape, dataset.identity, kind)) if drawn else None
+    test_set = TestSet(dataset, 0.4, noise, draw)
+    for _ in range(2):
+        for some in (chosen, chosen[:2], chosen[1:2]):
+            clean, noisy = test_set.at(some)
+            assert np.array_equal(clean, whole.clean[some])
+            assert np.array_equal(noisy, whole.noisy[some])
+        assert len(list(test_set.parts())) == (1 if part_numbers == 2**24 else 4), "what was drawn is known from now on"
+
+
 def test_samples_without_labels_are_spread_over_the_test_set() -> None:
     assert TestSet(tiles(ImageShape(9, 12), count=83), 0.5).samples.tolist() == [0, 8, 16, 25, 33, 41, 49, 58, 66, 74]
     assert TestSet(tiles(ImageShape(9, 12), labelled=True), 0.5).samples.tolist() == [1, 2, 0]

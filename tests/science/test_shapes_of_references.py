@@ -100,6 +100,63 @@ def test_a_subspace_holds_the_leading_components() -> None:
     assert np.abs(lifted - full).max() < 0.02, "of values of about ten"
 
 
+def test_a_lifted_map_is_that_of_the_coordinates() -> None:
+    generator = np.random.default_rng(4)
+    images = generator.random((50, 6, 5)).astype(np.float32)
+    flat = images.reshape(50, -1)
+    subspace = Subspace.of(lambda: iter((flat[:20], flat[20:])), 4)
+    inside = subspace.coordinates(flat)
+    inner = principal_components(Moments.of([(inside, inside)]), [2])[2]
+    lifted = subspace.lift(inner)
+    assert lifted(images).shape == images.shape
+    assert lifted(images).dtype == np.float32
+    np.testing.assert_allclose(lifted(images).reshape(50, -1), inner(inside) @ subspace.basis.T + subspace.mean)
+    np.testing.assert_allclose(lifted(lifted(images)), lifted(images), atol=1e-5, err_msg="a projection")
+
+
+@pytest.mark.parametrize(("most", "left_out"), [(None, []), (20, [30]), (4, [30, 8])])
+def test_maps_whose_components_take_too_much_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, most: int | None, left_out: list[int]
+) -> None:
+    dataset = pictures((40, 36))
+    if most is not None:
+        monkeypatch.setattr(baselines, "BASIS_BYTES", 4 * 40 * 36 * most)
+    reasons = {latent: baselines.reason_without_linear(dataset, latent) for latent in (30, 8, 4)}
+    assert [latent for latent, reason in reasons.items() if reason is not None] == left_out
+    if left_out:
+        assert "30 principal components of 40x36 images take" in (reasons[30] or "")
+    kept = [latent for latent in reasons if latent not in left_out]
+    for denoiser in baselines.linear(dataset, "gaussian", 0.3, kept):
+        assert denoiser.parameters["rank"] == denoiser.latent
+        if denoiser.name.startswith("reduced"):
+            assert denoiser.parameters["components"] == min(32, most or 32)
+
+
+def test_few_images_have_few_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large they are and whatever is asked for: nothing is left out, and little is computed."""
+    dataset = pictures((40, 36))
+    few = replace(dataset, train=dataset.train[:11], train_labels=dataset.train_labels[:11])
+    monkeypatch.setattr(baselines, "BASIS_BYTES", 4 * 40 * 36 * 12)
+    assert baselines.reason_without_linear(few, 900) is None
+    pca, regression = baselines.linear(few, "gaussian", 0.3, [900])
+    assert pca.parameters["rank"] == regression.parameters["rank"] == regression.parameters["components"] == 10
+    images = few.unit(few.train)
+    np.testing.assert_allclose(pca(images), images, atol=1e-4, err_msg="all of them differ in ten directions")
+
+
+def test_baselines_of_own_images_do_not_depend_on_their_name() -> None:
+    own = replace(pictures((11, 30)), source="/one")
+    other = replace(own, name="elsewhere", source="/other")
+    noisy = own.unit(own.test)
+    found, again = (
+        baselines.filters(dataset, "gaussian", 0.3) + baselines.linear(dataset, "gaussian", 0.3, [4])
+        for dataset in (own, other)
+    )
+    for one, same in zip(found, again, strict=True):
+        assert (one.parameters, one.validation_loss) == (same.parameters, same.validation_loss)
+        assert np.array_equal(one(noisy), same(noisy)), one.name
+
+
 def test_large_colour_images_take_little_memory() -> None:
     """12,288 numbers an image: a covariance of them would be 1.2 GB."""
     import tracemalloc
@@ -123,6 +180,22 @@ def test_a_reader_of_any_size_and_number_of_classes(shape: tuple[int, ...], clas
     assert set(read) <= set(range(classes))
     again = readers.Reader.of({name: value.contiguous() for name, value in reader.state_dict().items()}, dataset.shape)
     assert np.array_equal(readers.read(again, images), read)
+
+
+def test_a_reader_of_large_images_learns_from_a_part_of_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = pictures((28, 28, 3))
+    whole, _ = readers.train(dataset)
+    monkeypatch.setattr(readers, "TOGETHER_NUMBERS", 28 * 28 * 3 * 20)
+    monkeypatch.setattr(readers, "DROPOUT", 0.0)
+    monkeypatch.setattr(readers, "_shifted", lambda images: images)
+    in_parts, _ = readers.train(dataset)
+    monkeypatch.setattr(readers, "TOGETHER_NUMBERS", 28 * 28 * 3 * 64)
+    at_once, _ = readers.train(dataset)
+    for one, other in zip(in_parts.parameters(), at_once.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-2)
+    images = dataset.unit(dataset.test)
+    monkeypatch.setattr("dae.testset.PART_NUMBERS", 28 * 28 * 3 * 5)
+    assert np.array_equal(readers.read_pixels(whole, dataset, dataset.test), readers.read(whole, images))
 
 
 def test_a_reader_of_an_earlier_version_still_reads(tiny: Dataset) -> None:

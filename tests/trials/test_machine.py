@@ -109,15 +109,3 @@ def test_torch_reads_the_variable_alike(monkeypatch: pytest.MonkeyPatch) -> None
     for given in ("-1", "NoDevFiles", "0,1", "0,-1,1", "1,0,1", "-1,0"):
         monkeypatch.setenv(gpus.VISIBLE, given)
         assert [str(number) for number in _parse_visible_devices()] == gpus.chosen(given, UUIDS), given
-
-
-@pytest.mark.parametrize(("gib", "warned"), [(1, True), (64, False)])
-def test_trials_that_memory_may_not_hold_are_warned_of(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gib: int, warned: bool
-) -> None:
-    from sweep.cli.parsing import _of_this_machine
-
-    monkeypatch.setattr(machine, "cpu_count", lambda: 4)
-    monkeypatch.setattr(machine, "memory_bytes", lambda: gib * 2**30)
-    assert _of_this_machine(None, 0) == (4, 0)
-    assert ("--cpus 1 would" in capsys.readouterr().err) == warned
