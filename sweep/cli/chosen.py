@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from dae.errors import UserError
-from sweep.cli.parsing import is_given
+from sweep.cli.settings import is_given
 from sweep.records.record import Record
 from sweep.records.sweep import MANIFEST, Sweep, gather
 from sweep.storage.opening import open_storage

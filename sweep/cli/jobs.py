@@ -15,18 +15,10 @@ from dae.errors import UserError
 from dae.images.location import is_path
 from sweep.cli.errors import Commands, debug_option
 from sweep.cli.options import options
-from sweep.cli.parsing import (
-    check_limits,
-    command_of,
-    grid_of,
-    resolving_of,
-    search_name,
-    search_of,
-    settings_of,
-    sweep_name,
-)
+from sweep.cli.parsing import check_limits, command_of, grid_of, resolving_of, search_name, search_of, sweep_name
 from sweep.cli.run import run
 from sweep.cli.search import search
+from sweep.cli.settings import settings_of
 from sweep.driver.signals import Interrupted, Signals
 from sweep.storage.opening import open_store
 

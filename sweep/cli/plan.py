@@ -25,14 +25,11 @@ from sweep.cli.parsing import (
     resolving_of,
     search_name,
     search_of,
-    settings_of,
-    skips_unreadable,
     slots_of,
-    source_of,
     sweep_name,
-    with_images,
 )
 from sweep.cli.run import run
+from sweep.cli.settings import settings_of, skips_unreadable, source_of, with_images
 from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status

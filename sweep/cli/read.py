@@ -11,7 +11,8 @@ from dae.errors import UserError
 from dae.images.location import expanded
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_existing
-from sweep.cli.parsing import existing, source_of, sweep_name, with_images
+from sweep.cli.parsing import existing, sweep_name
+from sweep.cli.settings import source_of, with_images
 from sweep.driver.signals import Signals
 from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.opening import open_storage, open_store

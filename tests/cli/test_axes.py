@@ -23,8 +23,9 @@ from dae.errors import UserError
 from sweep.analysis.arrays import load_arrays
 from sweep.analysis.results import results
 from sweep.cli import main
-from sweep.cli.parsing import grid_of, settings_of
+from sweep.cli.parsing import grid_of
 from sweep.cli.run import run
+from sweep.cli.settings import settings_of
 from sweep.records.facets import facets
 from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, axis_value, value_text
 from sweep.records.matching import MATCHED, arm, nearest_width

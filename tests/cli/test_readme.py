@@ -10,7 +10,8 @@ from documented import Example, commands_of, examples
 from synthetic import make_sweep
 
 from sweep.cli import main
-from sweep.cli.parsing import grid_of, settings_of
+from sweep.cli.parsing import grid_of
+from sweep.cli.settings import settings_of
 from sweep.records.grid import Grid
 
 README = Path(__file__).parents[2] / "README.md"
