@@ -40,7 +40,7 @@ def shortage(cells: Sequence[Cell], settings: Settings, dataset: Dataset, trials
         return f"{what}. --cpus {fitting} would"
     what = f"{name} {where}: a trial of it takes about {size}"
     if 2 * steps[largest] > each[0]:
-        return f"{what}. Lower --batch-size or --width, or train on smaller images"
+        return f"{what}. Lower batch size or width, or train on smaller images"
     return f"{what}. --cpus 1 takes the least" if trials > 1 else what
 
 

@@ -76,8 +76,8 @@ class Denoised(NamedTuple):
 @contextmanager
 def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
     """Processes of one thread that have the dataset; they end with the context or this process."""
-    # Spawned, since a fork does not copy the threads of Ray and W&B. The dataset goes through a file, since it is more
-    # than a pipe holds, and writing it to a process that dies at its start would block forever.
+    # Spawned, since a fork does not copy the threads of Ray and W&B. The dataset lies in a file that all map into their
+    # memory; it is more than a pipe holds, and writing it to a process that dies at its start would block forever.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
         file = Path(folder) / "dataset"

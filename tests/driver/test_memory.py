@@ -40,7 +40,7 @@ def gib(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
         (2, 32, 4, "--cpus 2 would"),
         (1, 32, 4, "--cpus 1 takes the least"),
         (4, 4096, 4, "--cpus 3 would"),
-        (1, 4096, 1, "Lower --batch-size or --width, or train on smaller images"),
+        (1, 4096, 1, "Lower batch size or width, or train on smaller images"),
     ],
 )
 def test_it_is_said_with_numbers(
