@@ -10,7 +10,9 @@ from sweep.trials import machine
 GIB = 2**30
 
 
-def shortage(cells: Sequence[Cell], settings: Settings, dataset: Dataset, trials: int) -> str | None:
+def shortage(
+    cells: Sequence[Cell], settings: Settings, dataset: Dataset, trials: int, *, is_search: bool = False
+) -> str | None:
     """What of a training on CPUs may not fit, with numbers; None where it fits.
 
     Args:
@@ -18,8 +20,13 @@ def shortage(cells: Sequence[Cell], settings: Settings, dataset: Dataset, trials
         settings: of their sweep.
         dataset: which they are trained on.
         trials: how many run at a time.
+        is_search: whether cells of which a step alone does not fit are left out: they fail at once, as was said.
     """
     steps = {cell: step_bytes(settings.model(cell), settings.at(cell).batch_size) for cell in cells}
+    if is_search:
+        cells = [cell for cell in cells if steps[cell] <= machine.memory_bytes()]
+        if not cells:
+            return None
     falling = sorted(cells, key=lambda cell: -steps[cell])
     largest = falling[0]
     chosen = sorted((*falling, *[largest] * (trials - len(cells))), key=lambda cell: -steps[cell])[:trials]

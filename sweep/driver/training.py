@@ -108,8 +108,9 @@ class Training:
         if request.address is None and request.gpus:  # a GPU without a cell would have a host all the same
             request = replace(request, gpus=min(request.gpus, count))
         elif request.address is None:
-            trials = min(request.cpus or 1, count)
-            if (short := shortage(examples, sweep.manifest.settings, self.dataset, trials)) is not None:
+            settings, trials = sweep.manifest.settings, min(request.cpus or 1, count)
+            short = shortage(examples, settings, self.dataset, trials, is_search=request.search is not None)
+            if short is not None:
                 self.display.warn(short)
         with (
             watching(),

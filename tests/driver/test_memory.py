@@ -15,7 +15,7 @@ from dae.data import Dataset
 from sweep.driver import memory
 from sweep.driver.runner import run
 from sweep.driver.signals import Signals
-from sweep.records.grid import Grid, Settings
+from sweep.records.grid import Cell, Grid, Settings
 from sweep.storage.store import Store
 from sweep.trials import machine
 
@@ -70,6 +70,15 @@ def test_images_count_twice_and_trials_by_their_own_size(tiny: Dataset, gib: lis
     assert memory.shortage(cells[-1:], settings, tiny, 2) is not None, "more follow that are as large"
     large = replace(tiny, train=np.broadcast_to(tiny.train[:1], (400_000, 28, 28)))
     assert memory.shortage(cells, settings, large, 2) is not None
+
+
+def test_cells_of_a_search_that_fail_at_once_are_not_spoken_of_again(tiny: Dataset, gib: list[float]) -> None:
+    huge, usual = Cell(depth=50_000, latent=4, seed=0), CELLS[0]
+    gib[0] = 16
+    assert "DAE_50000_4 may not fit" in (memory.shortage([huge, usual], SETTINGS, tiny, 2) or "")
+    assert memory.shortage([huge, usual], SETTINGS, tiny, 2, is_search=True) is None
+    assert memory.shortage([huge], SETTINGS, tiny, 2, is_search=True) is None
+    assert "--cpus 31 would" in (memory.shortage([huge, usual], SETTINGS, tiny, 40, is_search=True) or "")
 
 
 def test_a_run_says_it_before_it_trains(
