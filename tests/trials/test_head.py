@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +20,10 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a
 @contextmanager
 def node(user: int, address: str = ADDRESS) -> Iterator[None]:
     """A process of this user with the command line of a node of the cluster at ``address``."""
-    words = ["/opt/ray/raylet", "-c", "import sys; print(flush=True); sys.stdin.read()", f"--gcs-address={address}"]
+    # Not Python, which may lie where this user may not read.
+    words = ["/opt/ray/raylet", "-c", "echo; read line", "raylet", f"--gcs-address={address}"]
     process = subprocess.Popen(
-        words, executable=sys.executable, user=user, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        words, executable="/bin/sh", user=user, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
     )
     with process:
         assert process.stdout is not None

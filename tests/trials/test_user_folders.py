@@ -72,12 +72,11 @@ def test_a_folder_that_is_not_ours_is_not_used(
 
 
 PROGRAM = """
-import os
+import getpass, os, shutil, tempfile  # before other rights: Python itself may lie where only root may read
+from pathlib import Path
 from sweep.trials import user_folders
 os.setgid(4711); os.setuid(4711)
 os.environ |= user_folders.variables()
-import getpass
-from pathlib import Path
 folder = Path(os.environ["TRITON_CACHE_DIR"]).parent
 print(folder, Path.home(), getpass.getuser(), oct(folder.stat().st_mode & 0o777))
 """
