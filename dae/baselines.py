@@ -271,7 +271,7 @@ def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterator[tupl
                     clean, alpha, f"{dataset.identity}, training images from {start}, draw {draw}", noise
                 )
             else:
-                noisy = dataset.unit(dataset.noisy.train[start : start + step]).clip(0, 1)
+                noisy = dataset.unit(dataset.noisy.train[start : start + step])
             yield _flat(noisy), _flat(clean)
 
 
@@ -298,7 +298,7 @@ def _tuning_images(dataset: Dataset, noise: str, alpha: float) -> tuple[Array, A
     chosen = slice(images_of(TUNING_IMAGES, dataset))
     clean = dataset.unit(dataset.validation[chosen])
     if dataset.noisy is not None:
-        return clean, dataset.unit(dataset.noisy.validation[chosen]).clip(0, 1)
+        return clean, dataset.unit(dataset.noisy.validation[chosen])
     return clean, corrupt_test(clean, alpha, f"{dataset.identity}, validation images", noise)
 
 

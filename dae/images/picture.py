@@ -105,7 +105,7 @@ def _kind(path: Path, image: Image.Image) -> Kind:
     bits = 16 if mode.startswith("I") or _is_deep(image) else 8
     width, height = image.size
     if image.format == "TIFF":  # whose size Pillow gives as it will be turned
-        width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
+        width, height = (int(image.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]  # of TIFF alone
     if _orientation(image) > 4:
         width, height = height, width
     return Kind(str(path), height, width, channels, bits)
@@ -133,7 +133,7 @@ def _is_deep(image: Image.Image) -> bool:
     """Whether the file has more than 8 bits a channel of colour; Pillow would read the upper eight of them."""
     if image.format == "TIFF":
         return bool(max(image.tag_v2.get(258, (1,))) > 8)  # type: ignore[attr-defined]  # BitsPerSample, of TIFF alone
-    return image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]
+    return image.format == "PNG" and any(";16" in str(tile.args) for tile in image.tile)  # type: ignore[attr-defined]  # of files
 
 
 def _has_alpha(image: Image.Image) -> bool:

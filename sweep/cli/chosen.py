@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from dae.errors import UserError
+from sweep.cli.parsing import sweep_in
 from sweep.cli.settings import is_given
 from sweep.records.record import Record
-from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.records.sweep import Sweep
 from sweep.storage.opening import open_storage
-from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
 
 
@@ -20,15 +20,7 @@ def sweep_at(text: str, storage: str) -> Sweep:
     Raises:
         UserError: there is none, or its manifest is damaged.
     """
-    store = _store_at(text, storage)
-    try:
-        return gather(store)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
-    except Damaged as error:
-        raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. dae-sweep run writes it anew.") from None
-    except OSError as error:  # a name that no folder can have
-        raise UserError(f"there is no sweep in {store.uri()}: {error.strerror or error}.") from error
+    return sweep_in(_store_at(text, storage))
 
 
 def _store_at(text: str, storage: str) -> Store:

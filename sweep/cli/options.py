@@ -266,7 +266,7 @@ which_settings = options(
     click.option(
         "--warmup",
         type=int,
-        help=f"Epochs in which the learning rate rises to --lr.  [default: 0; 3 on {SMALL}]",
+        help=f"Epochs in which the learning rate rises to --lr.  [default: 0; 300 steps on {SMALL}]",
     ),
     click.option(
         "--averaging",

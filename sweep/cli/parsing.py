@@ -69,13 +69,23 @@ def existing(name: str | None, storage: str, dataset: str) -> Sweep:
     Raises:
         UserError: there is none, or its manifest is damaged.
     """
-    store = open_store(storage, sweep_name(name, dataset))
+    return sweep_in(open_store(storage, sweep_name(name, dataset)))
+
+
+def sweep_in(store: Store) -> Sweep:
+    """The sweep that is there.
+
+    Raises:
+        UserError: there is none, or its manifest is damaged.
+    """
     try:
         return gather(store)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
     except Damaged as error:
         raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. {way_to_repair(store)} writes it anew.") from None
+    except OSError as error:  # a name that no folder can have
+        raise UserError(f"there is no sweep in {store.uri()}: {error.strerror or error}.") from error
 
 
 def grid_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest | None = None) -> Grid:

@@ -19,9 +19,7 @@ from pathlib import Path
 
 from pyarrow import fs
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from s3 import BUCKET, S3, serve
+from tests.s3 import BUCKET, S3, serve
 
 ROOT = Path(__file__).parent.parent.parent
 LATENTS = 10
