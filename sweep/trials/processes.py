@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sweep.trials.ray_private import is_trial
+from sweep.trials.ray_private import TITLE, is_trial, is_worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +99,10 @@ def descendants(pid: int) -> list[Process]:
 
 
 def trials(processes: Iterable[Process]) -> list[Process]:
-    """Those of them in which Ray runs a trial."""
-    return [process for process in processes if is_trial(process.command)]
+    """Those of them in which Ray runs a trial; if Ray gave none of them a title, those that could."""
+    processes = list(processes)
+    is_one = is_trial if any(process.command.startswith(TITLE) for process in processes) else is_worker
+    return [process for process in processes if is_one(process.command)]
 
 
 def wait_gone(processes: Iterable[Process], timeout_s: float) -> list[Process]:

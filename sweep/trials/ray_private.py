@@ -261,9 +261,12 @@ def _reuse_if_idle(reuse: Callable[..., bool]) -> Callable[..., bool]:
 
 
 def is_trial(command: str) -> bool:
-    """Whether the process of this title runs a trial; if Ray gave no titles, whether it could."""
-    if command.startswith(TITLE):
-        return command.startswith(TRIAL_TITLES)
+    """Whether the process of this title runs a trial."""
+    return command.startswith(TRIAL_TITLES)
+
+
+def is_worker(command: str) -> bool:
+    """Whether the process of this command line, which has no title, is one of Ray's that could run a trial."""
     program, *words = command.split() or [""]
     # The raylet's own command line holds that of a worker.
     return Path(program).name.startswith("python") and any(word.endswith(WORKER_PROGRAM) for word in words)

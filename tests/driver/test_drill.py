@@ -67,7 +67,7 @@ def test_trials_are_told_from_the_rest_of_ray() -> None:
         "ray::CellTrial", "python -c CellTrial", "/x/bin/python3 -u /x/default_worker.py --y",
     ]  # fmt: skip
     processes = [Process(number, 1, 1, name) for number, name in enumerate(names)]
-    assert [process.pid for process in trials(processes)] == [0, 3, 5]
+    assert [process.pid for process in trials(processes)] == [0, 3], "a worker that starts runs none yet"
 
 
 def test_a_run_that_ends_otherwise_fails_the_drill_with_its_last_words(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ from sweep.records.sweep import MANIFEST, gather
 from sweep.storage.sealing import seal, unseal
 from sweep.storage.store import Store
 from sweep.tracking.tracker import Tracker
-from sweep.trials.processes import wait_gone
+from sweep.trials.processes import Process, wait_gone
+from sweep.trials.ray_private import is_worker
 
 GRID = Grid.product((1, 3), (5,), (0,))
 SETTINGS = Settings.usual("mnist-5k", epochs=4, train_fraction=0.1, batch_size=32)
@@ -468,6 +469,21 @@ def test_a_driver_killed_while_ray_starts_leaves_nothing(
     driver.process.kill()
     assert driver.process.wait(10) == -signal.SIGKILL
     assert wait_gone(started, GRACE_S) == []
+
+
+def test_a_worker_that_dies_while_ray_starts_is_replaced(launch: Callable[..., Driver], truth: Store) -> None:
+    driver = launch([*OPTIONS, "--cpus", "2", "--gpus", "0", "--wandb", "disabled", "--no-report"])
+    workers: list[Process] = []
+
+    def has_started_one() -> bool:
+        workers[:] = [process for process in driver.below if is_worker(process.command)]
+        return bool(workers) or bool(driver.trials)
+
+    assert driver.wait_until(has_started_one, "a worker")
+    for worker in workers[:1]:
+        worker.send(signal.SIGKILL)
+    driver.finish()
+    assert_true(driver.store.root.parent, truth)
 
 
 def test_agents_of_a_killed_driver_are_found_whatever_else_is_in_the_environment(launch: Callable[..., Driver]) -> None:
