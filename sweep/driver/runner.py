@@ -15,7 +15,7 @@ from sweep.driver.searching import Searching
 from sweep.driver.signals import Signals
 from sweep.driver.training import Training
 from sweep.records.grid import AXES
-from sweep.records.sweep import Sweep, gather
+from sweep.records.sweep import Sweep, gather, pack
 from sweep.tracking.tracker import Tracker
 from sweep.trials.machine import cpu_count, memory_bytes
 
@@ -66,6 +66,7 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
             if sweep.completed:
                 _evaluate(request, sweep, dataset, display)
                 _report(request, sweep, tracker)
+            _pack(sweep, display)
         finally:
             tracker.close()
             control.clear()
@@ -123,6 +124,14 @@ def _report(request: Request, sweep: Sweep, tracker: Tracker) -> None:
     page.build(sweep)
     figures = [name for name in sweep.store.names("report") if name.endswith(".png")]
     tracker.report(_comparison(sweep), [sweep.store.download(name) for name in figures])
+
+
+def _pack(sweep: Sweep, display: Display) -> None:
+    """Make a bucket of many cells fast to read; that it could not be written is no reason to fail now."""
+    try:
+        pack(sweep)
+    except OSError as error:
+        display.warn(f"commands will read {sweep.manifest.name} file by file, which takes longer: {error}")
 
 
 def _comparison(sweep: Sweep) -> list[dict[str, object]]:

@@ -251,11 +251,16 @@ def verified(name: str, contents: Mapping[str, bytes], digests: Mapping[str, str
     Raises:
         Damaged: it is not there, or not what was written.
     """
-    if (data := contents.get(name)) is None:
+    data = contents.get(name)
+    _check_digest(name, None if data is None else digest(data), digests)
+    return data or b""
+
+
+def _check_digest(name: str, actual: str | None, digests: Mapping[str, str]) -> None:
+    if actual is None:
         raise Damaged(f"{name} is not there")
-    if digests.get(name.rsplit("/", 1)[-1]) != digest(data):
+    if digests.get(name.rsplit("/", 1)[-1]) != actual:
         raise Damaged(f"{name} does not match its digest")
-    return data
 
 
 def check_files(store: Store, record: Record) -> None:
@@ -270,28 +275,40 @@ def check_files(store: Store, record: Record) -> None:
 
 def damage(store: Store, records: Sequence[Record]) -> dict[str, str]:
     """As `check_files`, of many cells: by key the reason, of those whose files cannot be used."""
+    return _damage_of_completed(store, [record for record in records if record.status is Status.COMPLETED]) | (
+        _damage_of_unfinished(store, [record for record in records if not record.status.is_final])
+    )
+
+
+def _damage_of_completed(store: Store, records: Sequence[Record]) -> dict[str, str]:
+    digests = store.digests(name for record in records for name in _files_of_completed(record))
+    reasons = {}
+    for record in records:
+        try:
+            for name in _files_of_completed(record):
+                _check_digest(name, digests.get(name), record.digests)
+        except Damaged as error:
+            reasons[record.key] = str(error)
+    return reasons
+
+
+def _damage_of_unfinished(store: Store, records: Sequence[Record]) -> dict[str, str]:
     reasons = {}
     for start in range(0, len(records), CELLS_AT_A_TIME):
         batch = records[start : start + CELLS_AT_A_TIME]
-        contents = store.read_all(name for record in batch for name in _files_to_check(record))
+        contents = store.read_all(CellFiles(record.key).checkpoint for record in batch)
         for record in batch:
             try:
-                for name in _files_to_check(record):
-                    if record.status is Status.COMPLETED:
-                        verified(name, contents, record.digests)
-                    else:
-                        _check_sealed(name, contents)
+                _check_sealed(CellFiles(record.key).checkpoint, contents)
             except Damaged as error:
                 reasons[record.key] = str(error)
     return reasons
 
 
-def _files_to_check(record: Record) -> tuple[str, ...]:
+def _files_of_completed(record: Record) -> tuple[str, ...]:
     files = CellFiles(record.key)
-    if record.status is Status.COMPLETED:
-        # The trials of a search are not tested.
-        return (files.weights,) if record.test_loss is None else (files.test, files.weights)
-    return () if record.status.is_final else (files.checkpoint,)
+    # The trials of a search are not tested.
+    return (files.weights,) if record.test_loss is None else (files.test, files.weights)
 
 
 def check_checkpoint(store: Store, cell: Cell) -> None:

@@ -234,6 +234,15 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
     return Sweep(store, manifest, records, damaged, proposals)
 
 
+def pack(sweep: Sweep) -> None:
+    """Let later commands read the cells that have ended in few requests, where the storage is a bucket."""
+    ended = [CellFiles(key) for key, record in sweep.records.items() if record.status.is_final]
+    names = [name for files in ended for name in (files.record, files.test, files.quality, files.log)]
+    if sweep.manifest.search is not None:
+        names += [files.proposal for files in ended]
+    sweep.store.pack(names, seen=[files.weights for files in ended])
+
+
 def read_proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:
     """What can be read of the proposals of a search; a proposal that cannot be read is proposed again."""
     contents = store.read_all(CellFiles(folder).proposal for folder in folders)

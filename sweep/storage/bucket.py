@@ -11,11 +11,8 @@ from the URI, which is printed.
 
 import io
 import os
-import random
-import re
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,16 +27,21 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from pyarrow import fs
 
 from dae.errors import UserError
+from sweep.storage import pack
 from sweep.storage.lease import Lease
+from sweep.storage.pack import Pack
+from sweep.storage.requests import (
+    FIRST_PATIENCE_S,
+    PATIENCE_S,
+    REFUSALS,
+    REQUEST_TIMEOUT_S,
+    answer,
+    reason,
+    uninterruptible,
+)
+from sweep.storage.sealing import digest
 from sweep.storage.store import Store, Unreadable, Unwritable
 
-PATIENCE_S = 60.0
-"""How long a store may not answer while a sweep runs."""
-FIRST_PATIENCE_S = 3.0
-"""The same while a command makes its first requests."""
-REQUEST_TIMEOUT_S = 10.0
-"""Of one request that receives no byte. Pyarrow itself tries once, since requests are repeated here."""
-LONGEST_PAUSE_S = 5.0
 WORKERS = 16
 """Requests that are made side by side."""
 
@@ -48,19 +50,6 @@ OPTIONS = {
     "gs": ("scheme", "endpoint_override", "project_id", "anonymous"),
 }
 """What may follow the ``?`` of a URI, under pyarrow's names."""
-
-REFUSALS = {
-    "ACCESS_DENIED": "these credentials do not permit it",
-    "PERMISSION_DENIED": "these credentials do not permit it",
-    "INVALID_ACCESS_KEY_ID": "it does not know this access key",
-    "INVALID_CLIENT_TOKEN_ID": "it does not know this access key",
-    "SIGNATURE_DOES_NOT_MATCH": "the secret key does not belong to the access key",
-    "EXPIRED_TOKEN": "the credentials have expired",
-    "UNAUTHENTICATED": "it wants credentials",
-    "REQUEST_TIME_TOO_SKEWED": "the clock of this machine differs from its own by too much",
-    "NO_SUCH_BUCKET": "there is no such bucket",
-}
-"""Answers that another request would not change, by their names in pyarrow's messages."""
 
 Answer = TypeVar("Answer")
 
@@ -116,7 +105,27 @@ class ObjectStore(Store):
         return self._ask(get, name, Unreadable)
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those files that exist, by name; `WORKERS` files at a time."""
+        """The bytes of those files that exist, by name; many from the `Pack`, the others `WORKERS` at a time."""
+        names = list(names)
+        packed = Pack.of(self, names)
+        contents = packed.read(names)
+        contents |= self.read_each(packed.missing(names, contents))
+        return {name: contents[name] for name in names if name in contents}
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of those files that exist; of many those that are not as the `Pack` saw them are read."""
+        names = list(names)
+        packed = Pack.of(self, names)
+        digests = {name: packed.entries[name].sha256 for name in names if name in packed.entries}
+        rest = packed.missing(names, digests)
+        for start in range(0, len(rest), pack.AT_ONCE):
+            contents = self.read_each(rest[start : start + pack.AT_ONCE])
+            digests |= {name: digest(data) for name, data in contents.items()}
+        return digests
+
+    def read_each(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of those files that exist, each by requests of its own, `WORKERS` files at a time."""
+        names = list(names)
 
         def get(name: str) -> bytes | None:
             try:
@@ -124,7 +133,6 @@ class ObjectStore(Store):
             except FileNotFoundError:
                 return None
 
-        names = list(names)
         with ThreadPoolExecutor(WORKERS) as readers:
             return {name: data for name, data in zip(names, readers.map(get, names), strict=True) if data is not None}
 
@@ -142,6 +150,10 @@ class ObjectStore(Store):
         """Put these files, `WORKERS` at a time."""
         with ThreadPoolExecutor(WORKERS) as writers:
             list(writers.map(self.write, contents, contents.values()))
+
+    def pack(self, names: Iterable[str], seen: Iterable[str] = ()) -> None:
+        """Let later commands read these files, and know the digests of those ``seen``, in few requests."""
+        pack.write(self, list(names), list(seen))
 
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""
@@ -177,6 +189,11 @@ class ObjectStore(Store):
             folders = path.parents if info.is_file else (path, *path.parents)
             times |= {f"{folder}/": 0 for folder in folders if PurePosixPath(name) in folder.parents}
         return times
+
+    def listed(self, name: str) -> dict[str, tuple[int, int]]:
+        """When each file below ``name`` was put, in ns of the store's clock, and its size in bytes."""
+        infos = [info for info in self._list(name, recursive=True) if info.is_file]
+        return {str(PurePosixPath(info.path).relative_to(self.root)): (info.mtime_ns or 0, info.size) for info in infos}
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in ``name``, sorted; hidden ones left out."""
@@ -245,24 +262,7 @@ class ObjectStore(Store):
         return str(self.path(name))
 
     def _ask(self, request: Callable[[], Answer], name: str, error_class: type[OSError]) -> Answer:
-        """Repeat a request about the file ``name`` until it is answered or refused.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            OSError: of ``error_class``, the store refuses or does not answer for ``patience_s``.
-        """
-        give_up, pause = time.monotonic() + self.patience_s, 0.1
-        while True:
-            try:
-                return uninterruptible(request)
-            except FileNotFoundError:
-                raise
-            except OSError as error:
-                reason, is_final = _reason(error)
-                if is_final or time.monotonic() + pause > give_up:
-                    raise error_class(error.errno or 0, reason, self.uri(name)) from error
-            time.sleep(pause * random.uniform(0.5, 1))  # so that many nodes do not ask at the same moment
-            pause = min(2 * pause, LONGEST_PAUSE_S)
+        return answer(request, self.uri(name), error_class, self.patience_s)
 
 
 def open_bucket(uri: str, name: str) -> ObjectStore:
@@ -278,8 +278,8 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
         uninterruptible(lambda: store.filesystem)  # may ask for the bucket's region
         info = store.impatient()._ask(lambda: store.filesystem.get_file_info(bucket), "", Unreadable)
     except OSError as error:
-        reason = error.strerror if isinstance(error, Unreadable) else _reason(error)[0]
-        raise UserError(f"cannot use the storage {shown}: {reason}. {_advice(store, reason or '')}") from error
+        why = error.strerror if isinstance(error, Unreadable) else reason(error)[0]
+        raise UserError(f"cannot use the storage {shown}: {why}. {_advice(store, why or '')}") from error
     if info.type == fs.FileType.NotFound:
         raise UserError(
             f"there is no bucket {bucket!r} at {_endpoint(store)}. Make it first, or give another --storage."
@@ -345,44 +345,12 @@ def _filesystem(scheme: str, options: tuple[tuple[str, str], ...]) -> fs.FileSys
     )
 
 
-def uninterruptible(request: Callable[[], Answer]) -> Answer:
-    """Make the request in another thread: when a signal interrupts a put, pyarrow would put the part it has so far."""
-    outcome: dict[str, Any] = {}
-
-    def ask() -> None:
-        try:
-            outcome["answer"] = request()
-        except BaseException as error:  # raised again in the thread that waits
-            outcome["error"] = error
-
-    thread = threading.Thread(target=ask, name="storage")
-    thread.start()
-    thread.join()
-    if "error" in outcome:
-        raise outcome["error"]
-    answer: Answer = outcome["answer"]
-    return answer
-
-
-def _reason(error: OSError) -> tuple[str, bool]:
-    """The reason in a few words, and whether it is a refusal, which another request would not change."""
-    text = str(error)
-    code = re.search(r"AWS Error ([A-Z_]+)|google::cloud::Status\(([A-Z_]+)", text)
-    name = next(filter(None, code.groups()), "") if code else ""
-    if name in REFUSALS or isinstance(error, PermissionError):
-        return REFUSALS.get(name, REFUSALS["ACCESS_DENIED"]), True
-    curl = re.search(r"curlCode: \d+, ([^;]+)", text)
-    if curl is not None:
-        return f"it does not answer ({curl[1].strip()})", False
-    return (f"it failed ({name})" if name else text.splitlines()[0][:200]), False
-
-
 def _endpoint(store: ObjectStore) -> str:
     return dict(store.options).get("endpoint_override") or {"s3": "AWS", "gs": "Google Cloud"}[store.scheme]
 
 
-def _advice(store: ObjectStore, reason: str) -> str:
-    if reason not in REFUSALS.values():
+def _advice(store: ObjectStore, why: str) -> str:
+    if why not in REFUSALS.values():
         return f"Is {_endpoint(store)} the right endpoint, and within reach? See AWS_ENDPOINT_URL or endpoint_override."
     names = {
         "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE, or the machine's role",

@@ -13,6 +13,7 @@ from typing import ClassVar, Self, TextIO
 
 from sweep.storage import filelock
 from sweep.storage.lease import LEASE_FOLDER, Held, Lease, holder
+from sweep.storage.sealing import digest
 
 LOCK_FILE = ".lock"
 MARKER_FOLDER = ".preflight"
@@ -104,6 +105,13 @@ class Store:
             with suppress(FileNotFoundError):
                 contents[name] = self.read(name)
         return contents
+
+    def digests(self, names: Iterable[str]) -> dict[str, str]:
+        """SHA-256 of those files that exist, by name."""
+        return {name: digest(data) for name in names for data in self.read_all([name]).values()}
+
+    def pack(self, names: Iterable[str], seen: Iterable[str] = ()) -> None:
+        """Nothing in a folder; a bucket lets later commands read these files in few requests."""
 
     def write(self, name: str, data: bytes) -> None:
         """Replace the file in one move; a crash leaves the old one or the new one.

@@ -27,12 +27,13 @@ from sweep import denoise
 from sweep.analysis.arrays import load_arrays
 from sweep.cli import main
 from sweep.driver.declaration import cells_to_train
+from sweep.records import sweep as sweeps
 from sweep.records.grid import Grid
 from sweep.records.quality import load_quality
 from sweep.records.record import CellFiles
 from sweep.records.sweep import gather
 from sweep.storage import bucket as buckets
-from sweep.storage import lease
+from sweep.storage import lease, pack, requests
 from sweep.storage.bucket import ObjectStore
 from sweep.storage.lease import LEASE_FOLDER, Held
 from sweep.storage.opening import open_storage, open_store
@@ -293,7 +294,7 @@ def test_the_files_of_many_cells_are_asked_for_side_by_side(
     folder = make_sweep(tmp_path / "study", grid)
     add_evaluation(folder)
     bucket.write_all(folder.read_all(name for name in folder.names() if not name.endswith("/")))
-    inner, guard = buckets.uninterruptible, threading.Lock()
+    inner, guard = requests.uninterruptible, threading.Lock()
     under_way, most = 0, 0
 
     def counted(request: Callable[[], object]) -> object:
@@ -308,7 +309,7 @@ def test_the_files_of_many_cells_are_asked_for_side_by_side(
             with guard:
                 under_way -= 1
 
-    monkeypatch.setattr(buckets, "uninterruptible", counted)
+    monkeypatch.setattr(requests, "uninterruptible", counted)
     sweep = gather(bucket)
     for read in (
         lambda: gather(bucket, thorough=True),
@@ -319,6 +320,56 @@ def test_the_files_of_many_cells_are_asked_for_side_by_side(
         most = 0
         read()
         assert most > 4, "one after the other"
+
+
+@pytest.fixture
+def packed(bucket: ObjectStore, s3: S3, tmp_path: Path) -> ObjectStore:
+    """A sweep of 40 cells, of which all but the last are packed."""
+    folder = make_sweep(tmp_path / "study", Grid.product((1, 3), (5, 8), range(10)))
+    add_evaluation(folder)
+    contents = folder.read_all(name for name in folder.names() if not name.endswith("/"))
+    newest = {name: data for name, data in contents.items() if "DAE_3_8-s9" in name}
+    bucket.write_all({name: data for name, data in contents.items() if name not in newest})
+    time.sleep(pack.CLOCK_STEP_NS / 1e9 + 0.1)
+    bucket.write_all(newest)
+    sweeps.pack(gather(bucket))
+    return bucket
+
+
+@pytest.mark.cluster
+def test_a_packed_sweep_is_read_in_few_requests_and_is_the_same(packed: ObjectStore, s3: S3) -> None:
+    files = [CellFiles(record.key) for record in gather(packed).completed]
+    small, large = [name for names in files for name in (names.test, names.quality)], [names.weights for names in files]
+    before = len(s3.line.requests)
+    sweep, contents, digests = gather(packed, thorough=True), packed.read_all(small), packed.digests(large)
+    assert len(s3.line.requests) - before < 40, "of four files of 40 cells each"
+    packed.delete(pack.INDEX)
+    assert gather(packed, thorough=True) == sweep
+    assert packed.read_all(small) == contents
+    assert packed.digests(large) == digests
+
+
+@pytest.mark.cluster
+def test_what_was_put_again_or_removed_since_is_not_read_from_the_pack(packed: ObjectStore) -> None:
+    sweep = gather(packed)
+    changed, removed, lost = (sweep.completed[number] for number in (0, 1, 2))
+    content = packed.read(CellFiles(changed.key).record)
+    packed.write(CellFiles(changed.key).record, content[::-1])
+    packed.delete(CellFiles(removed.key).record)
+    packed.write(CellFiles(lost.key).weights, bytes(len(packed.read(CellFiles(lost.key).weights))))
+    sweep = gather(packed, thorough=True)
+    assert set(sweep.damaged) == {changed.key, lost.key}
+    assert removed.key not in sweep.records
+
+
+@pytest.mark.cluster
+def test_a_damaged_pack_costs_nothing_but_time(packed: ObjectStore) -> None:
+    sweep = gather(packed, thorough=True)
+    for name in packed.names(pack.FOLDER):
+        for damage in (packed.read(name)[:-30], b"", packed.read(name).replace(b"epoch", b"hcope")):
+            packed.write(name, damage)
+            again = gather(packed, thorough=True)
+            assert (again.records, again.damaged) == (sweep.records, sweep.damaged), name
 
 
 WRITER = """

@@ -1,0 +1,158 @@
+"""The small files of many cells once more, in a few objects of the same bucket: reading them takes few requests.
+
+The files themselves remain what counts. An entry of the pack is used only where the bucket's own list says that its
+file is the one that was packed: put at the same time, with the same size. A pack that is lost or damaged costs only
+time.
+"""
+
+import io
+import os.path
+import zipfile
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Protocol, Self
+
+from dae.errors import UserError
+from sweep.storage.sealing import Damaged, digest, dump_json, load_json
+
+FOLDER = ".pack"
+INDEX = f"{FOLDER}/index.json"
+SCHEMA = 1
+FEW = 32
+"""So many files are read, or left out of the pack, one by one."""
+AT_ONCE = 64
+"""So many files are held in memory of which only the digests are wanted."""
+CLOCK_STEP_NS = 2 * 10**9
+"""Buckets give the time of a put in whole seconds: of one put within so long, two puts cannot be told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as it was packed: when it was put (ns of the bucket's clock), its size in bytes and its SHA-256."""
+
+    put_at_ns: int
+    size: int
+    sha256: str
+
+    def is_of(self, listed: tuple[int, int] | None) -> bool:
+        """Whether the file is the one that was packed, by what the bucket's list says of it."""
+        return listed == (self.put_at_ns, self.size)
+
+
+class Bucket(Protocol):
+    """What is needed of a bucket."""
+
+    def read_each(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Those files that exist, each read by requests of its own."""
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Put these files."""
+
+    def listed(self, name: str) -> dict[str, tuple[int, int]]:
+        """When each file below ``name`` was put, and its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """What was packed of some files and still holds.
+
+    Attributes:
+        there: when the files that exist now were put, and their sizes.
+        entries: by file, of those that are as they were when they were packed.
+    """
+
+    bucket: Bucket
+    there: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, bucket: Bucket, names: Collection[str]) -> Self:
+        """The pack, as far as it concerns these files. Few are not looked for: their own requests are as fast."""
+        if len(names) <= FEW:
+            return cls(bucket)
+        index = _index(bucket)
+        if not any(name in index for name in names):
+            return cls(bucket)
+        there = bucket.listed(os.path.commonpath(names))
+        holds = {name: entry for name, entry in index.items() if entry.is_of(there.get(name))}
+        return cls(bucket, there, holds)
+
+    def read(self, names: Iterable[str]) -> dict[str, bytes]:
+        """The content of those of the files that are packed."""
+        wanted: dict[str, list[str]] = {}
+        for name in names:
+            if name in self.entries:
+                wanted.setdefault(_volume(name), []).append(name)
+        volumes = self.bucket.read_each(wanted)
+        contents: dict[str, bytes] = {}
+        for volume, data in volumes.items():
+            contents |= _unpacked(data, wanted[volume])
+        return {name: data for name, data in contents.items() if digest(data) == self.entries[name].sha256}
+
+    def missing(self, names: Iterable[str], known: Collection[str]) -> list[str]:
+        """Those of the files that are not known and may exist."""
+        return [name for name in names if name not in known and (not self.there or name in self.there)]
+
+
+def write(bucket: Bucket, names: Collection[str], seen: Collection[str]) -> None:
+    """Pack these files, unless few of them are missing in the pack that there is.
+
+    Args:
+        bucket: where they are.
+        names: of files to pack.
+        seen: of files that are too large for that, whose digests alone are kept.
+    """
+    everything = {*names, *seen}
+    if len(everything) <= FEW:
+        return
+    index, there = _index(bucket), bucket.listed(os.path.commonpath(everything))
+    # Of what was put a moment ago, a second put might look the same.
+    settled_ns = max((put_at_ns for put_at_ns, _ in there.values()), default=0) - CLOCK_STEP_NS
+    settled = [name for name in sorted(everything & there.keys()) if there[name][0] <= settled_ns]
+    holds = {name: index[name] for name in settled if name in index and index[name].is_of(there[name])}
+    if len(settled) - len(holds) <= FEW:
+        return
+    contents = Pack(bucket, there, holds).read(set(names) & holds.keys())
+    rest = [name for name in settled if name not in (contents if name in names else holds)]
+    entries = dict(holds)
+    for start in range(0, len(rest), AT_ONCE):
+        for name, data in bucket.read_each(rest[start : start + AT_ONCE]).items():
+            entries[name] = Entry(*there[name], digest(data))
+            contents |= {name: data} if name in names else {}
+    volumes: dict[str, dict[str, bytes]] = {}
+    for name, data in sorted(contents.items()):
+        volumes.setdefault(_volume(name), {})[name] = data
+    bucket.write_all({volume: _packed(files) for volume, files in volumes.items()})
+    files = {name: [entry.put_at_ns, entry.size, entry.sha256] for name, entry in sorted(entries.items())}
+    bucket.write_all({INDEX: dump_json({"schema": SCHEMA, "files": files})})
+
+
+def _volume(name: str) -> str:
+    """The object in which a file is packed: one for all files that are called the same."""
+    return f"{FOLDER}/{PurePosixPath(name).name}.zip"
+
+
+def _index(bucket: Bucket) -> dict[str, Entry]:
+    try:
+        document: Any = load_json(bucket.read_each([INDEX])[INDEX], schema=SCHEMA)
+        return {name: Entry(*values) for name, values in document["files"].items()}
+    except (KeyError, TypeError, AttributeError, Damaged, UserError):  # of another version, too
+        return {}
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes, names: Iterable[str]) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            there = set(archive.namelist())
+            return {name: archive.read(name) for name in names if name in there}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError):
+        return {}
