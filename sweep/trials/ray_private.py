@@ -217,6 +217,9 @@ def patched_tune(variables: Iterable[str] | None) -> Iterator[None]:
         stack.enter_context(
             replaced("ray.tune.execution.tune_controller:TuneController._maybe_reuse_cached_actor", _reuse_if_idle)
         )
+        stack.enter_context(
+            replaced("ray.tune.execution.tune_controller:TuneController._trial_task_failure", _fail_once)
+        )
         yield
 
 
@@ -258,6 +261,25 @@ def _reuse_if_idle(reuse: Callable[..., bool]) -> Callable[..., bool]:
         return bool(reuse(controller, trial))
 
     return reuse_if_idle
+
+
+def _fail_once(fail: Callable[..., None]) -> Callable[..., None]:
+    """Count the death of a process that was to take on its next trial as one failure of that trial.
+
+    Tune takes it in twice, as the actor's and as that of the call: the first puts the trial back in line, the second
+    finds it there and fails it for good, whatever retries are left.
+    """
+
+    def trial_task_failure(controller: Any, trial: Any, exception: BaseException) -> None:
+        from ray.exceptions import RayActorError
+
+        resetting = getattr(controller, "_resetting_trials", ())
+        if isinstance(exception, RayActorError) and trial in resetting and trial.status == type(trial).PENDING:
+            resetting.discard(trial)  # else Tune would wait for its answer for good
+        else:
+            fail(controller, trial, exception)
+
+    return trial_task_failure
 
 
 def is_trial(command: str) -> bool:

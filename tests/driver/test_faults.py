@@ -550,6 +550,55 @@ def test_processes_that_die_again_and_again_are_counted_and_given_up(launch: Cal
     assert "0 of 1 completed, 1 failed" in driver.log.read_text()
 
 
+IDLE = """
+import os, signal, sys
+from pathlib import Path
+from dae import data
+from sweep.records.grid import Cell, Settings
+from sweep.storage.store import Store
+from sweep.trials import session
+from sweep.trials.job import Job
+from sweep.trials.processes import descendants, trials, wait_gone
+from sweep.trials.resources import Resources
+
+class Cells:
+    left, is_over = ["DAE_1_5-s0", "DAE_1_5-s1", "DAE_1_5-s2"], False
+
+    def next_cell(self):
+        idle = trials(descendants(os.getpid()))
+        for process in idle:
+            process.send(signal.SIGKILL)
+        print("killed", len(idle), wait_gone(idle, 10))
+        self.is_over = len(self.left) <= 1
+        return Cell.from_key(self.left.pop(0)) if self.left else None
+
+class Listener:
+    def started(self, key): ...
+    def decided(self, record): return record
+    def progressed(self, record, images_per_s): print(record.key, record.status)
+    def lost(self, key, reason, *, is_final): print("lost", key, is_final)
+
+resources = Resources(cpus=1, gpus=0, trials_per_gpu=1)
+dataset = data.load("mnist-5k", Path("nowhere"), 0.1)
+settings = Settings.usual("mnist-5k", train_fraction=0.1, batch_size=32, epochs=2)
+with session.local_cluster(resources, 2**20, lambda: None):
+    from sweep.trials import tuning
+    tuning.run_trials(
+        Cells(), Job(Store(Path(sys.argv[1])), settings, "cpu", 1.0, None), dataset, resources, Listener(),
+        lambda: False, max_retries=1,
+    )
+"""
+
+
+def test_a_process_that_dies_between_two_cells_costs_neither_of_them(storage: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", IDLE, storage], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("killed 1 []") >= 2
+    assert [line for line in done.stdout.splitlines() if "completed" in line] == [
+        f"DAE_1_5-s{seed} completed" for seed in range(3)
+    ]
+
+
 def _attempts(store: Store) -> int:
     try:
         return sum(len(record.attempts) for record in gather(store).records.values())
