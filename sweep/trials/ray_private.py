@@ -273,7 +273,7 @@ def _fail_once(fail: Callable[..., None]) -> Callable[..., None]:
     def trial_task_failure(controller: Any, trial: Any, exception: BaseException) -> None:
         from ray.exceptions import RayActorError
 
-        resetting = getattr(controller, "_resetting_trials", ())
+        resetting: set[Any] = getattr(controller, "_resetting_trials", set())
         if isinstance(exception, RayActorError) and trial in resetting and trial.status == type(trial).PENDING:
             resetting.discard(trial)  # else Tune would wait for its answer for good
         else:
