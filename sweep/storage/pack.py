@@ -58,12 +58,12 @@ class Pack:
     """What was packed of some files and still holds.
 
     Attributes:
-        there: when the files that exist now were put, and their sizes.
+        there: when the files that exist now were put, and their sizes; None where nobody has looked.
         entries: by file, of those that are as they were when they were packed.
     """
 
     bucket: Bucket
-    there: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    there: Mapping[str, tuple[int, int]] | None = None
     entries: Mapping[str, Entry] = field(default_factory=dict)
 
     @classmethod
@@ -71,10 +71,7 @@ class Pack:
         """The pack, as far as it concerns these files. Few are not looked for: their own requests are as fast."""
         if len(names) <= FEW:
             return cls(bucket)
-        index = _index(bucket)
-        if not any(name in index for name in names):
-            return cls(bucket)
-        there = bucket.listed(os.path.commonpath(names))
+        index, there = _index(bucket), bucket.listed(os.path.commonpath(names))
         holds = {name: entry for name, entry in index.items() if entry.is_of(there.get(name))}
         return cls(bucket, there, holds)
 
@@ -92,7 +89,7 @@ class Pack:
 
     def missing(self, names: Iterable[str], known: Collection[str]) -> list[str]:
         """Those of the files that are not known and may exist."""
-        return [name for name in names if name not in known and (not self.there or name in self.there)]
+        return [name for name in names if name not in known and (self.there is None or name in self.there)]
 
 
 def write(bucket: Bucket, names: Collection[str], seen: Collection[str]) -> None:
@@ -106,7 +103,7 @@ def write(bucket: Bucket, names: Collection[str], seen: Collection[str]) -> None
     everything = {*names, *seen}
     if len(everything) <= FEW:
         return
-    index, there = _index(bucket), bucket.listed(os.path.commonpath(everything))
+    index, there = _index(bucket), bucket.listed("")
     # Of what was put a moment ago, a second put might look the same.
     settled_ns = max((put_at_ns for put_at_ns, _ in there.values()), default=0) - CLOCK_STEP_NS
     settled = [name for name in sorted(everything & there.keys()) if there[name][0] <= settled_ns]

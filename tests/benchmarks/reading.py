@@ -1,6 +1,7 @@
 """A finished sweep of many cells, read from a folder and from an S3 server: seconds of each command, and requests.
 
-The sweep is trained in a folder, 64 images and one epoch a cell, and copied into the bucket. The server is moto's, on
+The sweep is trained in a folder, 64 images and one epoch a cell, and copied into the bucket, where a first command
+packs it. The server is moto's, on
 loopback and in Python: it takes a core's time of its own, which a real one does not.
 
     python -m tests.benchmarks.reading --cells 1000 --repeats 3
@@ -45,6 +46,7 @@ def measure(folder: Path, s3: S3, cells: int, repeats: int) -> dict[str, object]
     name = ["--name", "mnist-5k"]
     seconds_s = {"training": command([*run, "--storage", places["folder"]], s3)}
     copy_into_bucket(folder / "sweeps", s3)
+    seconds_s["packing"] = command([*run, "--storage", places["S3 (moto)"]], s3)  # as the run that trains there does
     timings: dict[str, list[float]] = {}
     requests: dict[str, int] = {}
     for _ in range(repeats):
