@@ -8,6 +8,7 @@ time.
 import io
 import os.path
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,6 +22,8 @@ INDEX = f"{FOLDER}/index.json"
 SCHEMA = 1
 FEW = 32
 """So many files are read, or left out of the pack, one by one."""
+MOST_BYTES = 512 * 2**20
+"""Of a volume, which is held in memory; of larger ones the digests alone are kept."""
 AT_ONCE = 64
 """So many files are held in memory of which only the digests are wanted."""
 CLOCK_STEP_NS = 2 * 10**9
@@ -104,13 +107,14 @@ def write(bucket: Bucket, names: Collection[str], seen: Collection[str]) -> None
     if len(everything) <= FEW:
         return
     index, there = _index(bucket), bucket.listed("")
+    names = _of_small_volumes(names, there)
     # Of what was put a moment ago, a second put might look the same.
     settled_ns = max((put_at_ns for put_at_ns, _ in there.values()), default=0) - CLOCK_STEP_NS
     settled = [name for name in sorted(everything & there.keys()) if there[name][0] <= settled_ns]
     holds = {name: index[name] for name in settled if name in index and index[name].is_of(there[name])}
     if len(settled) - len(holds) <= FEW:
         return
-    contents = Pack(bucket, there, holds).read(set(names) & holds.keys())
+    contents = Pack(bucket, there, holds).read(names & holds.keys())
     rest = [name for name in settled if name not in (contents if name in names else holds)]
     entries = dict(holds)
     for start in range(0, len(rest), AT_ONCE):
@@ -123,6 +127,14 @@ def write(bucket: Bucket, names: Collection[str], seen: Collection[str]) -> None
     bucket.write_all({volume: _packed(files) for volume, files in volumes.items()})
     files = {name: [entry.put_at_ns, entry.size, entry.sha256] for name, entry in sorted(entries.items())}
     bucket.write_all({INDEX: dump_json({"schema": SCHEMA, "files": files})})
+
+
+def _of_small_volumes(names: Collection[str], there: Mapping[str, tuple[int, int]]) -> set[str]:
+    """Those of the files whose volume is not too large to be made, and read, at once."""
+    sizes: Counter[str] = Counter()
+    for name in names:
+        sizes[_volume(name)] += there[name][1] if name in there else 0
+    return {name for name in names if sizes[_volume(name)] <= MOST_BYTES}
 
 
 def _volume(name: str) -> str:
