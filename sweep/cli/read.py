@@ -14,44 +14,51 @@ from sweep.cli.options import storage_option, which_existing
 from sweep.cli.parsing import existing, sweep_name
 from sweep.cli.settings import source_of, with_images
 from sweep.driver.signals import Signals
-from sweep.records.sweep import MANIFEST, gather
+from sweep.records.grid import Cell
+from sweep.records.sweep import MANIFEST, Sweep, gather
 from sweep.storage.opening import open_storage, open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store, Unwritable
 
 
 @click.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @storage_option
 @debug_option
-def status(storage: str) -> None:
-    """List the sweeps of a storage folder and the state of their cells.
+def status(names: tuple[str, ...], storage: str) -> None:
+    """List the sweeps of a storage folder, or those named, and the state of their cells.
 
     Every file is compared with its digest; whether the numbers are right as well is what verify tells.
     """
     whole = open_storage(storage)
-    names = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
-    if not names:
+    there = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
+    if not there:
         raise UserError(f"there is no sweep in {whole.uri()}. Begin one with dae-sweep run, or give --storage.")
-    for name in names:
+    if missing := [name for name in names if name not in there]:
+        raise UserError(f"there is no sweep {' or '.join(missing)} in {whole.uri()}; there are {', '.join(there)}.")
+    for name in dict.fromkeys(names or there):
         try:
             sweep = gather(open_store(storage, name), thorough=True)
         except (Damaged, UserError) as error:
             click.echo(f"{name}: {MANIFEST} cannot be read: {error}")
             continue
         click.echo(f"{name}: {sweep.tally}" + (", a run is at it" if sweep.store.locked() else ""))
-        epochs = sweep.manifest.settings.epochs
         width = max((len(cell.key) for cell in sweep.manifest.grid.cells), default=0) + 1
         for cell in sweep.manifest.grid.cells:
-            record = sweep.records.get(cell.key)
             state = "damaged" if cell.key in sweep.damaged else sweep.status(cell)
-            detail = sweep.damaged.get(cell.key, "")
-            if record is not None:
-                detail = f"epoch {len(record.history)}/{epochs}"
-                detail += "" if record.test_loss is None else f"  test loss {record.test_loss:.5f}"
-                if sweep.manifest.is_trial(cell) and record.val_loss is not None:
-                    detail += f"  validation loss {record.val_loss:.5f}"
-                detail += "" if record.error is None else f"  {record.error}"
-            click.echo(f"  {cell.key:<{width}} {state:<12} {detail}".rstrip())
+            click.echo(f"  {cell.key:<{width}} {state:<12} {_detail(sweep, cell)}".rstrip())
+
+
+def _detail(sweep: Sweep, cell: Cell) -> str:
+    """How far a cell is, its losses and what went wrong."""
+    record = sweep.records.get(cell.key)
+    if record is None:
+        return sweep.damaged.get(cell.key, "")
+    detail = [f"epoch {len(record.history)}/{sweep.manifest.settings.epochs}"]
+    detail += [] if record.test_loss is None else [f"test loss {record.test_loss:.5f}"]
+    if sweep.manifest.is_trial(cell) and record.val_loss is not None:
+        detail.append(f"validation loss {record.val_loss:.5f}")
+    return "  ".join([*detail, *([] if record.error is None else [record.error])])
 
 
 @click.command()

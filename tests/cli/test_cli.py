@@ -359,6 +359,16 @@ def test_status_lists_sweeps_and_their_cells(folder: Path) -> None:
     assert snapshot(folder) == before
 
 
+def test_status_tells_of_the_sweeps_that_are_named(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_sweep(folder / "sweeps" / name, Grid.product((1,), (13,), (0,)), name=name)
+    assert re.findall(r"^\w+(?=:)", ask("status", "c", "a", "c").output, re.MULTILINE) == ["c", "a"]
+    result = ask("status", "a", "d", "e")
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: there is no sweep d or e in ")
+    assert result.output.endswith("; there are a, b, c.\n")
+
+
 def test_status_knows_a_live_run_and_a_damaged_record(folder: Path) -> None:
     store = make_sweep(
         folder / "sweeps" / "a", Grid.product((1,), (13, 8), (0,)), statuses={"DAE_1_8-s0": Status.RUNNING}
