@@ -114,7 +114,7 @@ def _wandb_sync(folder: Path, runs: list[Path], url: str) -> str:
         "WANDB_MODE": "online",  # offline would upload nothing
         "NO_COLOR": "1",
     }
-    command = [sys.executable, "-m", "wandb", "sync", "--include-synced", *(str(file.parent) for file in runs)]
+    command = [sys.executable, "-P", "-m", "wandb", "sync", "--include-synced", *(str(file.parent) for file in runs)]
     try:
         done = subprocess.run(
             command,

@@ -109,7 +109,7 @@ def last_epoch(file: Path, environment: dict[str, str]) -> int | None:
     inspect = ["leet", "inspect", "--json"]
     for command in (
         [core, *inspect, "--no-observability", "--run-file", str(file), str(file.parent)],
-        [sys.executable, "-m", "wandb", *inspect, str(file)],
+        [sys.executable, "-P", "-m", "wandb", *inspect, str(file)],
     ):
         with suppress(OSError, subprocess.SubprocessError, ValueError, AttributeError):
             answer = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True).stdout

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from conftest import SMALL, SMALL_GRID, InProcess
 from synthetic import make_sweep
 
-from dae.data import FILES
+from dae.published import FILES
 from sweep import __version__
 from sweep.cli import main
 from sweep.driver import runner

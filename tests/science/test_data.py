@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dae import data
-from dae.data import FILES, SOURCES, Dataset, Source, load
+from dae import published
+from dae.data import Dataset, load
 from dae.errors import UserError
+from dae.published import FILES, SOURCES, Source
 from dae.testset import TestSet, mean_square
 
 Bytes = npt.NDArray[np.uint8]
@@ -311,7 +312,7 @@ def use_downloader(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         "raw = pathlib.Path(root, name, 'raw')\n"
         "raw.mkdir(parents=True)\n"
     )
-    monkeypatch.setattr(data, "_DOWNLOADER", prelude + code)
+    monkeypatch.setattr(published, "DOWNLOADER", prelude + code)
 
 
 def copying(fakes: Fakes, counter: Path) -> str:
@@ -332,6 +333,15 @@ def test_what_is_not_there_is_downloaded_once(fakes: Fakes, tmp_path: Path, monk
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) == sorted(
         ["KMNIST", "KMNIST/raw", *(f"KMNIST/raw/{file}" for file in FILES)]
     )
+
+
+def test_the_downloader_imports_nothing_from_the_current_folder(
+    fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('a file of the user')")
+    monkeypatch.chdir(tmp_path)
+    use_downloader(monkeypatch, "import colorsys\n" + copying(fakes, tmp_path / "counter"))
+    assert load("kmnist", tmp_path / "data").fingerprint == fakes.fingerprint
 
 
 def test_many_ask_and_one_downloads(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -402,7 +412,7 @@ def test_a_download_that_stalls_half_way_is_ended(tmp_path: Path, monkeypatch: p
     pid_file = tmp_path / "pid"
     code = f"open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n(raw / 'part').write_bytes(bytes(9))\ntime.sleep(60)"
     use_downloader(monkeypatch, code)
-    monkeypatch.setattr(data, "STALL_S", 1.0)
+    monkeypatch.setattr(published, "STALL_S", 1.0)
     start = time.monotonic()
     with pytest.raises(UserError, match="no byte arrived for 1 s"):
         load("kmnist", tmp_path / "data")
@@ -416,7 +426,7 @@ def test_a_download_that_stalls_half_way_is_ended(tmp_path: Path, monkeypatch: p
 def test_a_slow_download_is_not_given_up(fakes: Fakes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slowly = "for step in range(10):\n    (raw / 'part').write_bytes(bytes(step))\n    time.sleep(0.3)\n"
     use_downloader(monkeypatch, f"{slowly}(raw / 'part').unlink()\n{copying(fakes, tmp_path / 'counter')}")
-    monkeypatch.setattr(data, "STALL_S", 2.0)
+    monkeypatch.setattr(published, "STALL_S", 2.0)
     assert load("kmnist", tmp_path / "data").fingerprint == fakes.fingerprint
 
 
