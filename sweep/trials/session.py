@@ -59,7 +59,7 @@ def local_cluster(
         # A raylet that is a moment too early for its own object store would wait for a whole second.
         "RAY_raylet_client_connect_timeout_milliseconds": "50",
         "RAY_raylet_client_num_connect_attempts": "200",
-        # `_start_workers` does it: `ray.init` would wait without end for one that dies.
+        # `ray.init` would wait for them, without end if one dies. They start as fast when trials ask for them.
         "RAY_prestart_worker_first_driver": "0",
     }
     if "RAY_AUTH_MODE" not in os.environ:
@@ -90,21 +90,7 @@ def local_cluster(
             raise UserError(f"Ray did not start: {reason[:200]} {_explained(reason, folder)}") from error
         _check_loopback(session.address)
         session.is_local = True
-        _start_workers(max(resources.cpus, 1))
         yield
-
-
-def _start_workers(count: int) -> None:
-    """Let Ray start the processes of ``count`` trials, which import what trials need, while this one goes on."""
-    import ray
-
-    start = ray.remote(num_cpus=1)(_nothing)
-    for _ in range(count):
-        start.remote()
-
-
-def _nothing() -> None:
-    """The task of a worker that is to start."""
 
 
 def _explained(reason: str, folder: Path) -> str:
