@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Any, Self
 
 from sweep.records.grid import Cell
 from sweep.records.record import Record, Status
@@ -44,6 +44,7 @@ class History:
 
     Attributes:
         next_number: the number of the next proposal: none is given twice, not even that of a removed one.
+        told: what `study` has made of each entry, and for what.
         arrived: number of epochs that have reached the driver in all.
         removed: keys of cells that a user took out, and that are not to be proposed again.
     """
@@ -53,6 +54,7 @@ class History:
     arrived: int = 0
     removed: Collection[str] = ()
     next_number: int = 0
+    told: dict[str, tuple[Tried, Any, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def note(self, entry: Tried) -> None:
         """Take in a proposal, or what came of it since."""

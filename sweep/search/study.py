@@ -3,6 +3,8 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sweep.records.grid import Settings
@@ -76,9 +78,23 @@ def trials(
         are_pruned_kept = search.sampler == KEEPS_PRUNED
     finite = [entry.values(search.objectives) for entry in history.in_order if _counts(entry)]
     worst = max((values[0] for values in finite), default=UNKNOWN_WORST)
+    kind = are_pruned_kept, is_brief
     with quiet():
-        found = (_trial(entry, search, settings, worst, are_pruned_kept, is_brief) for entry in history.in_order)
+        found = (_known_trial(entry, history, settings, worst, kind) for entry in history.in_order)
         return [trial for trial in found if trial is not None]
+
+
+def _known_trial(
+    entry: Tried, history: History, settings: Settings, worst: float, kind: tuple[bool, bool]
+) -> "FrozenTrial | None":
+    """As `_trial`, made once of what does not change any more: a thousand of them take as long as a proposal."""
+    made_for = (*kind, worst if entry.status is Status.DIVERGED else None)
+    known = history.told.get(entry.cell.key)
+    if known is None or known[0] is not entry or known[1] != made_for:
+        known = entry, made_for, _trial(entry, history.search, settings, worst, *kind)
+        history.told[entry.cell.key] = known
+    trial: FrozenTrial | None = known[2]
+    return trial
 
 
 def _counts(entry: Tried) -> bool:
@@ -102,7 +118,7 @@ def _trial(
     elif entry.is_over:
         state = TrialState.FAIL
     several = len(search.objectives) > 1
-    return create_trial(
+    trial = create_trial(
         state=state,
         values=None if state is TrialState.PRUNED and several else values,
         params=dict(point),
@@ -111,6 +127,23 @@ def _trial(
         user_attrs={} if is_brief else {"cell": entry.cell.key, "status": str(entry.status)},
         intermediate_values={} if several or is_brief else dict(enumerate(entry.losses, start=1)),
     )
+    told = _told()
+    shared: FrozenTrial = told.__new__(told)
+    shared.__dict__.update(trial.__dict__)
+    return shared
+
+
+@cache
+def _told() -> "type[FrozenTrial]":
+    from optuna.trial import FrozenTrial
+
+    class Told(FrozenTrial):
+        """A trial whose copies share what it holds. Every proposal has a study of its own, which copies all trials."""
+
+        def __deepcopy__(self, memo: dict[int, Any]) -> "Told":
+            return copy(self)
+
+    return Told
 
 
 def _attributes(entry: Tried, search: Search) -> dict[str, Any]:
