@@ -44,7 +44,7 @@ class History:
 
     Attributes:
         next_number: the number of the next proposal: none is given twice, not even that of a removed one.
-        told: what `study` has made of each entry, and for what.
+        told: by key what `study` has made for a sampler, with what it was made of.
         arrived: number of epochs that have reached the driver in all.
         removed: keys of cells that a user took out, and that are not to be proposed again.
     """
@@ -54,7 +54,7 @@ class History:
     arrived: int = 0
     removed: Collection[str] = ()
     next_number: int = 0
-    told: dict[str, tuple[Tried, Any, Any]] = field(default_factory=dict, compare=False, repr=False)
+    told: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def note(self, entry: Tried) -> None:
         """Take in a proposal, or what came of it since."""
