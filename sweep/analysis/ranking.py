@@ -96,13 +96,18 @@ class Ranking:
         with the others errs, so that each may err with that level divided by their number (Bonferroni).
         """
         comparer = Comparer(self.sweep, load_arrays(self.sweep))
-        others = self.candidates[1:]
+        others = self._rivals
         effects = [comparer.compare(other.best.cell, self.first.best.cell) for other in others]
         if all(effect is None or effect.p is None for effect in effects):
             return None
         return tuple(
             other.name for other, effect in zip(others, effects, strict=True) if _shows_worse(effect, len(others))
         )
+
+    @property
+    def _rivals(self) -> Sequence[Candidate]:
+        """The candidates after the first that have learned something: of collapsed ones there is no verdict."""
+        return [candidate for candidate in self.candidates[1:] if not candidate.best.collapsed]
 
     @property
     def certainty(self) -> str:
@@ -126,14 +131,15 @@ class Ranking:
 
     @property
     def _certainty(self) -> str:
-        others = len(self.candidates) - 1
+        others = len(self._rivals)
         if not others:
             return "There is no other architecture to compare it with."
         if self.shown_worse is None and self.is_even:
             return "With one seed each the order is not certain: another seed may change it."
         if self.shown_worse is None:
             return f"It is not certain that {self.first.name} is the best: no other one shares two seeds with it."
-        may_be_best = [candidate.name for candidate in self.candidates if candidate.name not in self.shown_worse]
+        compared = [self.first, *self._rivals]
+        may_be_best = [candidate.name for candidate in compared if candidate.name not in self.shown_worse]
         if len(may_be_best) == 1:
             rest = "the other one" if others == 1 else f"all {others} others"
             return f"It is shown to be better than {rest} (95 % confidence)."

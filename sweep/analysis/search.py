@@ -227,7 +227,7 @@ def best_table(sweep: Sweep) -> list[list[str]]:
             [
                 place,
                 name(record),
-                *(value_text(point[parameter]) if parameter in point else "" for parameter in varied),
+                *(_shown(point, parameter, record.depth) for parameter in varied),
                 f"{record.val_loss:.5f}",
                 f"{record.macs:,}",
                 "" if finalist is None else with_interval(finalist.val_losses),
@@ -235,6 +235,11 @@ def best_table(sweep: Sweep) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _shown(point: Point, parameter: str, depth: int) -> str:
+    """The value of a parameter; none of width at depth 1, which has no layer of that width."""
+    return value_text(point[parameter]) if parameter in point and (parameter, depth) != ("width", 1) else ""
 
 
 def with_interval(values: Sequence[float]) -> str:

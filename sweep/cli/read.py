@@ -58,6 +58,7 @@ def _detail(sweep: Sweep, cell: Cell) -> str:
     detail += [] if record.test_loss is None else [f"test loss {record.test_loss:.5f}"]
     if sweep.manifest.is_trial(cell) and record.val_loss is not None:
         detail.append(f"validation loss {record.val_loss:.5f}")
+    detail += ["its proposal.json is missing or damaged"] if cell.key in sweep.rebuilt else []
     return "  ".join([*detail, *([] if record.error is None else [record.error])])
 
 

@@ -87,8 +87,12 @@ class Terminal:
         """The best configurations by validation loss, and what fresh seeds made of the finalists."""
         from sweep.analysis.search import best_table, luck_of  # and scipy, which a run without a search does not need
 
-        self._console.print("best configurations", style="italic", highlight=False)
         heading, *rows = best_table(sweep)
+        if not rows:
+            return
+        objectives = [] if sweep.manifest.search is None else sweep.manifest.search.objectives
+        title = "front of validation loss and MACs" if len(objectives) > 1 else "best configurations"
+        self._console.print(title, style="italic", highlight=False)
         table = Table(box=None, pad_edge=False, header_style="dim")
         for index, name in enumerate(heading):
             table.add_column(name, justify="right" if index > 1 else "left")

@@ -61,7 +61,7 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
         try:
             kind = Training if request.search is None else Searching
             stopped_because = kind(request, dataset, signals, display, tracker, is_held, control).run(sweep)
-            sweep = gather(store)
+            sweep = gather(store, at_rest=True)
             signals.raise_if_asked()
             if sweep.completed:
                 _evaluate(request, sweep, dataset, display)

@@ -24,12 +24,16 @@ class Searching(Training):
             Interrupted: a signal came; every finished epoch is on disk.
         """
         name = sweep.manifest.name
-        sweep = self._without_damage(sweep)
+        sweep = self._without_damage(self._with_proposals(sweep))
         proposals = Proposals(sweep, self._has_no_time)
         going_on = [entry.cell for entry in proposals.history.in_order if not entry.is_over]
         copy_to_tracker(sweep, self.tracker, going_on)
         tried, trials = len(proposals.history.tried), proposals.history.search.trials
         self.display.tell(f"{name}: {tried} of {trials} configurations tried, on {place(self.request)}")
+        if tried > trials:
+            self.display.tell(
+                f"{name}: {tried} were tried before, which is more than --trials {trials}; all of them count"
+            )
         try:
             proposals.look_ahead()
             if proposals.is_over:
@@ -55,6 +59,14 @@ class Searching(Training):
 
     def _has_no_time(self) -> bool:
         return self.request.deadline is not None and time.monotonic() > self.request.deadline
+
+    def _with_proposals(self, sweep: Sweep) -> Sweep:
+        """The search, with the proposals written anew that cannot be read."""
+        for key in sweep.rebuilt:
+            file = CellFiles(key).proposal
+            self.display.warn(f"{file} is missing or damaged: it is written anew, as the record of its trial tells")
+            sweep.store.write(file, sweep.proposals[key].to_bytes())
+        return sweep
 
     def _without_damage(self, sweep: Sweep) -> Sweep:
         """The search without records that cannot be used: their trials begin anew."""

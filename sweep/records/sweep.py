@@ -2,9 +2,10 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import count, islice
 from typing import Any, Self
 
 from dae.config import DIGITS
@@ -147,6 +148,7 @@ class Sweep:
         records: by key, of every cell that has a sound one.
         damaged: by key, the reason why the files of a cell cannot be used.
         proposals: by key, of the trials of a search, in the order of their numbers.
+        rebuilt: keys of the trials whose ``proposal.json`` cannot be used, and whose proposal is told by the record.
     """
 
     store: Store
@@ -154,6 +156,7 @@ class Sweep:
     records: Mapping[str, Record]
     damaged: Mapping[str, str]
     proposals: Mapping[str, Proposal] = field(default_factory=dict)
+    rebuilt: Collection[str] = ()
 
     def status(self, cell: Cell) -> Status:
         """The status of ``cell``; missing if its files are damaged."""
@@ -196,11 +199,12 @@ def samples_file(axes: Axes) -> str:
     return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
 
 
-def gather(store: Store, *, thorough: bool = False) -> Sweep:
+def gather(store: Store, *, thorough: bool = False, at_rest: bool = False) -> Sweep:
     """Read a sweep folder. Cells whose record cannot be used are named in ``damaged``.
 
     Args:
         store: the sweep's.
+        at_rest: whether no cell is trained, though this process holds the sweep.
         thorough: check also weights, outputs and checkpoints; a cell where they are not sound is ``damaged``.
 
     Raises:
@@ -209,13 +213,13 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
         UserError: the manifest or a record has another schema.
     """
     manifest = Manifest.from_bytes(store.read(MANIFEST))
-    is_live = store.locked()
+    is_live = not at_rest and store.locked()
     records, damaged, proposals = {}, {}, {}
     # In a bucket, asking for a thousand missing records takes a thousand requests, a list takes one.
     folders = set(store.folders("cells"))
     if manifest.search is not None:
         proposals = read_proposals(store, folders)
-        manifest = replace(manifest, grid=manifest.grid.union(Grid.of(map(Cell.from_key, proposals))))
+        manifest = _with_trials(manifest, folders, proposals)
     contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
     for cell in manifest.grid.cells:
         if (content := contents.get(CellFiles(cell.key).record)) is None:
@@ -228,10 +232,67 @@ def gather(store: Store, *, thorough: bool = False) -> Sweep:
         if record.status is Status.RUNNING and not is_live:
             record = replace(record, status=Status.INTERRUPTED)
         records[cell.key] = record
+    rebuilt = _rebuilt(manifest, proposals, records)
     if thorough:
         damaged |= damage(store, list(records.values()))
         records = {key: record for key, record in records.items() if key not in damaged}
-    return Sweep(store, manifest, records, damaged, proposals)
+    proposals = dict(sorted((proposals | rebuilt).items(), key=lambda entry: entry[1].number))
+    return Sweep(store, _without_lost(manifest, proposals, damaged), records, damaged, proposals, tuple(rebuilt))
+
+
+def _with_trials(manifest: Manifest, folders: Collection[str], proposals: Collection[str]) -> Manifest:
+    """With the trials of a search in its grid: those proposed, and those of which only the folder tells."""
+    cells = [Cell.from_key(key) for key in proposals]
+    for folder in set(folders) - set(proposals) - set(manifest.removed):
+        with suppress(ValueError):
+            cell = Cell.from_key(folder)
+            cells += [cell] if manifest.is_trial(cell) else []
+    return replace(manifest, grid=manifest.grid.union(Grid.of(cells)))
+
+
+def _without_lost(manifest: Manifest, proposals: Collection[str], damaged: Collection[str]) -> Manifest:
+    """Without the trials of a search of which neither proposal nor record can be read: they are proposed again."""
+    known = [
+        cell
+        for cell in manifest.grid.cells
+        if not manifest.is_trial(cell) or cell.key in proposals or cell.key in damaged
+    ]
+    return replace(manifest, grid=Grid.of(known, manifest.grid.image)) if manifest.search is not None else manifest
+
+
+def _rebuilt(
+    manifest: Manifest, proposals: Mapping[str, Proposal], records: Mapping[str, Record]
+) -> dict[str, Proposal]:
+    """What the records tell of the proposals that cannot be read, by key.
+
+    They get the numbers, and their epochs the places, that are free, in the order in which the trials began. What a
+    sampler had noted, the width that depth 1 has no use for, and why the trial was pruned is lost.
+    """
+    search = manifest.search
+    if search is None:
+        return {}
+    lost = [record for key, record in records.items() if key not in proposals and manifest.is_trial(record.cell)]
+    numbers = _free(proposal.number for proposal in proposals.values())
+    places = _free(place for proposal in proposals.values() for place in proposal.arrivals)
+    return {
+        record.key: Proposal(
+            number=next(numbers),
+            point={name: _value(manifest.settings, record.cell, name) for name in search.space.parameters},
+            arrivals=tuple(islice(places, len(record.history))),
+            origin=search.origin,
+        )
+        for record in sorted(lost, key=lambda record: (record.started_at or "", record.key))
+    }
+
+
+def _free(taken: Iterable[int]) -> Iterator[int]:
+    """The numbers from 0 on that are not taken."""
+    used = set(taken)
+    return (number for number in count() if number not in used)
+
+
+def _value(settings: Settings, cell: Cell, name: str) -> Any:
+    return getattr(cell if name in ("depth", "latent") else settings.at(cell), name)
 
 
 def pack(sweep: Sweep) -> None:

@@ -26,7 +26,12 @@ class SearchExhibit:
 
 def exhibits(findings: SearchFindings) -> Iterator[SearchExhibit]:
     """All figures of the page of a search, also those that cannot be drawn."""
-    few = "" if findings.importances else f"It takes {LEAST_TRIALS} trials, two parameters that vary, and Optuna."
+    few = (
+        ""
+        if findings.importances
+        else f"It takes {LEAST_TRIALS} trials that ended, two parameters that vary, and Optuna."
+    )
+    none = "" if findings.varied else "No parameter varies."
     single = "" if len(findings.varied) > 1 else "It takes two parameters that vary."
     if len(findings.search.objectives) > 1:
         front = "" if findings.ranked else "No trial is completed."
@@ -59,7 +64,7 @@ def exhibits(findings: SearchFindings) -> Iterator[SearchExhibit]:
     yield SearchExhibit(
         "search_slices", "Parameter by parameter",
         "Validation loss against each parameter. The others vary along with it, and the sampler went where losses "
-        "were low: crowding is its choice, not a finding.", search_figures.slices, "",
+        "were low: crowding is its choice, not a finding.", search_figures.slices, none,
     )  # fmt: skip
     yield SearchExhibit(
         "search_contours", "The two most important pairs",

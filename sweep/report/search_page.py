@@ -1,6 +1,7 @@
 """The page of a search: ``report/index.html``, its figures and two tables. No torch."""
 
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from statistics import fmean
 
@@ -8,7 +9,9 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from sweep.analysis import search as analysis
+from sweep.analysis.results import flags_of
 from sweep.analysis.search import SearchFindings
+from sweep.analysis.without_model import alternatives, warning
 from sweep.records.grid import value_text
 from sweep.records.record import Status, duration
 from sweep.records.sweep import Sweep
@@ -51,6 +54,7 @@ def _page(findings: SearchFindings, output: Store) -> str:
         luck="" if luck is None else str(luck),
         caveats=list(_caveats(findings)),
         best=_best(findings),
+        is_front=len(findings.search.objectives) > 1,
         pictures=_pictures(findings, output),
         trials=_trials(findings),
         run=_facts(findings),
@@ -106,6 +110,25 @@ def _caveats(findings: SearchFindings) -> Iterator[tuple[str, str]]:
     )
     if outside:
         yield ("The space was changed", f"{counted(outside, 'trial')} lie outside of it and are not shown in figures.")
+
+    yield from _marks(findings)
+
+
+def _marks(findings: SearchFindings) -> Iterator[tuple[str, str]]:
+    """What is said of the finalists' cells with fresh seeds: marks, and what does better than the winner."""
+    finalists = analysis.finalists_of(findings.sweep)
+    for flag, advice in (("collapsed", "a lower learning rate may help"), ("unconverged", "more epochs may help")):
+        marked = [
+            f"{analysis.name(finalist.trial)} ({count} of {len(finalist.cells)} seeds)"
+            for finalist in finalists
+            if (count := sum(flag in flags_of(record) for record in finalist.cells))
+        ]
+        if marked:
+            yield f"Finalists that are {flag}", f"{', '.join(marked)}: {advice}."
+    if finalists and (best := min(finalists[0].cells, key=lambda record: record.test_loss or inf)).test_loss:
+        worse = warning(best, alternatives(findings.sweep, best))
+        if worse is not None:
+            yield "The winner is beaten without a network", worse
 
 
 def _facts(findings: SearchFindings) -> list[tuple[str, str]]:

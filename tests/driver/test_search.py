@@ -90,6 +90,45 @@ def peace(_shared: dict[str, Any], in_process: InProcess, tmp_path_factory: pyte
     return _shared["sweep"]
 
 
+@pytest.mark.parametrize("places", [(0,), (5,), (-1,), (3, 4, 7)], ids=str)
+def test_proposals_that_cannot_be_read_cost_no_trial(
+    peace: Sweep, in_process: InProcess, tmp_path: Path, places: tuple[int, ...]
+) -> None:
+    store = Store(tmp_path / "copy" / peace.store.name)
+    shutil.copytree(peace.store.root, store.root)
+    lost = [list(peace.proposals)[place] for place in places]
+    for key in lost:
+        store.write(CellFiles(key).proposal, b"no proposal")
+    store.delete(CellFiles(lost[0]).proposal)
+    seen = gather(store)
+    assert set(seen.rebuilt) == set(lost)
+    assert list(seen.proposals) == list(peace.proposals)
+    in_process.rounds.clear()
+    warned: list[str] = []
+    display = Silent()
+    display.warn = warned.append  # type: ignore[method-assign]
+    runner.run(request_for(store, Grid.of(()), SETTINGS, search=SEARCH), Signals(), display)
+    assert {warning.split("/")[1] for warning in warned if "proposal.json is missing or damaged" in warning} == set(
+        lost
+    )
+    after = gather(store)
+    assert after.rebuilt == ()
+    assert (after.records, after.manifest.grid) == (peace.records, peace.manifest.grid)
+    for key, proposal in after.proposals.items():  # why it was pruned stands in its record
+        assert replace(proposal, pruning=None) == replace(peace.proposals[key], pruning=None)
+    assert in_process.rounds == [], "nothing is trained"
+
+
+def test_a_space_of_one_point_has_a_page(in_process: InProcess, tmp_path: Path) -> None:
+    search = replace(SEARCH, space=Space.parse(["depth=1", "latent=5"]), trials=1, finalists=1, scheduler="none")
+    store = Store(tmp_path / "point")
+    go(store, search, report=True)
+    page = store.read("report/index.html").decode()
+    assert "No parameter varies." in page
+    assert "Finalists that are unconverged" in page
+    assert "DAE_1_5 (2 of 2 seeds): more epochs may help." in page
+
+
 def test_a_search_prunes_and_tests_only_its_finalists(peace: Sweep) -> None:
     statuses = [peace.records[key].status for key in peace.proposals]
     assert len(statuses) == 12
