@@ -1,9 +1,8 @@
 """A search as an Optuna study, for its samplers and for whoever wants Optuna's own tools."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -128,23 +127,27 @@ def _trial(
         user_attrs={} if is_brief else {"cell": entry.cell.key, "status": str(entry.status)},
         intermediate_values={} if several or is_brief else dict(enumerate(entry.losses, start=1)),
     )
-    told = _told()
-    shared: FrozenTrial = told.__new__(told)
+    shared: FrozenTrial = _shared_trial()()
     shared.__dict__.update(trial.__dict__)
     return shared
 
 
 @cache
-def _told() -> "type[FrozenTrial]":
+def _shared_trial() -> "Callable[[], FrozenTrial]":
     from optuna.trial import FrozenTrial
 
-    class Told(FrozenTrial):
-        """A trial whose copies share what it holds. Every proposal has a study of its own, which copies all trials."""
+    class Shared(FrozenTrial):
+        """A trial whose copies share what it holds: every proposal has a study of its own, which copies all trials."""
 
-        def __deepcopy__(self, memo: dict[int, Any]) -> "Told":
-            return copy(self)
+        def __init__(self) -> None:
+            """Empty."""
 
-    return Told
+        def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+            plain = FrozenTrial.__new__(FrozenTrial)  # which can be pickled
+            plain.__dict__.update(self.__dict__)
+            return plain
+
+    return Shared
 
 
 def _attributes(entry: Tried, search: Search) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a search proposes: a function of its seed, the number of the proposal and what was tried."""
 
+import pickle
 import random
 from dataclasses import replace
 from itertools import islice
@@ -116,6 +117,15 @@ def test_cmaes_begins_anew_in_another_space() -> None:
         assert all("cma:generation" in entry.proposal.attributes for entry in go_on(12))
         assert made.search.space.parameters.keys() == list(made.in_order)[-1].proposal.point.keys()
     assert any("cma:optimizer:0" in entry.proposal.attributes for entry in list(made.in_order)[32:])
+
+
+def test_the_study_of_a_search_can_be_kept_and_sent() -> None:
+    from sweep.search import study
+
+    made = study.study_of(history(Search(space=SPACE)), SETTINGS)
+    again = pickle.loads(pickle.dumps(made))
+    assert [trial.values for trial in again.trials] == [[loss] for loss in LOSSES]
+    assert {type(trial).__name__ for trial in made.get_trials(deepcopy=False)} == {"FrozenTrial"}
 
 
 def test_optuna_is_told_of_every_end() -> None:
