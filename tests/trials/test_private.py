@@ -44,7 +44,7 @@ def test_the_name_is_there_in_the_versions_that_are_tested(path: str) -> None:
 
 
 def test_a_name_or_module_that_is_not_there_is_none() -> None:
-    assert len(NAMES) == 21
+    assert len(NAMES) == 22
     assert lookup("ray.nothing_of_this_name:a") is None
     assert lookup("json:JSONDecoder.nothing") is None
 
