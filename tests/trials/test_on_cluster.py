@@ -23,7 +23,7 @@ from sweep.trials.processes import descendants, trials
 pytestmark = pytest.mark.cluster
 
 ROOT = Path(__file__).parents[2]
-SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "40", "--wandb", "offline"]
+SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "100", "--wandb", "offline"]
 
 
 @pytest.fixture(scope="module")
