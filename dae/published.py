@@ -196,7 +196,7 @@ def _alone(lock: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             held.enter_context(FileLock(lock))
-        except (OSError, NotImplementedError) as error:
+        except (OSError, NotImplementedError) as error:  # filelock has either of a file system without locks
             if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
         yield

@@ -11,7 +11,7 @@ from dae.errors import UserError
 from dae.images.location import expanded
 from sweep.cli.errors import debug_option
 from sweep.cli.options import storage_option, which_existing
-from sweep.cli.parsing import existing, sweep_name
+from sweep.cli.parsing import existing, sweep_in, sweep_name
 from sweep.cli.settings import source_of, with_images
 from sweep.driver.signals import Signals
 from sweep.records.grid import Cell
@@ -28,7 +28,8 @@ from sweep.storage.store import Store, Unwritable
 def status(names: tuple[str, ...], storage: str) -> None:
     """List the sweeps of a storage folder, or those named, and the state of their cells.
 
-    Every file is compared with its digest; whether the numbers are right as well is what verify tells.
+    Weights and outputs are compared with their digests; in a bucket those that were compared before, and not put
+    again since, are not read. Whether the numbers are right as well is what verify tells.
     """
     whole = open_storage(storage)
     there = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
@@ -95,7 +96,7 @@ def report(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
 def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, data_dir: str) -> None:
     """Compute every test loss anew from weights and dataset, and check all files of a sweep."""
     Signals().install()
-    sweep = existing(name, storage, dataset)
+    sweep = sweep_in(existing(name, storage, dataset).store.unpacked())
     from dae import data
     from sweep.evaluation import verify as checks
 

@@ -22,6 +22,7 @@ from sweep.records.record import CellFiles, Record, Status, read_verified
 from sweep.records.sweep import CONTROL, IDENTITY, MANIFEST, REMOVED, SAMPLES, Sweep
 from sweep.search.ranking import wanted
 from sweep.storage.lease import LEASE_FOLDER
+from sweep.storage.pack import FOLDER as PACK_FOLDER
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import LOCK_FILE, MARKER_FOLDER
 
@@ -33,7 +34,7 @@ ROUNDING = 1e-6
 """The same where the record does not say which instructions its CPU had, or others: sums are then rounded otherwise."""
 
 KNOWN_FILES = {MANIFEST, SAMPLES, IDENTITY, LOCK_FILE, REFERENCES, REFERENCE_ARRAYS, READER}
-KNOWN_FOLDERS = {"cells", "report", "wandb", CONTROL, REMOVED, LEASE_FOLDER, MARKER_FOLDER}
+KNOWN_FOLDERS = {"cells", "report", "wandb", CONTROL, REMOVED, LEASE_FOLDER, MARKER_FOLDER, PACK_FOLDER}
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class History:
     arrived: int = 0
     removed: Collection[str] = ()
     next_number: int = 0
-    told: dict[str, tuple[Any, Any, Any]] = field(default_factory=dict, compare=False, repr=False)
+    told: dict[str, tuple[Tried, Search, Any, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def note(self, entry: Tried) -> None:
         """Take in a proposal, or what came of it since."""

@@ -87,13 +87,12 @@ def _known_trial(
     entry: Tried, history: History, settings: Settings, worst: float, kind: tuple[bool, bool]
 ) -> "FrozenTrial | None":
     """As `_trial`, made once of what does not change any more: a thousand of them take as long as a proposal."""
-    made_of = entry, history.search
     made_for = (*kind, worst if entry.status is Status.DIVERGED else None)
     known = history.told.get(entry.cell.key)
-    if known is None or known[1] != made_for or any(old is not new for old, new in zip(known[0], made_of, strict=True)):
-        known = made_of, made_for, _trial(entry, history.search, settings, worst, *kind)
+    if known is None or known[0] is not entry or known[1] is not history.search or known[2] != made_for:
+        known = entry, history.search, made_for, _trial(entry, history.search, settings, worst, *kind)
         history.told[entry.cell.key] = known
-    trial: FrozenTrial | None = known[2]
+    trial: FrozenTrial | None = known[3]
     return trial
 
 

@@ -62,11 +62,13 @@ class ObjectStore(Store):
         scheme: ``s3`` or ``gs``.
         options: arguments of pyarrow's file system, sorted; the same on every node.
         patience_s: for how long requests without an answer are repeated, in seconds.
+        uses_pack: whether files may be read from the `Pack`.
     """
 
     scheme: str = "s3"
     options: tuple[tuple[str, str], ...] = ()
     patience_s: float = field(default=PATIENCE_S, compare=False)
+    uses_pack: bool = field(default=True, compare=False)
     seconds_between_saves: ClassVar[float] = 2.0
 
     @property
@@ -90,6 +92,10 @@ class ObjectStore(Store):
         """The same store, which gives up after ``patience_s`` without an answer."""
         return replace(self, patience_s=patience_s)
 
+    def unpacked(self) -> "ObjectStore":
+        """The same store, which reads every file itself."""
+        return replace(self, uses_pack=False)
+
     def create(self) -> None:
         """A bucket has no folders to make; the lease is the first write."""
 
@@ -107,7 +113,7 @@ class ObjectStore(Store):
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         """The bytes of those files that exist, by name; many from the `Pack`, the others `WORKERS` at a time."""
         names = list(names)
-        packed = Pack.of(self, names)
+        packed = Pack.of(self, names) if self.uses_pack else Pack(self)
         contents = packed.read(names)
         contents |= self.read_each(packed.missing(names, contents))
         return {name: contents[name] for name in names if name in contents}
@@ -115,7 +121,7 @@ class ObjectStore(Store):
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """SHA-256 of those files that exist; of many those that are not as the `Pack` saw them are read."""
         names = list(names)
-        packed = Pack.of(self, names)
+        packed = Pack.of(self, names) if self.uses_pack else Pack(self)
         digests = {name: packed.entries[name].sha256 for name in names if name in packed.entries}
         rest = packed.missing(names, digests)
         for start in range(0, len(rest), pack.AT_ONCE):

@@ -81,6 +81,10 @@ class Store:
         """The same store, which reports after ``patience_s`` that it cannot be reached; a folder reports at once."""
         return self
 
+    def unpacked(self) -> "Store":
+        """The same store, which reads every file itself; a folder always does."""
+        return self
+
     def create(self) -> None:
         """Make the folder if it is missing.
 

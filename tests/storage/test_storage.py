@@ -27,6 +27,7 @@ from sweep import denoise
 from sweep.analysis.arrays import load_arrays
 from sweep.cli import main
 from sweep.driver.declaration import cells_to_train
+from sweep.evaluation import verify
 from sweep.records import sweep as sweeps
 from sweep.records.grid import Grid
 from sweep.records.quality import load_quality
@@ -360,6 +361,15 @@ def test_what_was_put_again_or_removed_since_is_not_read_from_the_pack(packed: O
     sweep = gather(packed, thorough=True)
     assert set(sweep.damaged) == {changed.key, lost.key}
     assert removed.key not in sweep.records
+
+
+@pytest.mark.cluster
+def test_what_verifies_a_packed_sweep_reads_its_files(packed: ObjectStore, s3: S3) -> None:
+    sweep, before = gather(packed), len(s3.line.requests)
+    unpacked = gather(packed.unpacked())
+    assert unpacked == sweep
+    assert sum("/record.json" in line for line in s3.line.requests[before:]) == 2 * len(sweep.records)
+    assert not [name for name in verify._orphans(unpacked) if name.startswith(pack.FOLDER)]
 
 
 @pytest.mark.cluster
