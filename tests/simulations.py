@@ -106,7 +106,9 @@ class World:
                 history=(Epoch(epoch=1, train_loss=mean, val_loss=mean, seconds=1.0),),
             )
         manifest = Manifest(name="m", id="0", created_at="", grid=grid, settings=SETTINGS, dataset=DATASET, looks=looks)
-        return Sweep(Store(Path("nowhere")), manifest, records, {}), Arrays(None, self._outputs, {})
+        return Sweep(Store(Path("nowhere")), Store(Path("nowhere")), manifest, records, {}), Arrays(
+            None, self._outputs, {}
+        )
 
 
 def with_seeds(count: int) -> Grid:

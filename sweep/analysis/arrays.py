@@ -93,7 +93,7 @@ def load_arrays(sweep: Sweep) -> Arrays:
     samples, outputs, damaged = None, {}, {}
     sample_shapes, output_shapes = _shapes(sweep)
     records = usable_records(sweep)
-    contents = sweep.store.read_all([sweep.manifest.samples, *(CellFiles(record.key).test for record in records)])
+    contents = sweep.snapshot.read_all([sweep.manifest.samples, *(CellFiles(record.key).test for record in records)])
     try:
         samples = Samples(**_unpacked(contents, sweep.manifest.samples, sweep.manifest.digests, sample_shapes))
     except Damaged as error:

@@ -220,4 +220,4 @@ def _loss(record: Record) -> Any:
 def _part(sweep: Sweep, records: Iterable[Record]) -> Sweep:
     by_key = {record.key: record for record in records}
     grid = Grid.of((record.cell for record in by_key.values()), sweep.manifest.grid.image)
-    return Sweep(sweep.store, replace(sweep.manifest, grid=grid), by_key, {})
+    return Sweep(sweep.store, sweep.snapshot, replace(sweep.manifest, grid=grid), by_key, {})

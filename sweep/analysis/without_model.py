@@ -103,5 +103,5 @@ def _alternative(baseline: Baseline, rank: str, record: Record, loss: Array | No
 def _losses(sweep: Sweep, record: Record) -> Array | None:
     """Squared error per pixel of each test image; None where it is not there."""
     one = replace(sweep.manifest, grid=Grid.of([record.cell]))
-    outputs = load_arrays(Sweep(sweep.store, one, {record.key: record}, {})).outputs
+    outputs = load_arrays(Sweep(sweep.store, sweep.snapshot, one, {record.key: record}, {})).outputs
     return outputs[record.key].loss if record.key in outputs else None

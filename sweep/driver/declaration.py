@@ -49,10 +49,11 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         existing = None
     removed = tuple(store.folders(REMOVED)) if existing is None else existing.manifest.removed
     check_none_removed(request.grid, store.name, removed)
-    grid = request.grid.union(_recorded(store, removed))
+    snapshot = store.snapshot() if existing is None else existing.snapshot
+    grid = request.grid.union(_recorded(snapshot, removed))
     if existing is None:
         if request.search is not None:
-            for proposal in read_proposals(store, store.folders("cells")).values():
+            for proposal in read_proposals(snapshot, snapshot.folders("cells")).values():
                 request.search.check_continues(proposal.origin, store.name)
         manifest = Manifest.new(
             name=store.name,
@@ -63,7 +64,7 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
             search=request.search,
             **_known_id(store),
         )
-        records = gather_records(store, grid)
+        records = gather_records(snapshot, grid)
     else:
         manifest = replace(existing.manifest, grid=grid.union(existing.manifest.grid), search=request.search)
         if "source" in manifest.dataset:  # where they are now, and how they are read there
@@ -83,13 +84,13 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
     if existing is None or manifest != existing.manifest:
         store.write(IDENTITY, seal(manifest.id.encode()))
         store.write(MANIFEST, manifest.to_bytes())
-    return gather(store)
+    return gather(store, snapshot=snapshot)
 
 
 def cells_to_train(sweep: Sweep, grid: Grid, warn: Callable[[str], None]) -> list[Cell]:
     """Cells of ``grid`` to train or to continue, longest first; also completed ones whose files are damaged."""
     todo = []
-    unusable = damage(sweep.store, [sweep.records[cell.key] for cell in grid.cells if cell.key in sweep.records])
+    unusable = damage(sweep.snapshot, [sweep.records[cell.key] for cell in grid.cells if cell.key in sweep.records])
     for cell in grid.cells:
         reason = unusable.get(cell.key)
         if cell.key in sweep.damaged:

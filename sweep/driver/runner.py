@@ -60,11 +60,11 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=display.warn)
         try:
             kind = Training if request.search is None else Searching
-            stopped_because = kind(request, dataset, signals, display, tracker, is_held, control).run(sweep)
-            sweep = gather(store, at_rest=True)
+            training = kind(request, dataset, signals, display, tracker, is_held, control)
+            sweep, stopped_because = training.run(sweep)
             signals.raise_if_asked()
             if sweep.completed:
-                _evaluate(request, sweep, dataset, display)
+                sweep = _evaluated(request, sweep, dataset, display)
                 _report(request, sweep, tracker)
             _pack(sweep, display)
         finally:
@@ -104,15 +104,16 @@ def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
     return dataset
 
 
-def _evaluate(request: Request, sweep: Sweep, dataset: Dataset, display: Display) -> None:
-    """Baselines, reader and quality of the cells, in processes of this machine whatever the cluster has."""
+def _evaluated(request: Request, sweep: Sweep, dataset: Dataset, display: Display) -> Sweep:
+    """The sweep with baselines, reader and quality, computed on this machine whatever the cluster has."""
     if not request.evaluation:
-        return
+        return sweep
     from sweep.evaluation.evaluation import evaluate
 
     workers = min(request.cpus or cpu_count(), cpu_count())
     device = "cuda" if request.gpus and request.address is None else "cpu"
     evaluate(sweep, dataset, workers=workers, warn=display.warn, tell=display.tell, device=device)
+    return replace(sweep, snapshot=sweep.store.snapshot())
 
 
 def _report(request: Request, sweep: Sweep, tracker: Tracker) -> None:

@@ -16,13 +16,18 @@ from sweep.search.ranking import finalists
 class Searching(Training):
     """Trials of proposed cells, each proposal after what was learned from those before; then the finalists."""
 
-    def run(self, sweep: Sweep) -> str | None:
-        """Search on, and train the finalists; why that ended early, or None.
+    def run(self, sweep: Sweep) -> tuple[Sweep, str | None]:
+        """Search on, and train the finalists; the sweep as it is then, and why that ended early, or None.
 
         Raises:
             UserError: Ray does not start, or the cluster cannot run this sweep.
             Interrupted: a signal came; every finished epoch is on disk.
         """
+        stopped_because = self._search(sweep)
+        return gather(sweep.store, at_rest=True), stopped_because
+
+    def _search(self, sweep: Sweep) -> str | None:
+        """Search on, and train the finalists; why that ended early, or None."""
         name = sweep.manifest.name
         sweep = self._without_damage(self._with_proposals(sweep))
         proposals = Proposals(sweep, self._has_no_time)

@@ -49,8 +49,8 @@ class Training:
     is_held: Callable[[], bool]
     control: Control
 
-    def run(self, sweep: Sweep) -> str | None:
-        """Train what is missing; why that ended before all cells had been tried, or None.
+    def run(self, sweep: Sweep) -> tuple[Sweep, str | None]:
+        """Train what is missing; the sweep as it is then, and why that ended before all cells had been tried, or None.
 
         Raises:
             UserError: Ray does not start, or the cluster cannot run this sweep.
@@ -66,14 +66,15 @@ class Training:
                 self.display.tell(f"{sweep.manifest.name}: every cell is trained already")
             sweep, todo = self._next_round(sweep, self.request.slots)
         if not todo:
-            return None
+            return gather(sweep.store, at_rest=True, snapshot=sweep.snapshot), None
         count, total = len(todo), len(sweep.manifest.grid.cells)
         self.display.tell(f"{sweep.manifest.name}: {count} of {total} cells to train, on {place(self.request)}")
         try:
-            return self._train(sweep, todo)
+            stopped_because = self._train(sweep, todo)
         except Exception:
             self.signals.raise_if_asked()  # a signal to the whole group ends Ray's processes too
             raise
+        return gather(sweep.store, at_rest=True), stopped_because
 
     def _tell_left_out(self, sweep: Sweep, grid: Grid) -> None:
         """Name the declared cells that are not completed and that this command does not ask for."""

@@ -39,4 +39,4 @@ def _facet(sweep: Sweep, cells: Iterable[Cell], settings: Settings) -> Sweep:
     keys = {cell.key for cell in grid.cells}
     records = {key: record for key, record in sweep.records.items() if key in keys}
     damaged = {key: reason for key, reason in sweep.damaged.items() if key in keys}
-    return Sweep(sweep.store, manifest, records, damaged)
+    return Sweep(sweep.store, sweep.snapshot, manifest, records, damaged)

@@ -271,7 +271,7 @@ def load_references(sweep: Sweep) -> References | None:
 def load_quality(sweep: Sweep) -> Qualities:
     """The quality of every completed cell that was evaluated. That of other weights than the cell's is damaged."""
     by_key, damaged = {}, {}
-    contents = sweep.store.read_all(CellFiles(record.key).quality for record in sweep.completed)
+    contents = sweep.snapshot.read_all(CellFiles(record.key).quality for record in sweep.completed)
     for record in sweep.completed:
         name = CellFiles(record.key).quality
         if name not in contents:

@@ -145,6 +145,8 @@ class Sweep:
     """A sweep folder as `gather` read it.
 
     Attributes:
+        store: where it is.
+        snapshot: the same as it was when the sweep was read; many files are read from there.
         records: by key, of every cell that has a sound one.
         damaged: by key, the reason why the files of a cell cannot be used.
         proposals: by key, of the trials of a search, in the order of their numbers.
@@ -152,6 +154,7 @@ class Sweep:
     """
 
     store: Store
+    snapshot: Store = field(compare=False)
     manifest: Manifest
     records: Mapping[str, Record]
     damaged: Mapping[str, str]
@@ -199,13 +202,14 @@ def samples_file(axes: Axes) -> str:
     return SAMPLES.replace(".npz", f"{suffix(noise)}.npz")
 
 
-def gather(store: Store, *, thorough: bool = False, at_rest: bool = False) -> Sweep:
+def gather(store: Store, *, thorough: bool = False, at_rest: bool = False, snapshot: Store | None = None) -> Sweep:
     """Read a sweep folder. Cells whose record cannot be used are named in ``damaged``.
 
     Args:
         store: the sweep's.
         at_rest: whether no cell is trained, though this process holds the sweep.
         thorough: check also weights, outputs and checkpoints; a cell where they are not sound is ``damaged``.
+        snapshot: of the store, where one is at hand that was taken since its cells last changed.
 
     Raises:
         FileNotFoundError: there is no sweep in this folder.
@@ -215,12 +219,12 @@ def gather(store: Store, *, thorough: bool = False, at_rest: bool = False) -> Sw
     manifest = Manifest.from_bytes(store.read(MANIFEST))
     is_live = not at_rest and store.locked()
     records, damaged, proposals = {}, {}, {}
-    # In a bucket, asking for a thousand missing records takes a thousand requests, a list takes one.
-    folders = set(store.folders("cells"))
+    snapshot = snapshot or store.snapshot()
+    folders = set(snapshot.folders("cells"))
     if manifest.search is not None:
-        proposals = read_proposals(store, folders)
+        proposals = read_proposals(snapshot, folders)
         manifest = _with_trials(manifest, folders, proposals)
-    contents = store.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
+    contents = snapshot.read_all(CellFiles(cell.key).record for cell in manifest.grid.cells if cell.key in folders)
     for cell in manifest.grid.cells:
         if (content := contents.get(CellFiles(cell.key).record)) is None:
             continue
@@ -234,10 +238,11 @@ def gather(store: Store, *, thorough: bool = False, at_rest: bool = False) -> Sw
         records[cell.key] = record
     rebuilt = _rebuilt(manifest, proposals, records)
     if thorough:
-        damaged |= damage(store, list(records.values()))
+        damaged |= damage(snapshot, list(records.values()))
         records = {key: record for key, record in records.items() if key not in damaged}
     proposals = dict(sorted((proposals | rebuilt).items(), key=lambda entry: entry[1].number))
-    return Sweep(store, _without_lost(manifest, proposals, damaged), records, damaged, proposals, tuple(rebuilt))
+    manifest = _without_lost(manifest, proposals, damaged)
+    return Sweep(store, snapshot, manifest, records, damaged, proposals, tuple(rebuilt))
 
 
 def _with_trials(manifest: Manifest, folders: Collection[str], proposals: Collection[str]) -> Manifest:
@@ -296,12 +301,16 @@ def _value(settings: Settings, cell: Cell, name: str) -> Any:
 
 
 def pack(sweep: Sweep) -> None:
-    """Let later commands read the cells that have ended in few requests, where the storage is a bucket."""
+    """Let later commands read the cells that have ended in few requests, where the storage is a bucket.
+
+    Args:
+        sweep: read since its cells last changed.
+    """
     ended = [CellFiles(key) for key, record in sweep.records.items() if record.status.is_final]
     names = [name for files in ended for name in (files.record, files.test, files.quality, files.log)]
     if sweep.manifest.search is not None:
         names += [files.proposal for files in ended]
-    sweep.store.pack(names, seen=[files.weights for files in ended])
+    sweep.snapshot.pack(names, seen=[files.weights for files in ended])
 
 
 def read_proposals(store: Store, folders: Collection[str]) -> dict[str, Proposal]:

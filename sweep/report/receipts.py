@@ -46,8 +46,8 @@ def receipts(findings: Findings) -> dict[str, list[Receipt]]:
         if labels is not None
     }
     sweep = findings.whole
-    there = set(sweep.store.names("cells"))
-    logs = sweep.store.read_all({CellFiles(cell.key).log for cell in sweep.manifest.grid.cells} & there)
+    there = set(sweep.snapshot.names("cells"))
+    logs = sweep.snapshot.read_all({CellFiles(cell.key).log for cell in sweep.manifest.grid.cells} & there)
     by_architecture: dict[str, list[Receipt]] = {}
     for cell in sweep.manifest.grid.cells:
         receipt = _receipt(sweep, cell, read.get(cell.key), there, logs)

@@ -63,12 +63,14 @@ class ObjectStore(Store):
         options: arguments of pyarrow's file system, sorted; the same on every node.
         patience_s: for how long requests without an answer are repeated, in seconds.
         uses_pack: whether files may be read from the `Pack`.
+        pack_then: of a snapshot, the pack and the bucket's list as they were when it was taken.
     """
 
     scheme: str = "s3"
     options: tuple[tuple[str, str], ...] = ()
     patience_s: float = field(default=PATIENCE_S, compare=False)
     uses_pack: bool = field(default=True, compare=False)
+    pack_then: Pack | None = field(default=None, compare=False, repr=False)
     seconds_between_saves: ClassVar[float] = 2.0
 
     @property
@@ -94,7 +96,14 @@ class ObjectStore(Store):
 
     def unpacked(self) -> "ObjectStore":
         """The same store, which reads every file itself."""
-        return replace(self, uses_pack=False)
+        return replace(self, uses_pack=False, pack_then=None)
+
+    def snapshot(self) -> "ObjectStore":
+        """The same store as it is now: lists, and reading of many files, follow from one list and are not asked again.
+
+        Files that are written later are not in it.
+        """
+        return replace(self, pack_then=Pack.of(self, is_used=self.uses_pack))
 
     def create(self) -> None:
         """A bucket has no folders to make; the lease is the first write."""
@@ -113,7 +122,9 @@ class ObjectStore(Store):
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         """The bytes of those files that exist, by name; many from the `Pack`, the others `WORKERS` at a time."""
         names = list(names)
-        packed = Pack.of(self, names) if self.uses_pack else Pack(self)
+        if len(names) <= pack.FEW:  # whose own requests are as fast
+            return self.read_each(names)
+        packed = self._pack_now()
         contents = packed.read(names)
         contents |= self.read_each(packed.missing(names, contents))
         return {name: contents[name] for name in names if name in contents}
@@ -121,13 +132,18 @@ class ObjectStore(Store):
     def digests(self, names: Iterable[str]) -> dict[str, str]:
         """SHA-256 of those files that exist; of many those that are not as the `Pack` saw them are read."""
         names = list(names)
-        packed = Pack.of(self, names) if self.uses_pack else Pack(self)
+        if len(names) <= pack.FEW:
+            return {name: digest(data) for name, data in self.read_each(names).items()}
+        packed = self._pack_now()
         digests = {name: packed.entries[name].sha256 for name in names if name in packed.entries}
         rest = packed.missing(names, digests)
         for start in range(0, len(rest), pack.AT_ONCE):
             contents = self.read_each(rest[start : start + pack.AT_ONCE])
             digests |= {name: digest(data) for name, data in contents.items()}
         return digests
+
+    def _pack_now(self) -> Pack:
+        return self.pack_then or Pack.of(self, is_used=self.uses_pack)
 
     def read_each(self, names: Iterable[str]) -> dict[str, bytes]:
         """The bytes of those files that exist, each by requests of its own, `WORKERS` files at a time."""
@@ -159,7 +175,7 @@ class ObjectStore(Store):
 
     def pack(self, names: Iterable[str], seen: Iterable[str] = ()) -> None:
         """Let later commands read these files, and know the digests of those ``seen``, in few requests."""
-        pack.write(self, list(names), list(seen))
+        pack.write(self, list(names), list(seen), self.pack_then)
 
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""
@@ -186,24 +202,30 @@ class ObjectStore(Store):
 
     def modified(self, name: str = "") -> dict[str, int]:
         """When each file below ``name`` was put, in ns of the store's clock; 0 for folders (``name/``)."""
-        times: dict[str, int] = {}
-        for info in self._list(name, recursive=True):
-            path = PurePosixPath(info.path).relative_to(self.root)
-            if info.is_file:
-                times[str(path)] = info.mtime_ns or 0
-            # Pyarrow lists no folders of gs:// but those that were made as such.
-            folders = path.parents if info.is_file else (path, *path.parents)
-            times |= {f"{folder}/": 0 for folder in folders if PurePosixPath(name) in folder.parents}
-        return times
+        return {path: put_at_ns for path, (put_at_ns, _) in self.listed(name).items()}
 
     def listed(self, name: str) -> dict[str, tuple[int, int]]:
-        """When each file below ``name`` was put, in ns of the store's clock, and its size in bytes."""
-        infos = [info for info in self._list(name, recursive=True) if info.is_file]
-        return {str(PurePosixPath(info.path).relative_to(self.root)): (info.mtime_ns or 0, info.size) for info in infos}
+        """When each file below ``name`` was put, in ns of the store's clock, and its size in bytes; 0 of folders."""
+        if self.pack_then is not None:
+            above = f"{name}/" if name else ""
+            return {
+                path: entry for path, entry in self.pack_then.there.items() if path.startswith(above) and path != above
+            }
+        entries: dict[str, tuple[int, int]] = {}
+        for info in self._list(name, recursive=True):
+            path = info.path.removeprefix(f"{self.root}/")
+            if info.is_file:
+                entries[path] = (info.mtime_ns or 0, info.size)
+            # Pyarrow lists no folders of gs:// but those that were made as such.
+            folder = path.rpartition("/")[0] if info.is_file else path
+            while len(folder) > len(name) and f"{folder}/" not in entries:
+                entries[f"{folder}/"] = (0, 0)
+                folder = folder.rpartition("/")[0]
+        return entries
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in ``name``, sorted; hidden ones left out."""
-        if self.scheme == "gs":
+        if self.scheme == "gs" or self.pack_then is not None:
             paths = [PurePosixPath(path).relative_to(name) for path in self.modified(name) if path.endswith("/")]
             folders = {path.parts[0] for path in paths}
         else:

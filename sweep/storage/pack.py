@@ -6,7 +6,6 @@ time.
 """
 
 import io
-import os.path
 import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -58,25 +57,23 @@ class Bucket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """What was packed of some files and still holds.
+    """What was packed of a bucket's files and still holds.
 
     Attributes:
-        there: when the files that exist now were put, and their sizes; None where nobody has looked.
-        entries: by file, of those that are as they were when they were packed.
+        there: when the files that existed when the bucket was listed were put, and their sizes.
+        entries: by file, of those that were then as they are packed.
     """
 
     bucket: Bucket
-    there: Mapping[str, tuple[int, int]] | None = None
+    there: Mapping[str, tuple[int, int]]
     entries: Mapping[str, Entry] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, bucket: Bucket, names: Collection[str]) -> Self:
-        """The pack, as far as it concerns these files. Few are not looked for: their own requests are as fast."""
-        if len(names) <= FEW:
-            return cls(bucket)
-        index, there = _index(bucket), bucket.listed(os.path.commonpath(names))
-        holds = {name: entry for name, entry in index.items() if entry.is_of(there.get(name))}
-        return cls(bucket, there, holds)
+    def of(cls, bucket: Bucket, *, is_used: bool = True) -> Self:
+        """The pack as it holds now; without entries where it is not to be used."""
+        there = bucket.listed("")
+        index = _index(bucket) if is_used and INDEX in there else {}
+        return cls(bucket, there, {name: entry for name, entry in index.items() if entry.is_of(there.get(name))})
 
     def read(self, names: Iterable[str]) -> dict[str, bytes]:
         """The content of those of the files that are packed."""
@@ -91,30 +88,33 @@ class Pack:
         return {name: data for name, data in contents.items() if digest(data) == self.entries[name].sha256}
 
     def missing(self, names: Iterable[str], known: Collection[str]) -> list[str]:
-        """Those of the files that are not known and may exist."""
-        return [name for name in names if name not in known and (self.there is None or name in self.there)]
+        """Those of the files that are not known and exist."""
+        return [name for name in names if name not in known and name in self.there]
 
 
-def write(bucket: Bucket, names: Collection[str], seen: Collection[str]) -> None:
+def write(bucket: Bucket, names: Collection[str], seen: Collection[str], last: Pack | None) -> None:
     """Pack these files, unless few of them are missing in the pack that there is.
 
     Args:
         bucket: where they are.
         names: of files to pack.
         seen: of files that are too large for that, whose digests alone are kept.
+        last: the pack as it was known before, which tells at once where nothing is to be done; None where it may be
+            that files were written since.
     """
     everything = {*names, *seen}
-    if len(everything) <= FEW:
+    if len(everything) <= FEW or (last is not None and len(everything & last.there.keys() - last.entries) <= FEW):
         return
-    index, there = _index(bucket), bucket.listed("")
+    packed = Pack.of(bucket)
+    there = packed.there
     names = _of_small_volumes(names, there)
     # Of what was put a moment ago, a second put might look the same.
     settled_ns = max((put_at_ns for put_at_ns, _ in there.values()), default=0) - CLOCK_STEP_NS
     settled = [name for name in sorted(everything & there.keys()) if there[name][0] <= settled_ns]
-    holds = {name: index[name] for name in settled if name in index and index[name].is_of(there[name])}
+    holds = {name: packed.entries[name] for name in settled if name in packed.entries}
     if len(settled) - len(holds) <= FEW:
         return
-    contents = Pack(bucket, there, holds).read(names & holds.keys())
+    contents = packed.read(names & holds.keys())
     rest = [name for name in settled if name not in (contents if name in names else holds)]
     entries = dict(holds)
     for start in range(0, len(rest), AT_ONCE):

@@ -85,6 +85,10 @@ class Store:
         """The same store, which reads every file itself; a folder always does."""
         return self
 
+    def snapshot(self) -> "Store":
+        """The same store, to read many files from: a bucket is listed once, now; a folder is as it is."""
+        return self
+
     def create(self) -> None:
         """Make the folder if it is missing.
 

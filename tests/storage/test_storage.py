@@ -351,6 +351,31 @@ def test_a_packed_sweep_is_read_in_few_requests_and_is_the_same(packed: ObjectSt
 
 
 @pytest.mark.cluster
+def test_what_reads_a_sweep_of_many_cells_lists_its_bucket_once(packed: ObjectStore, s3: S3) -> None:
+    before = len(s3.line.requests)
+    sweep = gather(packed, thorough=True)
+    load_arrays(sweep)
+    load_quality(sweep)
+    cells_to_train(sweep, sweep.manifest.grid, pytest.fail)
+    sweeps.pack(sweep)
+    lists = [line for line in s3.line.requests[before:] if "list-type" in line and lease.LEASE_FOLDER not in line]
+    assert len(lists) == 1, lists
+
+
+@pytest.mark.cluster
+def test_a_snapshot_is_the_store_as_it_was(packed: ObjectStore) -> None:
+    snapshot = packed.snapshot()
+    names = packed.names()
+    assert [snapshot.names(name) for name in ("", "cells", "cel")] == [names, packed.names("cells"), []]
+    assert [snapshot.folders(name) for name in ("", "cells")] == [packed.folders(), packed.folders("cells")]
+    files = [name for name in names if not name.endswith("/")]
+    assert snapshot.read_all(files) == packed.read_all(files)
+    packed.write("cells/new/record.json", b"")
+    assert (snapshot.names(), "new" in snapshot.folders("cells")) == (names, False)
+    assert "new" in packed.folders("cells")
+
+
+@pytest.mark.cluster
 def test_what_was_put_again_or_removed_since_is_not_read_from_the_pack(packed: ObjectStore) -> None:
     sweep = gather(packed)
     changed, removed, lost = (sweep.completed[number] for number in (0, 1, 2))
@@ -573,9 +598,10 @@ SWEEP = ["--dataset", "mnist-5k", "--train-fraction", "0.1", "--epochs", "2", "-
 
 @pytest.mark.cluster
 def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(
-    s3: S3, tmp_path: Path, clean_environment: Path, in_process: object
+    s3: S3, tmp_path: Path, clean_environment: Path, in_process: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All commands that do not start Ray."""
+    """All commands that do not start Ray, reading as they read many cells."""
+    monkeypatch.setattr(pack, "FEW", 0)
     uri = f"s3://{BUCKET}/{uuid.uuid4().hex}"
     folder = tmp_path / "sweeps"
     for storage in (str(folder), uri):
