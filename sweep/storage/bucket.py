@@ -175,7 +175,7 @@ class ObjectStore(Store):
 
     def pack(self, names: Iterable[str], seen: Iterable[str] = ()) -> None:
         """Let later commands read these files, and know the digests of those ``seen``, in few requests."""
-        pack.write(self, list(names), list(seen), self.pack_then)
+        pack.write(replace(self, pack_then=None), list(names), list(seen), last=self.pack_then)
 
     def delete(self, name: str) -> None:
         """Remove the file if it is there."""
