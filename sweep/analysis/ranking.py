@@ -19,6 +19,7 @@ from sweep.analysis.verdicts import Effect
 from sweep.records.grid import Cell, Grid, suffix
 from sweep.records.record import Record
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 
 MOST_NAMES = 5
 """That a sentence lists."""
@@ -121,7 +122,7 @@ class Ranking:
         for candidate in self.candidates:
             names.setdefault(len(candidate.losses), []).append(candidate.name)
         told = [
-            f"{_listed(names[count])} {'has' if len(names[count]) == 1 else 'have'} {count} seed{'s' * (count != 1)}"
+            f"{_listed(names[count])} {'has' if len(names[count]) == 1 else 'have'} {counted(count, 'seed')}"
             for count in sorted(names)
         ]
         return (

@@ -67,9 +67,9 @@ def _show(ranking: "Ranking") -> None:
     width = max(len(candidate.name) for candidate in ranking.candidates[:SHOWN])
     for candidate in ranking.candidates[:SHOWN]:
         seeds = len(candidate.losses)
-        spread = "" if candidate.sd is None else f" ± {candidate.sd:.5f} ({seeds} seeds)"
+        spread = "" if candidate.sd is None else f"  sd {candidate.sd:.5f} ({seeds} seeds)"
         if seeds == 1 and not ranking.is_even:
-            spread = f" {'':9} (1 seed)"
+            spread = f"  {'':10} (1 seed)"
         marks = "".join(f"  {mark}" for mark in candidate.marks)
         click.echo(f"  {candidate.name:<{width}}  {candidate.mean:.5f}{spread}{marks}")
     if len(ranking.candidates) > SHOWN:

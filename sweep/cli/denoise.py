@@ -13,6 +13,7 @@ from sweep.cli.chosen import sweep_at, warn_of
 from sweep.cli.errors import debug_option
 from sweep.cli.options import ADDED_AS_TRAINED, Strength, storage_option, which_cell, which_overwrite
 from sweep.cli.parsing import output_path
+from sweep.records.words import counted
 from sweep.storage.store import Store, Unwritable
 
 if TYPE_CHECKING:
@@ -162,4 +163,4 @@ def _tell_of_left_out(found: "Routes", unreadable: Sequence[Path]) -> None:
     if found.done:
         click.echo(f"Skipped {found.done:,} that {'is' if found.done == 1 else 'are'} denoised already.")
     for kind, count in found.others.items():
-        click.echo(f"Left out {count:,} file{'s' * (count != 1)} {kind}, by name.")
+        click.echo(f"Left out {counted(count, 'file')} {kind}, by name.")

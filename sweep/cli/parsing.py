@@ -16,7 +16,7 @@ from sweep.records.grid import Grid, Settings, Value, value_text
 from sweep.records.matching import arm
 from sweep.records.search import Search
 from sweep.records.space import Space, default_space
-from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather, way_to_repair
+from sweep.records.sweep import MANIFEST, Manifest, Sweep, gather, no_sweep_in, way_to_repair
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
@@ -81,7 +81,7 @@ def sweep_in(store: Store) -> Sweep:
     try:
         return gather(store)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(no_sweep_in(store)) from None
     except Damaged as error:
         raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. {way_to_repair(store)} writes it anew.") from None
     except OSError as error:  # a name that no folder can have
@@ -191,6 +191,39 @@ def search_of(given: Mapping[str, Any], settings: Settings, manifest: Manifest |
 
 
 SEARCH_FIELDS = ("trials", "sampler", "scheduler", "seed", "finalists", "finalist_seeds")
+
+
+def as_of_search(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a command takes for a grid and for a search, as those of the search.
+
+    Raises:
+        UserError: one names cells, which a search proposes itself.
+    """
+    for option in ("depths", "latents", "axes", "match_parameters", "resolve", "max_seeds"):
+        if is_given(option):
+            raise UserError(
+                f"--{'axis' if option == 'axes' else option.replace('_', '-')} belongs to a grid, and a search "
+                "proposes its cells from --space, for example --space depth=1..5: leave it out."
+            )
+    if not is_given("seeds"):
+        return dict(given)
+    if len(given["seeds"]) != 1:
+        raise UserError("--seeds of a search is the number of fresh seeds of a finalist: give one, such as --seeds 3.")
+    return {**given, "finalist_seeds": given["seeds"][0]}
+
+
+def check_has_no_search(given: Mapping[str, Any]) -> None:
+    """Refuse options of a search where there is none.
+
+    Raises:
+        UserError: one is given.
+    """
+    for option in ("objective", *SEARCH_FIELDS):
+        if given.get(option) is not None:
+            raise UserError(
+                f"--{option.replace('_', '-')} belongs to a search: give its --space, or the --name of one that was "
+                "begun. Without them the plan is that of a grid."
+            )
 
 
 def check_kind(manifest: Manifest | None, command: str) -> None:

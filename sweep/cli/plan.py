@@ -18,6 +18,8 @@ from dae.config import ModelConfig
 from sweep.cli.errors import debug_option
 from sweep.cli.options import which_dataset, which_grid, which_settings, which_space, which_sweep
 from sweep.cli.parsing import (
+    as_of_search,
+    check_has_no_search,
     check_kind,
     check_limits,
     grid_of,
@@ -34,6 +36,7 @@ from sweep.records.grid import Cell, Grid, suffix, value_text
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep, check_sweep, gather
+from sweep.records.words import counted
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store
@@ -52,7 +55,8 @@ OF_MODELS = (WIDTH, "latent_channels")
 def plan(**given: Any) -> None:
     """Show the grid asked for, the study's Table 1 for it, and what is done of it. Trains nothing.
 
-    With --space, or of a search that was begun: the size of its space, and how long it may take.
+    With --space, or of a search that was begun: the size of its space, and how long it may take; --seeds is then the
+    number of fresh seeds of a finalist.
     """
     named = search_name if given["space"] else sweep_name
     store = open_store(given["storage"], named(given["name"], given["dataset"]))
@@ -68,8 +72,9 @@ def plan(**given: Any) -> None:
         from sweep.cli.search_plan import show
 
         check_kind(manifest, "search")
-        show(search_of(given, settings, manifest), settings, store, slots_of(given))
+        show(search_of(as_of_search(given), settings, manifest), settings, store, slots_of(given))
         return
+    check_has_no_search(given)
     grid = grid_of(given, settings, manifest)
     check_limits(given)
     resolving_of(given, grid, start=0.0)
@@ -114,7 +119,7 @@ def plan(**given: Any) -> None:
     counts = "".join(f"{count} {status}, " for status, count in endings.items() if count or status is Status.COMPLETED)
     to_continue = sum(status in {Status.RUNNING, Status.INTERRUPTED} for status in statuses)
     click.echo(
-        f"\n{len(grid.cells)} cell{'s' * (len(grid.cells) != 1)} of {store.name}: {counts}"
+        f"\n{counted(len(grid.cells), 'cell')} of {store.name}: {counts}"
         f"{to_continue} to continue, {len(statuses) - sum(endings.values()) - to_continue} to train"
     )
 

@@ -15,7 +15,8 @@ from sweep.cli.parsing import existing, sweep_in, sweep_name
 from sweep.cli.settings import source_of, with_images
 from sweep.driver.signals import Signals
 from sweep.records.grid import Cell
-from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.records.sweep import MANIFEST, Sweep, gather, names_in
+from sweep.records.words import counted
 from sweep.storage.opening import open_storage, open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store, Unwritable
@@ -32,7 +33,7 @@ def status(names: tuple[str, ...], storage: str) -> None:
     again since, are not read. Whether the numbers are right as well is what verify tells.
     """
     whole = open_storage(storage)
-    there = [name for name in whole.folders() if whole.exists(f"{name}/{MANIFEST}")]
+    there = names_in(whole)
     if not there:
         raise UserError(f"there is no sweep in {whole.uri()}. Begin one with dae-sweep run, or give --storage.")
     if missing := [name for name in names if name not in there]:
@@ -121,7 +122,7 @@ def verify(ctx: click.Context, /, name: str | None, storage: str, dataset: str, 
             click.echo(f"{disagreement.where:<{width}}  {disagreement.what}")
         cells = [cell for cell in sweep.manifest.grid.cells if cell.key not in sweep.damaged]
         wrong = len(disagreements) - sum(not sweep.status(cell).is_final for cell in cells)
-        click.echo(f"{wrong} disagreement{'s' * (wrong != 1)} in {sweep.store.uri()}; {sweep.tally}")
+        click.echo(f"{counted(wrong, 'disagreement')} in {sweep.store.uri()}; {sweep.tally}")
         ctx.exit(1)
     click.echo(f"{sweep.tally}: every test loss, file and number agrees with weights and dataset.")
 

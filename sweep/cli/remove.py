@@ -9,6 +9,7 @@ from sweep.cli.parsing import existing
 from sweep.driver import removal
 from sweep.driver.holding import holding
 from sweep.driver.signals import Signals
+from sweep.records.words import counted
 
 
 @click.command()
@@ -29,5 +30,5 @@ def remove(storage: str, name: str, cells: tuple[str, ...], restore: bool) -> No
     with holding(store):
         manifest = (removal.restore if restore else removal.remove)(store, cells)
     now_removed = f"{len(manifest.removed)} removed" + (f" ({', '.join(manifest.removed)})" if manifest.removed else "")
-    click.echo(f"{name}: {len(manifest.grid.cells)} cells, {now_removed}")
+    click.echo(f"{name}: {counted(len(manifest.grid.cells), 'cell')}, {now_removed}")
     click.echo(f"A report written before still shows the others: dae-sweep report --name {name} writes it anew.")

@@ -11,6 +11,7 @@ from sweep.records.grid import Settings
 from sweep.records.record import Record, Status, duration
 from sweep.records.search import Search
 from sweep.records.sweep import Sweep, check_sweep, gather
+from sweep.records.words import counted, span
 from sweep.search.ranking import finalists
 from sweep.search.rungs import LEAST_OTHERS, rungs
 from sweep.storage.sealing import Damaged
@@ -32,14 +33,14 @@ def show(search: Search, settings: Settings, store: Store, slots: int) -> None:
     space, epochs = search.space, settings.epochs
     width = max(map(len, space.parameters))
     for name, values in space.parameters.items():
-        count = f"{values.size:,}" if math.isfinite(values.size) else "any"
-        click.echo(f"{name:<{width}}  {values!s:<20} {count} value{'s' * (count != '1')}")
+        count = counted(int(values.size), "value") if math.isfinite(values.size) else "any value"
+        click.echo(f"{name:<{width}}  {values!s:<20} {count}")
     cells = space.cells_at_ends(settings, search.seed)
     smallest, largest = (mac_count(settings.model(cell)) for cell in cells)
     least_bytes, most_bytes = (step_bytes(settings.model(cell), settings.at(cell).batch_size) for cell in cells)
-    size = f"{space.size:,} points" if math.isfinite(space.size) else "any number of points"
-    click.echo(f"\nspace: {size}; {smallest:,} to {largest:,} MACs an image at the ends of its ranges")
-    click.echo(f"a step takes about {least_bytes / 2**20:,.0f} to {most_bytes / 2**20:,.0f} MiB")
+    size = counted(int(space.size), "point") if math.isfinite(space.size) else "any number of points"
+    click.echo(f"\nspace: {size}; {span(smallest, largest)} MACs an image at the ends of its ranges")
+    click.echo(f"a step takes about {span(*(math.ceil(size / 2**20) for size in (least_bytes, most_bytes)))} MiB")
     trials = search.trials if math.isinf(space.size) else min(search.trials, int(space.size))
     most, least = trials * epochs, trials * epochs
     if search.scheduler == "asha":
@@ -51,8 +52,8 @@ def show(search: Search, settings: Settings, store: Store, slots: int) -> None:
         least = free * epochs + trials - free
     fresh = min(search.finalists, trials) * search.finalist_seeds
     click.echo(
-        f"{search.sampler}: {trials} trials of {epochs} epochs, {least:,} to {most:,} epochs; then {fresh} "
-        f"cells of finalists, {fresh * epochs:,} epochs"
+        f"{search.sampler}: {counted(trials, 'trial')} of {counted(epochs, 'epoch')}, {span(least, most)} epochs in "
+        f"all; then {counted(fresh, 'cell')} of finalists, {counted(fresh * epochs, 'epoch')}"
     )
     if sweep is None:
         click.echo("how long that takes is known once a first trial has ended")
@@ -70,7 +71,9 @@ def _show_done(sweep: Sweep, trials: int, fresh: int, slots: int) -> None:
     if not left and not unfinished:  # what its finalists are is known
         fresh = sum(not sweep.status(cell).is_final for cell in finalists(sweep))
     parts = [f"{left} to propose"]
-    parts += [f"{len(unfinished)} to go on with"] * bool(unfinished) + [f"{fresh} cells of finalists to train"]
+    parts += [f"{len(unfinished)} to go on with"] * bool(unfinished) + [
+        f"{counted(fresh, 'cell')} of finalists to train"
+    ]
     click.echo(f"{sweep.manifest.name}: {len(sweep.proposals)} tried ({tried or 'none'}), {', '.join(parts)}")
     ended = [_seconds(record) for record in records if record.status.is_final and record.history]
     if not ended:

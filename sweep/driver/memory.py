@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dae.architecture import step_bytes
 from dae.data import Dataset
 from sweep.records.grid import Cell, Settings
+from sweep.records.words import counted
 from sweep.trials import machine
 
 GIB = 2**30
@@ -43,7 +44,8 @@ def shortage(
     )
     name = largest.key.rpartition("-")[0]
     if fitting:
-        what = f"{trials} trials at a time {where}: they take about {_gib(sum(each))}, the largest, {name}, {size}"
+        what = f"{counted(trials, 'trial')} at a time {where}: they take about {_gib(sum(each))}, "
+        what += f"the largest, {name}, {size}"
         return f"{what}. --cpus {fitting} would"
     what = f"{name} {where}: a trial of it takes about {size}"
     if 2 * steps[largest] > each[0]:

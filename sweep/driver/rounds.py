@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweep.records.grid import Cell
 from sweep.records.record import Status, duration
 from sweep.records.sweep import MANIFEST, Sweep, gather
+from sweep.records.words import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,9 +62,9 @@ def after_look(sweep: Sweep, resolving: Resolving | None, slots: int, tell: Call
     message, count, expected_s = f"{sweep.manifest.name}: {step.because}", len(step.cells), step.seconds / slots
     if expected_s > resolving.left_s:
         tell(
-            f"{message}, but another {count} cells would take about {duration(expected_s)}, and "
+            f"{message}, but another {counted(count, 'cell')} would take about {duration(expected_s)}, and "
             f"{duration(resolving.left_s)} of --time-budget are left"
         )
         return ()
-    tell(f"{message}; {count} more cells, about {duration(expected_s)}" if count else message)
+    tell(f"{message}; {counted(count, 'more cell')}, about {duration(expected_s)}" if count else message)
     return step.cells

@@ -10,6 +10,7 @@ from sweep.driver.training import Training, place
 from sweep.records.grid import Cell, Grid
 from sweep.records.record import CellFiles, Status
 from sweep.records.sweep import Sweep, gather
+from sweep.records.words import counted
 from sweep.search.ranking import finalists
 
 
@@ -94,7 +95,9 @@ class Searching(Training):
         todo = cells_to_train(sweep, grid, self.display.warn)
         if todo:
             names = ", ".join(dict.fromkeys(cell.key.rpartition("-")[0] for cell in cells))
-            self.display.tell(f"{sweep.manifest.name}: {len(todo)} cells with fresh seeds to train, of {names}")
+            self.display.tell(
+                f"{sweep.manifest.name}: {counted(len(todo), 'cell')} with fresh seeds to train, of {names}"
+            )
         return sweep, todo
 
     def _end(self, proposals: Proposals, name: str) -> str | None:

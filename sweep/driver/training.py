@@ -23,6 +23,7 @@ from sweep.driver.signals import Signals
 from sweep.records.grid import Cell, Grid, longest_first
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep, gather
+from sweep.records.words import counted
 from sweep.tracking.tracker import Tracker
 from sweep.trials.job import Job, git_commit
 from sweep.trials.resources import TRIALS_PER_GPU, Resources
@@ -222,7 +223,7 @@ def place(request: Request) -> str:
     if request.address is not None:
         return f"the Ray cluster at {request.address}"
     count, kind = (request.gpus, "GPU") if request.gpus else (request.cpus, "CPU core")
-    return f"{count} {kind}{'s' * (count != 1)}; starting Ray"
+    return f"{counted(count or 0, kind)}; starting Ray"
 
 
 def _job_for(sweep: Sweep, resources: Resources) -> Job:

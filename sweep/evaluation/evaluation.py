@@ -24,6 +24,7 @@ from sweep.records.grid import longest_first
 from sweep.records.quality import READER, Baseline, Condition, LeftOut, References, load_quality, load_references
 from sweep.records.record import CellFiles, Record, read_verified, verified
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 from sweep.storage.sealing import Damaged
 from sweep.trials import machine
 
@@ -85,11 +86,15 @@ def _evaluate(
     cells = _unevaluated_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
         return False
-    parts = [f"{len(cells)} cells"] * bool(cells) + ["baselines"] * bool(missing) + ["a reader"] * (references is None)
+    parts = (
+        [counted(len(cells), "cell")] * bool(cells)
+        + ["baselines"] * bool(missing)
+        + ["a reader"] * (references is None)
+    )
     fitting = max(1, machine.memory_for_trials(dataset) // machine.evaluation_bytes(dataset))
     why = "" if workers <= fitting else f"; the memory, {machine.memory_bytes() / 2**30:.1f} GiB, holds no more"
     workers = min(workers, fitting)
-    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {workers} CPU core{'s' * (workers != 1)}{why}")
+    tell(f"{sweep.manifest.name}: evaluating {', '.join(parts)} on {counted(workers, 'CPU core')}{why}")
     ready = tasks.processes(dataset, workers) if executor is None else tasks.prepared(executor, dataset)
     with ready as pool:
         _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, cells, device)

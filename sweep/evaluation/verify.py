@@ -20,6 +20,7 @@ from sweep.records.grid import Cell
 from sweep.records.quality import READER, REFERENCE_ARRAYS, REFERENCES, load_quality, load_references, unpack
 from sweep.records.record import CellFiles, Record, Status, read_verified
 from sweep.records.sweep import CONTROL, IDENTITY, MANIFEST, REMOVED, SAMPLES, Sweep
+from sweep.records.words import counted
 from sweep.search.ranking import wanted
 from sweep.storage.lease import LEASE_FOLDER
 from sweep.storage.pack import FOLDER as PACK_FOLDER
@@ -147,7 +148,7 @@ def _check_record(sweep: Sweep, record: Record, images: Images) -> Iterator[str]
     if record.status is not Status.COMPLETED:
         return
     if len(record.history) != settings.epochs:
-        yield f"has {len(record.history)} epochs, not {settings.epochs}"
+        yield f"has {counted(len(record.history), 'epoch')}, not {settings.epochs}"
     if not all(math.isfinite(loss) for epoch in record.history for loss in (epoch.train_loss, epoch.val_loss)):
         yield "has a loss that is not finite"
     elif record.history:

@@ -8,6 +8,7 @@ from sweep.models.formats import Format
 from sweep.models.trained import TrainedModel
 from sweep.records.record import Record
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 from sweep.storage.sealing import digest
 
 CARD = """\
@@ -85,8 +86,8 @@ def _facts(sweep: Sweep, record: Record, without: list[Alternative]) -> dict[str
         "noise": sweep.manifest.noise_of(record.cell),
         "architecture": f"depth {record.depth}, latent {record.latent}, {record.parameters:,} parameters, "
         f"{record.macs:,} multiply-accumulates an image",
-        "training": f"{config['epochs']} epochs, batches of {config['batch_size']}, Adam at {config['lr']:g}, "
-        f"seed {record.seed}",
+        "training": f"{counted(config['epochs'], 'epoch')}, batches of {config['batch_size']}, "
+        f"Adam at {config['lr']:g}, seed {record.seed}",
         "test loss": _test_loss(record),
     }
     if last is not None:

@@ -196,6 +196,24 @@ def way_to_repair(store: Store) -> str:
     return way_on(store.name if any(map(store.exists, sorted(names))) else None)
 
 
+def names_in(storage: Store) -> list[str]:
+    """Names of the sweeps in a storage."""
+    return [name for name in storage.folders() if storage.exists(f"{name}/{MANIFEST}")]
+
+
+def no_sweep_in(store: Store) -> str:
+    """That there is none, and which ones are beside it."""
+    names: list[str] = []
+    with suppress(OSError):  # a storage that is none, or that may not be read
+        names = names_in(store.beside(""))
+    if not names:
+        return f"there is no sweep in {store.uri()}, nor beside it; dae-sweep status --storage DIR lists those of DIR."
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (
+        f"there is no sweep in {store.uri()}; there {'are' if len(names) > 1 else 'is'} {', '.join(names[:8])}{more}."
+    )
+
+
 def samples_file(axes: Axes) -> str:
     """The file of the sample images under the noise of cells with these axes."""
     noise = tuple((name, value) for name, value in axes if name in ("alpha", "noise"))

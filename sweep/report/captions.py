@@ -7,9 +7,10 @@ from sweep.analysis.costs import Cost, front
 from sweep.analysis.findings import Findings
 from sweep.analysis.quality import accuracy, rank_correlation, worst_read
 from sweep.records.record import Status
+from sweep.records.words import counted
 from sweep.report.images import shown_seeds, typical
 from sweep.report.prose import depth_sentences
-from sweep.report.words import SPACE, counted, listed, mse, number_word, share
+from sweep.report.words import SPACE, listed, mse, number_word, share
 
 
 def curves(findings: Findings) -> str:

@@ -8,7 +8,7 @@ from dae.errors import UserError
 from sweep.analysis import tidy
 from sweep.analysis.findings import Findings
 from sweep.analysis.search import SearchFindings
-from sweep.records.sweep import MANIFEST, Sweep, gather, way_to_repair
+from sweep.records.sweep import MANIFEST, Sweep, gather, no_sweep_in, way_to_repair
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 
@@ -178,7 +178,7 @@ def load(sweep: str, storage: str | None = None) -> LoadedSweep | LoadedSearch:
         gathered = gather(store)
         return LoadedSweep.of(gathered) if gathered.manifest.search is None else LoadedSearch(gathered)
     except FileNotFoundError:
-        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.") from None
+        raise UserError(no_sweep_in(store)) from None
     except Damaged as error:
         raise UserError(f"{store.uri(MANIFEST)} is damaged: {error}. {way_to_repair(store)} writes it anew.") from None
     except LookupError as error:

@@ -17,12 +17,13 @@ from sweep.analysis.findings import Findings
 from sweep.records.grid import written
 from sweep.records.record import duration
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 from sweep.report import claim_tables, drawing, prose, remarks, summary, tables
 from sweep.report.files import NothingCompleted as NothingCompleted
 from sweep.report.files import asset, csv_of, data_uri
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
-from sweep.report.words import command, counted, listed
+from sweep.report.words import command, listed
 from sweep.storage.store import Store
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from sweep.analysis.verdicts import Verdict
 from sweep.records.grid import axes_text
 from sweep.records.matching import MATCHED
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 from sweep.report.words import (
     SPACE,
     bounds,
     capitalised,
-    counted,
     effect_size,
     interval,
     listed,

@@ -9,8 +9,8 @@ from sweep.analysis.claims import Claim, Contrast, Split
 from sweep.analysis.results import Result
 from sweep.analysis.statistics import Array
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 from sweep.report.words import (
-    counted,
     effect_size,
     interval,
     listed,
@@ -26,13 +26,14 @@ def convergence(sweep: Sweep) -> str:
     collapsed = [record.key for record in records if record.collapsed]
     if unconverged:
         text = (
-            f"{len(unconverged)} of {counted(len(records), 'completed cell')} had not converged after {epochs} epochs, "
+            f"{len(unconverged)} of {counted(len(records), 'completed cell')} had not converged "
+            f"after {counted(epochs, 'epoch')}, "
             "the validation loss still falling by over 1\N{NO-BREAK SPACE}% an epoch in the last three: "
             f"{listed(unconverged)}."
         )
     else:
         text = (
-            f"All {counted(len(records), 'completed cell')} had converged after {epochs} epochs: "
+            f"All {counted(len(records), 'completed cell')} had converged after {counted(epochs, 'epoch')}: "
             "no validation loss still fell by over 1\N{NO-BREAK SPACE}% an epoch in the last three."
         )
     if collapsed:

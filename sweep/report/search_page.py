@@ -15,11 +15,11 @@ from sweep.analysis.without_model import alternatives, warning
 from sweep.records.grid import value_text
 from sweep.records.record import Status, duration
 from sweep.records.sweep import Sweep
+from sweep.records.words import counted
 from sweep.report import drawing
 from sweep.report.entries import Entry, Row, Table, number, text
 from sweep.report.files import NothingCompleted, asset, csv_of, data_uri
 from sweep.report.search_gallery import SearchExhibit, exhibits
-from sweep.report.words import counted
 from sweep.storage.store import Store
 
 

@@ -10,8 +10,9 @@ from sweep.analysis.quality import losses_without_network
 from sweep.analysis.results import Result
 from sweep.analysis.verdicts import Effect, Verdict
 from sweep.records.record import Record, Status
+from sweep.records.words import counted
 from sweep.report.prose import depth_sentences, level, steps_of
-from sweep.report.words import SPACE, capitalised, command, counted, hardest, listed, mse, roughly
+from sweep.report.words import SPACE, capitalised, command, hardest, listed, mse, roughly
 
 MOST_STEPS = 2
 """Steps between levels that a sentence names; of more it gives the two levels farthest apart."""

@@ -11,6 +11,7 @@ from sweep.analysis.verdicts import Effect
 from sweep.records.grid import STUDY_DEPTHS, Grid, Settings, value_text
 from sweep.records.matching import WIDTH, find_arms
 from sweep.records.sweep import Manifest
+from sweep.records.words import counted
 
 SPACE, MINUS = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}"
 
@@ -46,11 +47,6 @@ def interval(effect: Effect) -> str:
 def capitalised(text: str) -> str:
     """The text with its first letter in upper case, the others as they are."""
     return text[:1].upper() + text[1:]
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 cell``, ``2 cells``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def number_word(number: int) -> str:

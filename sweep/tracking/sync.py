@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dae.errors import UserError
+from sweep.records.sweep import no_sweep_in
 from sweep.storage.store import Store
 from sweep.tracking import configuration
 from sweep.tracking.files import is_synced, offline
@@ -42,7 +43,7 @@ def sync(store: Store) -> Uploaded:
         UserError: there is no sweep, a run is at it, no key is configured, or the server does not answer.
     """
     if not store.names():
-        raise UserError(f"there is no sweep in {store.uri()}; dae-sweep status --storage DIR lists some.")
+        raise UserError(no_sweep_in(store))
     if store.locked():
         raise UserError(
             f"a run is at the sweep in {store.uri()} and still writes its W&B runs: sync when it has ended."

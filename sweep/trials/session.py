@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dae.errors import UserError
+from sweep.records.words import counted
 from sweep.trials import gpus, head, ray_private, user_folders
 from sweep.trials.environment import environment, isolated, ray_set_aside, tune_set_aside
 from sweep.trials.processes import deaf
@@ -187,7 +188,7 @@ def cluster_resources(*, cpus: int | None, gpus: int | None, trials_per_gpu: int
         if asked is not None and asked > has[name] and not allow_autoscaling:
             raise UserError(
                 f"--{name} {asked}: the cluster has {has['cpus']} CPU cores and {has['gpus']} GPUs on "
-                f"{len(nodes)} node{'s' * (len(nodes) != 1)}. Give --{name} {has[name]}, or --allow-autoscaling if it "
+                f"{counted(len(nodes), 'node')}. Give --{name} {has[name]}, or --allow-autoscaling if it "
                 "grows."
             )
     return Resources(

@@ -84,11 +84,31 @@ def test_plan_shows_the_space_and_what_is_left(begun: Path) -> None:
     assert "how long that takes is known once a first trial has ended" in said
     said = call("plan", "--storage", begun, *LEAST, "--space", "lr=1e-3..1e-2", "--trials", 9, code=0)
     assert "any number of points" in said
-    assert "9 trials of 15 epochs, 135 to 135 epochs" in said
+    assert "9 trials of 15 epochs, 135 epochs in all" in said
     assert "a step takes about" in said
     median = ("plan", "--storage", begun, *LEAST, "--scheduler", "median", "--epochs", 10, "--trials")
-    assert "2 trials of 10 epochs, 20 to 20 epochs" in call(*median, 2, code=0)
-    assert "9 trials of 10 epochs, 36 to 90 epochs" in call(*median, 9, code=0)
+    assert "2 trials of 10 epochs, 20 epochs in all" in call(*median, 2, code=0)
+    assert "9 trials of 10 epochs, 36 to 90 epochs in all" in call(*median, 9, code=0)
+
+
+def test_plan_takes_what_belongs_to_what_it_plans(begun: Path, sweep_copy: Store) -> None:
+    grid, search = ("plan", "--storage", begun), ("plan", "--storage", begun, "--name", "s")
+    assert "--trials belongs to a search: give its --space, or the --name" in call(*grid, "--trials", 5)
+    assert "--sampler belongs to a search" in call(
+        "plan", "--storage", sweep_copy.root.parent, "--name", sweep_copy.name, "--sampler", "random"
+    )
+    assert "--depths belongs to a grid" in call(*search, "--depths", 3)
+    assert "--axis belongs to a grid" in call(*search, "--axis", "lr=1e-3")
+    assert "--seeds of a search is the number of fresh seeds" in call(*search, "--seeds", "0,1")
+    assert "15 to propose, 6 cells of finalists to train" in call(*search, "--seeds", 2, code=0)
+    point = call(*grid, "--space", "depth=1", "--space", "latent=5..5", "--epochs", 2, "--seeds", 1, code=0)
+    assert "space: 1 point; 12,800 MACs an image" in point
+    assert "tpe: 1 trial of 2 epochs, 2 epochs in all; then 1 cell of finalists, 2 epochs" in point
+
+
+def test_a_command_for_a_sweep_that_is_not_there_names_those_that_are(begun: Path) -> None:
+    for words in (("stop", "nope", "DAE_1_5-s0"), ("pause", "nope"), ("best", "nope"), ("verify", "--name", "nope")):
+        assert f"there is no sweep in {begun}/nope; there is s." in call(*words, "--storage", begun)
 
 
 def test_plan_of_a_begun_search_says_how_long_the_rest_takes(begun: Path) -> None:
