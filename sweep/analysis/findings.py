@@ -9,8 +9,8 @@ from sweep.analysis.claims import Claim
 from sweep.analysis.effects import Effects, effects
 from sweep.analysis.profiles import Profile, profiles
 from sweep.analysis.results import Result, results
+from sweep.records.axes import Axes
 from sweep.records.facets import facets
-from sweep.records.grid import Axes
 from sweep.records.quality import Condition, Qualities, References, load_quality, load_references
 from sweep.records.sweep import Sweep
 from sweep.storage.sealing import Damaged

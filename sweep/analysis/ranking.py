@@ -16,7 +16,8 @@ from sweep.analysis.comparer import Comparer
 from sweep.analysis.results import flags_of
 from sweep.analysis.statistics import LEVEL
 from sweep.analysis.verdicts import Effect
-from sweep.records.grid import Cell, Grid, suffix
+from sweep.records.axes import suffix
+from sweep.records.grid import Cell, Grid
 from sweep.records.record import Record
 from sweep.records.sweep import Sweep
 from sweep.records.words import counted

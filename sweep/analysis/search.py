@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 from scipy import stats
 
-from sweep.records.grid import value_text
+from sweep.records.axes import value_text
 from sweep.records.record import Record, Status, duration
 from sweep.records.space import Point
 from sweep.records.sweep import Sweep

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dae.config import Latent
-from sweep.records.grid import AXES, Cell, written
+from sweep.records.axes import AXES
+from sweep.records.grid import Cell, written
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep
 

@@ -9,7 +9,8 @@ import click
 
 from dae.config import EMBEDDED, FEW_IMAGES, GAUSSIAN, LSUV, NOISES, Latent, parse_latent
 from dae.errors import UserError
-from sweep.records.grid import AXES, STUDY_DEPTHS, Value, axis_value
+from sweep.records.axes import AXES, Value, axis_value
+from sweep.records.grid import STUDY_DEPTHS
 from sweep.records.search import SAMPLERS, SCHEDULERS
 from sweep.records.space import DEFAULT_SPACE, PARAMETERS
 from sweep.trials.resources import TRIALS_PER_GPU

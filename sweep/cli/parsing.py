@@ -12,7 +12,8 @@ from dae.errors import UserError
 from dae.images.location import expanded, name_of
 from sweep.cli.options import AUTO, DEFAULT_SEEDS
 from sweep.cli.settings import is_given, settings_of, skips_unreadable, source_of, with_images
-from sweep.records.grid import Grid, Settings, Value, value_text
+from sweep.records.axes import Value, value_text
+from sweep.records.grid import Grid, Settings
 from sweep.records.matching import arm
 from sweep.records.search import Search
 from sweep.records.space import Space, default_space

@@ -32,10 +32,12 @@ from sweep.cli.parsing import (
 )
 from sweep.cli.run import run
 from sweep.cli.settings import settings_of, skips_unreadable, source_of, with_images
-from sweep.records.grid import Cell, Grid, suffix, value_text
+from sweep.records.agreement import check_sweep
+from sweep.records.axes import suffix, value_text
+from sweep.records.grid import Cell, Grid
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
-from sweep.records.sweep import Sweep, check_sweep, gather
+from sweep.records.sweep import Sweep, gather
 from sweep.records.words import counted
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged

@@ -7,10 +7,11 @@ from statistics import fmean
 import click
 
 from dae.architecture import mac_count, step_bytes
+from sweep.records.agreement import check_sweep
 from sweep.records.grid import Settings
 from sweep.records.record import Record, Status, duration
 from sweep.records.search import Search
-from sweep.records.sweep import Sweep, check_sweep, gather
+from sweep.records.sweep import Sweep, gather
 from sweep.records.words import counted, span
 from sweep.search.ranking import finalists
 from sweep.search.rungs import LEAST_OTHERS, rungs

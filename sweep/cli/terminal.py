@@ -11,8 +11,8 @@ from rich.table import Table
 from sweep.analysis.results import loss_notes, loss_table
 from sweep.driver.progress import Progress
 from sweep.driver.runner import Outcome
+from sweep.records.axes import axes_text
 from sweep.records.facets import facets
-from sweep.records.grid import axes_text
 from sweep.records.record import duration
 from sweep.records.sweep import Sweep
 

@@ -14,6 +14,7 @@ from dae.errors import UserError
 from dae.testset import ClassMeans, TestSet, parts_of
 from sweep.driver.removal import check_none_removed
 from sweep.driver.request import Request
+from sweep.records.agreement import check_sweep
 from sweep.records.grid import STUDY_IMAGE, Cell, Grid, longest_first
 from sweep.records.record import CellFiles, Record, check_checkpoint, damage, read_verified, record_of
 from sweep.records.sweep import (
@@ -23,7 +24,6 @@ from sweep.records.sweep import (
     SAMPLES,
     Manifest,
     Sweep,
-    check_sweep,
     gather,
     read_proposals,
     samples_file,

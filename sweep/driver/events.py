@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from sweep.driver.control import Control
 from sweep.driver.progress import Progress
-from sweep.records.grid import Axes, Cell
+from sweep.records.axes import Axes
+from sweep.records.grid import Cell
 from sweep.records.record import (
     DRAINED,
     LOST,

@@ -14,7 +14,7 @@ from sweep.driver.request import Request
 from sweep.driver.searching import Searching
 from sweep.driver.signals import Signals
 from sweep.driver.training import Training
-from sweep.records.grid import AXES
+from sweep.records.axes import AXES
 from sweep.records.sweep import Sweep, gather, pack
 from sweep.tracking.tracker import Tracker
 from sweep.trials.machine import cpu_count, memory_bytes

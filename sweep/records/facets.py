@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from sweep.records.grid import Axes, Cell, Grid, Settings
+from sweep.records.axes import Axes
+from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.matching import MATCHED, find_arms, without_width
 from sweep.records.sweep import SAMPLES, Sweep
 

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from types import MappingProxyType
@@ -24,85 +24,11 @@ from dae.config import (
     usual_latents,
 )
 from dae.errors import UserError
+from sweep.records.axes import AXES, EXAMPLES, Axes, Value, axes_text, check_axis, suffix, value_text
 
 STUDY_DEPTHS = (1, 3, 5)
 STUDY_IMAGE = ImageShape()
 STUDY_LATENTS = usual_latents(STUDY_IMAGE)
-
-Value = float | int | str
-Axes = tuple[tuple[str, Value], ...]
-"""Settings in which a cell differs from its sweep, by name, in the order of the names."""
-
-
-def _number(text: str) -> float:
-    return float(text) + 0.0  # no negative zero
-
-
-def _noise(text: str) -> str:
-    if text not in NOISES:
-        raise ValueError
-    return text
-
-
-AXES: Mapping[str, tuple[Callable[[str], Value], str]] = {
-    "alpha": (_number, "a number"),
-    "averaging": (_number, "a number"),
-    "batch_size": (int, "a whole number"),
-    "latent_channels": (int, "a whole number"),
-    "lr": (_number, "a number"),
-    "noise": (_noise, f"one of {', '.join(NOISES)}"),
-    "warmup": (int, "a whole number"),
-    "width": (int, "a whole number"),
-}
-"""The settings that can vary within a sweep: how a value is parsed, and what it has to be."""
-
-_EXAMPLES = {
-    "alpha": "0.25,0.5,0.75",
-    "averaging": "0,0.99",
-    "batch_size": "32,128",
-    "latent_channels": "2,4,8",
-    "lr": "3e-4,1e-3",
-    "noise": ",".join(NOISES),
-    "warmup": "0,3",
-    "width": "8,16,32",
-}
-
-
-def axis_value(name: str, text: str) -> Value:
-    """The value of an axis that ``text`` gives.
-
-    Raises:
-        UserError: there is no such axis, or the value is not of its type.
-    """
-    _check_axis(name)
-    parse, description = AXES[name]
-    try:
-        return parse(text)
-    except ValueError:
-        raise UserError(f"{text!r} is no value of the axis {name}: it must be {description}.") from None
-
-
-def _check_axis(name: str) -> None:
-    if name not in AXES:
-        raise UserError(f"unknown axis {name!r}. Known ones: {', '.join(AXES)}.")
-
-
-def value_text(value: Latent | Value) -> str:
-    """The value in file names and tables; for a number the shortest text that parses to it."""
-    if isinstance(value, float):
-        mantissa, is_scientific, exponent = repr(value).partition("e")
-        return mantissa.removesuffix(".0") + (f"e{int(exponent)}" if is_scientific else "")
-    return str(value)
-
-
-def axes_text(axes: Axes) -> str:
-    """The axes in prose, such as ``alpha 0.25, noise blur``."""
-    return ", ".join(f"{name.replace('_', ' ')} {value_text(value)}" for name, value in axes)
-
-
-def suffix(axes: Axes) -> str:
-    """The axes in the name of a cell or file, such as ``-alpha0.25-noiseblur``."""
-    return "".join(f"-{name}{value_text(value)}" for name, value in axes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
@@ -324,7 +250,7 @@ class Grid:
             ("--depths", "1,3,5", depths),
             ("--latents", "1,3,5", latents),
             ("--seeds", "0,1,2", seeds),
-            *((f"--axis {name}", _EXAMPLES.get(name, ""), values) for name, values in axes.items()),
+            *((f"--axis {name}", EXAMPLES.get(name, ""), values) for name, values in axes.items()),
         ]
         for option, example, values in lists:
             if not values:
@@ -337,7 +263,7 @@ class Grid:
         for seed in seeds:
             TrainConfig(seed=seed)
         for name, values in axes.items():
-            _check_axis(name)
+            check_axis(name)
             for value in values:
                 Settings(**{name: value})  # type: ignore[arg-type]  # the caller gives values of the right type
                 _check_key(Cell(depth=1, latent=1, seed=0, axes=((name, value),)))

@@ -12,7 +12,8 @@ from functools import cache
 from dae.architecture import parameter_count
 from dae.config import ModelConfig
 from dae.errors import UserError
-from sweep.records.grid import Axes, Cell, Grid, Settings
+from sweep.records.axes import Axes
+from sweep.records.grid import Cell, Grid, Settings
 
 WIDTH = "width"
 MATCHED: Axes = ((WIDTH, "matched"),)

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 from dae.architecture import mac_count, parameter_count
 from dae.config import GAUSSIAN, HE, ImageShape, parse_latent
-from sweep.records.grid import Cell, Settings, Value, written
+from sweep.records.axes import Value
+from sweep.records.grid import Cell, Settings, written
 from sweep.storage.sealing import Damaged, digest, dump_json, load_json, unseal
 from sweep.storage.store import Store
 

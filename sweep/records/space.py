@@ -7,7 +7,8 @@ from typing import Self
 
 from dae.config import ImageShape, ModelConfig
 from dae.errors import UserError
-from sweep.records.grid import Cell, Settings, Value, value_text
+from sweep.records.axes import Value, value_text
+from sweep.records.grid import Cell, Settings
 
 WHOLE = ("depth", "latent", "width", "batch_size", "latent_channels", "warmup")
 REAL = ("lr", "alpha", "averaging")

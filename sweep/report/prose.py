@@ -9,7 +9,7 @@ from sweep.analysis.findings import Findings
 from sweep.analysis.profiles import Profile
 from sweep.analysis.results import Result
 from sweep.analysis.verdicts import Verdict
-from sweep.records.grid import axes_text
+from sweep.records.axes import axes_text
 from sweep.records.matching import MATCHED
 from sweep.records.sweep import Sweep
 from sweep.records.words import counted

@@ -12,7 +12,7 @@ from sweep.analysis import search as analysis
 from sweep.analysis.results import flags_of
 from sweep.analysis.search import SearchFindings
 from sweep.analysis.without_model import alternatives, warning
-from sweep.records.grid import value_text
+from sweep.records.axes import value_text
 from sweep.records.record import Status, duration
 from sweep.records.sweep import Sweep
 from sweep.records.words import counted

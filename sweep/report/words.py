@@ -8,7 +8,8 @@ from dae.images.location import name_of
 from sweep.analysis.claims import Contrast
 from sweep.analysis.statistics import Limit, Needed
 from sweep.analysis.verdicts import Effect
-from sweep.records.grid import STUDY_DEPTHS, Grid, Settings, value_text
+from sweep.records.axes import value_text
+from sweep.records.grid import STUDY_DEPTHS, Grid, Settings
 from sweep.records.matching import WIDTH, find_arms
 from sweep.records.sweep import Manifest
 from sweep.records.words import counted

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dae.errors import UserError
-from sweep.records.grid import Cell, Settings, Value
+from sweep.records.axes import Value
+from sweep.records.grid import Cell, Settings
 from sweep.records.search import Proposal, Search
 from sweep.records.space import Point, Range, Space, Values
 from sweep.search.history import History

@@ -26,11 +26,13 @@ from sweep.cli import main
 from sweep.cli.parsing import grid_of
 from sweep.cli.run import run
 from sweep.cli.settings import settings_of
+from sweep.records.agreement import check_settings, check_sweep
+from sweep.records.axes import AXES, Axes, axis_value, value_text
 from sweep.records.facets import facets
-from sweep.records.grid import AXES, Axes, Cell, Grid, Settings, axis_value, value_text
+from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.matching import MATCHED, arm, nearest_width
 from sweep.records.record import CellFiles, Record, Status, read_record, read_verified
-from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, check_settings, check_sweep, gather, samples_file
+from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, gather, samples_file
 from sweep.report import words
 from sweep.storage.sealing import dump_json
 from sweep.storage.store import Store

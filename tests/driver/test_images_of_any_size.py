@@ -134,7 +134,7 @@ def test_files_of_28x28_images_say_nothing_of_it(undisturbed: Store) -> None:
 
 
 def test_images_of_another_size_are_refused(undisturbed: Store, pictures: Dataset) -> None:
-    from sweep.records.sweep import check_sweep
+    from sweep.records.agreement import check_sweep
 
     sweep = gather(undisturbed)
     asked = dataclasses.replace(sweep.manifest.settings, image="20x12x3")

@@ -188,7 +188,7 @@ def test_a_number_that_trials_would_take_for_zero_is_refused(name: str, value: f
 def test_an_axis_value_that_a_key_cannot_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="lr 1e-320 is out of range"):
         Grid.product((1,), (5,), (0,), {"lr": (1e-3, 1e-320)})
-    monkeypatch.setattr("sweep.records.grid.value_text", lambda value: f"{value:.1f}")  # which loses digits
+    monkeypatch.setattr("sweep.records.axes.value_text", lambda value: f"{value:.1f}")  # which loses digits
     with pytest.raises(UserError, match=r"alpha 0.2 is out of range: the name of a cell, DAE_1_1-alpha0.2-s0, cannot"):
         Grid.product((1,), (5,), (0,), {"alpha": (0.25,)})
 

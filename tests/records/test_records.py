@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from synthetic import make_sweep
 
 from dae.errors import UserError
+from sweep.records.agreement import check_settings
 from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.record import LATER_SETTINGS, Attempt, CellFiles, Epoch, Record, Status, read_record, read_verified
-from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, check_settings, gather
+from sweep.records.sweep import MANIFEST, SAMPLES, Manifest, gather
 from sweep.storage.sealing import Damaged, digest, dump_json
 from sweep.storage.store import Store
 
