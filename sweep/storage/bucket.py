@@ -5,8 +5,7 @@ has are built on that: the lock is a lease (`lease`), lines are added to a log b
 programs that know only files work in a folder on this machine that is copied.
 
 A store that does not answer is asked again for `PATIENCE_S`, at the start of a command for `FIRST_PATIENCE_S` only. A
-refusal is reported at once. Credentials come from the environment of each process or from its machine's role, never
-from the URI, which is printed.
+refusal is reported at once.
 """
 
 import io
@@ -18,23 +17,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, TextIO, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import ClassVar, TextIO, TypeVar
 
 from pyarrow import fs
 
 from dae.errors import UserError
-from sweep.storage import pack
+from sweep.storage import pack, uris
 from sweep.storage.lease import Lease
 from sweep.storage.pack import Pack
 from sweep.storage.requests import (
     FIRST_PATIENCE_S,
     PATIENCE_S,
-    REFUSALS,
-    REQUEST_TIMEOUT_S,
     answer,
     reason,
     uninterruptible,
@@ -44,12 +39,6 @@ from sweep.storage.store import Store, Unreadable, Unwritable
 
 WORKERS = 16
 """Requests that are made side by side."""
-
-OPTIONS = {
-    "s3": ("scheme", "endpoint_override", "region", "force_virtual_addressing", "tls_ca_file_path", "anonymous"),
-    "gs": ("scheme", "endpoint_override", "project_id", "anonymous"),
-}
-"""What may follow the ``?`` of a URI, under pyarrow's names."""
 
 Answer = TypeVar("Answer")
 
@@ -77,7 +66,7 @@ class ObjectStore(Store):
     def filesystem(self) -> fs.FileSystem:
         """Pyarrow's file system, made once in a process."""
         with _making:
-            return _filesystem(self.scheme, self.options)
+            return uris.filesystem(self.scheme, self.options)
 
     def uri(self, name: str = "") -> str:
         """The URI of the file, as messages give it."""
@@ -307,10 +296,12 @@ def open_bucket(uri: str, name: str) -> ObjectStore:
         info = store.impatient()._ask(lambda: store.filesystem.get_file_info(bucket), "", Unreadable)
     except OSError as error:
         why = error.strerror if isinstance(error, Unreadable) else reason(error)[0]
-        raise UserError(f"cannot use the storage {shown}: {why}. {_advice(store, why or '')}") from error
+        advice = uris.advice(store.scheme, store.options, why or "")
+        raise UserError(f"cannot use the storage {shown}: {why}. {advice}") from error
     if info.type == fs.FileType.NotFound:
         raise UserError(
-            f"there is no bucket {bucket!r} at {_endpoint(store)}. Make it first, or give another --storage."
+            f"there is no bucket {bucket!r} at {uris.endpoint(store.scheme, store.options)}. Make it first, "
+            "or give another --storage."
         )
     return store
 
@@ -321,70 +312,8 @@ def parse(uri: str, name: str) -> ObjectStore:
     Raises:
         UserError: the URI is not valid.
     """
-    parts = urlsplit(uri)
-    scheme = {"gcs": "gs"}.get(parts.scheme, parts.scheme)
-    if scheme not in OPTIONS:
-        raise UserError(
-            f"storage {scheme}:// is not known: give a folder (local or mounted), s3://BUCKET/FOLDER or "
-            "gs://BUCKET/FOLDER."
-        )
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if "@" in parts.netloc or {"access_key", "secret_key", "session_token", "access_token"} & given.keys():
-        raise UserError(
-            f"the storage {scheme}://... holds credentials: they would be seen wherever it is printed. Put them into "
-            "the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS), or give "
-            "the machine a role."
-        )
-    if unknown := sorted(given.keys() - set(OPTIONS[scheme])):
-        raise UserError(f"storage option {', '.join(unknown)} is not known: {', '.join(OPTIONS[scheme])} are.")
-    if not parts.netloc:
-        raise UserError(f"storage {scheme}:// names no bucket: write {scheme}://BUCKET/FOLDER.")
-    if scheme == "s3":
-        given = _s3_environment() | given
-    root = Path(parts.netloc, *filter(None, unquote(parts.path).split("/")), name)
-    return ObjectStore(root, scheme, tuple(sorted(given.items())))
-
-
-def _s3_environment() -> dict[str, str]:
-    """Endpoint and region from this process's environment, for nodes whose environment does not give them."""
-    options = {}
-    if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        scheme, _, options["endpoint_override"] = endpoint.rstrip("/").rpartition("://")
-        options["scheme"] = scheme or "https"
-    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
-        options["region"] = region
-    return options
-
-
-@cache
-def _filesystem(scheme: str, options: tuple[tuple[str, str], ...]) -> fs.FileSystem:
-    given: dict[str, Any] = dict(options)
-    for name in ("anonymous", "force_virtual_addressing"):
-        if name in given:
-            given[name] = given[name].lower() in ("true", "1", "")
-    if scheme == "gs":
-        return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=FIRST_PATIENCE_S), **given)
-    return fs.S3FileSystem(
-        connect_timeout=REQUEST_TIMEOUT_S,
-        request_timeout=REQUEST_TIMEOUT_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
-        allow_delayed_open=True,  # one request for a small object instead of three
-        **given,
-    )
-
-
-def _endpoint(store: ObjectStore) -> str:
-    return dict(store.options).get("endpoint_override") or {"s3": "AWS", "gs": "Google Cloud"}[store.scheme]
-
-
-def _advice(store: ObjectStore, why: str) -> str:
-    if why not in REFUSALS.values():
-        return f"Is {_endpoint(store)} the right endpoint, and within reach? See AWS_ENDPOINT_URL or endpoint_override."
-    names = {
-        "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN or AWS_PROFILE, or the machine's role",
-        "gs": "GOOGLE_APPLICATION_CREDENTIALS, or the machine's service account",
-    }
-    return f"Check {names[store.scheme]}."
+    scheme, folder, options = uris.parse(uri)
+    return ObjectStore(folder / name, scheme, options)
 
 
 _making = threading.Lock()
