@@ -28,6 +28,7 @@ from dae.linear import (
     BASIS_BYTES,
     EXACT_NUMBERS,
     LinearMap,
+    Matrix,
     Moments,
     Subspace,
     principal_components,
@@ -245,9 +246,9 @@ def _unlifted(inner: LinearMap) -> LinearMap:
 
 def _moments(dataset: Dataset, noise: str, alpha: float) -> tuple[Subspace | None, Moments]:
     """The moments of the training images; of large ones those of their coordinates in a subspace, and that."""
-    pairs = partial(_training_pairs, dataset, noise, alpha)
+    images = partial(_training_images, dataset, noise, alpha)
     if dataset.shape.numbers <= EXACT_NUMBERS:
-        return None, Moments.of((one.astype(np.float64), other.astype(np.float64)) for one, other in pairs())
+        return None, Moments.of(images(_as_float64))
     cleans = dataset.train[: _fitting_images(dataset)]
     step = _part(dataset)
 
@@ -256,23 +257,33 @@ def _moments(dataset: Dataset, noise: str, alpha: float) -> tuple[Subspace | Non
             yield _flat(dataset.unit(cleans[start : start + step]))
 
     subspace = Subspace.of(parts, _components(dataset))
-    return subspace, Moments.of((subspace.coordinates(one), subspace.coordinates(other)) for one, other in pairs())
+    return subspace, Moments.of(images(subspace.coordinates))
 
 
-def _training_pairs(dataset: Dataset, noise: str, alpha: float) -> Iterator[tuple[Array, Array]]:
-    """Noisy and clean training images as vectors, in parts (n, d); drawn several times where they are few."""
+def _training_images(
+    dataset: Dataset, noise: str, alpha: float, as_vectors: Callable[[Array], Matrix]
+) -> Iterator[tuple[Matrix, Iterator[Matrix]]]:
+    """Parts of the clean training images as vectors, (n, d), each with noisy ones: several draws where they are few."""
     count = _fitting_images(dataset)
     train, step = dataset.train[:count] if dataset.shape.numbers > STUDY_NUMBERS else dataset.train, _part(dataset)
-    for draw in range(math.ceil(count / len(train)) if dataset.noisy is None else 1):
-        for start in range(0, len(train), step):
-            clean = dataset.unit(train[start : start + step])
-            if dataset.noisy is None:
-                noisy = corrupt_test(
-                    clean, alpha, f"{dataset.identity}, training images from {start}, draw {draw}", noise
-                )
-            else:
-                noisy = dataset.unit(dataset.noisy.train[start : start + step])
-            yield _flat(noisy), _flat(clean)
+    draws = math.ceil(count / len(train))
+
+    def noisy(part: slice, clean: Array) -> Iterator[Matrix]:
+        if dataset.noisy is not None:
+            yield as_vectors(_flat(dataset.unit(dataset.noisy.train[part])))
+            return
+        for draw in range(draws):
+            purpose = f"{dataset.identity}, training images from {part.start}, draw {draw}"
+            yield as_vectors(_flat(corrupt_test(clean, alpha, purpose, noise)))
+
+    for start in range(0, len(train), step):
+        part = slice(start, min(start + step, len(train)))
+        clean = dataset.unit(train[part])
+        yield as_vectors(_flat(clean)), noisy(part, clean)
+
+
+def _as_float64(images: Array) -> Matrix:
+    return images.astype(np.float64)
 
 
 def _fitting_images(dataset: Dataset) -> int:

@@ -35,12 +35,20 @@ class Moments:
     both: Matrix
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[Matrix, Matrix]]) -> "Moments":
-        """The moments over all pairs of a matrix of noisy images and one of the clean ones, (n, d)."""
+    def of(cls, images: Iterable[tuple[Matrix, Iterable[Matrix]]]) -> "Moments":
+        """The moments over all pairs of a clean image and a noisy version of it.
+
+        Args:
+            images: matrices of clean images, (n, d), each with matrices of noisy versions of them. What follows from
+                the clean ones, and from the sum of the versions, is computed once for all of them.
+        """
         count, sums = 0, [np.zeros(1)] * 5
-        for noisy, clean in pairs:
-            count += len(noisy)
-            parts = (noisy.sum(axis=0), clean.sum(axis=0), noisy.T @ noisy, clean.T @ clean, noisy.T @ clean)
+        for clean, versions in images:
+            draws, noisy, squares = 0, np.zeros(1), np.zeros(1)
+            for version in versions:
+                draws, noisy, squares = draws + 1, noisy + version, squares + version.T @ version
+            count += draws * len(clean)
+            parts = (noisy.sum(axis=0), draws * clean.sum(axis=0), squares, draws * (clean.T @ clean), noisy.T @ clean)
             sums = [total + part for total, part in zip(sums, parts, strict=True)]
         x, y, xx, yy, xy = (total / count for total in sums)
         return cls(

@@ -56,6 +56,17 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "EXACT_NUMBERS", 32)
 
 
+def test_linear_maps_are_fitted_to_as_many_noisy_as_clean_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "STUDY_NUMBERS", 16)
+    monkeypatch.setattr(baselines, "FITTING_IMAGES", 40)
+    dataset = pictures((11, 30))
+    monkeypatch.setattr(baselines, "EXACT_NUMBERS", 8)  # so that it takes 32 of the 64 images
+    noisy = Pairs(dataset.train // 2, dataset.validation // 2, dataset.test // 2)
+    first = replace(dataset, train=dataset.train[:32], noisy=replace(noisy, train=noisy.train[:32]))
+    maps = [baselines.linear(one, "pairs", 0.0, [4]) for one in (replace(dataset, noisy=noisy), first)]
+    assert [one.validation_loss for one in maps[0]] == [one.validation_loss for one in maps[1]]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_images_with_their_own_noise_have_baselines(shape: tuple[int, ...]) -> None:
     dataset = pictures(shape)
@@ -94,9 +105,9 @@ def test_a_subspace_holds_the_leading_components() -> None:
     subspace = Subspace.of(lambda: iter((images[:100], images[100:])), 12)
     np.testing.assert_allclose(subspace.basis.T @ subspace.basis, np.eye(12), atol=1e-5)
     double = images.astype(np.float64)
-    full = principal_components(Moments.of([(double, double)]), [6])[6](images)
+    full = principal_components(Moments.of([(double, [double])]), [6])[6](images)
     inside = subspace.coordinates(images)
-    lifted = subspace.lift(principal_components(Moments.of([(inside, inside)]), [6])[6])(images)
+    lifted = subspace.lift(principal_components(Moments.of([(inside, [inside])]), [6])[6])(images)
     assert np.abs(lifted - full).max() < 0.02, "of values of about ten"
 
 
@@ -106,7 +117,7 @@ def test_a_lifted_map_is_that_of_the_coordinates() -> None:
     flat = images.reshape(50, -1)
     subspace = Subspace.of(lambda: iter((flat[:20], flat[20:])), 4)
     inside = subspace.coordinates(flat)
-    inner = principal_components(Moments.of([(inside, inside)]), [2])[2]
+    inner = principal_components(Moments.of([(inside, [inside])]), [2])[2]
     lifted = subspace.lift(inner)
     assert lifted(images).shape == images.shape
     assert lifted(images).dtype == np.float32

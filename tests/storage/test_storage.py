@@ -612,7 +612,11 @@ def test_a_sweep_in_a_bucket_is_the_sweep_in_a_folder(
     one, other = open_store(folder, "mnist-5k"), open_store(uri, "mnist-5k")
 
     def files(store: Store) -> list[str]:
-        names = [name for name in store.names() if not name.startswith((".l", ".pack", "wandb/off")) and not name.endswith("/")]
+        names = [
+            name
+            for name in store.names()
+            if not name.startswith((".l", ".pack", "wandb/off")) and not name.endswith("/")
+        ]
         return [name for name in names if not name.endswith((".lock", ".id")) and "/.temporary/" not in name]
 
     assert [re.sub("finished/.*", "", name) for name in files(one)] == [
