@@ -197,7 +197,7 @@ class TrialEvents:
         return record
 
     def _sample(self, record: Record) -> npt.NDArray[np.uint8] | None:
-        if record.status is not Status.COMPLETED or record.test_loss is None:
+        if self._tracker.mode == "disabled" or record.status is not Status.COMPLETED or record.test_loss is None:
             return None
         return sample_of(self._sweep, record)
 

@@ -23,7 +23,7 @@ from sweep.report.files import NothingCompleted as NothingCompleted
 from sweep.report.files import asset, csv_of, data_uri
 from sweep.report.gallery import Exhibit, exhibits
 from sweep.report.receipts import receipts
-from sweep.report.words import command, listed
+from sweep.report.words import command, listed, utc
 from sweep.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -199,7 +199,7 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
     unsaid = {"dataset", *(("alpha", "noise") if manifest.has_own_noise else ())}
     facts: list[tuple[str, object]] = [
         ("sweep id", manifest.id),
-        ("declared", manifest.created_at),
+        ("declared (UTC)", utc(manifest.created_at)),
         ("depths", ", ".join(map(str, grid.depths))),
         ("latent sizes", ", ".join(map(str, grid.latents))),
         ("seeds", ", ".join(map(str, grid.seeds))),
@@ -207,8 +207,8 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         *((name.replace("_", " "), value) for name, value in written(asdict(settings)).items() if name not in unsaid),
         *((f"dataset: {name}", _described(value)) for name, value in manifest.dataset.items()),
         *((name.replace("_", " "), value) for name, value in _environments(sweep).items()),
-        ("first cell started", min(filter(None, (record.started_at for record in records)), default="")),
-        ("last cell finished", max(filter(None, (record.finished_at for record in records)), default="")),
+        ("first cell started (UTC)", utc(min(filter(None, (record.started_at for record in records)), default=""))),
+        ("last cell finished (UTC)", utc(max(filter(None, (record.finished_at for record in records)), default=""))),
         ("training time", f"{duration(seconds)}, summed over the epochs of all cells"),
         ("attempts", f"{attempts} for {counted(len(sweep.records), 'cell')} begun"),
     ]

@@ -1,7 +1,7 @@
 """The details of every cell: its configuration, files, the end of its log and its loss curve."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 from sweep.analysis.findings import Findings
@@ -13,6 +13,10 @@ from sweep.report.words import mse, share
 
 LOG_LINES = 12
 """Last lines of a cell's log that the page shows; the file has all."""
+
+
+Facts = Sequence[tuple[str, str]]
+"""Names and values."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +33,7 @@ class Receipt:
     key: str
     status: str
     headline: str
-    facts: Sequence[tuple[str, str]]
+    facts: Facts
     files: Sequence[tuple[str, str]]
     curve: str
     log: str
@@ -37,7 +41,7 @@ class Receipt:
 
 
 def receipts(findings: Findings) -> dict[str, list[Receipt]]:
-    """A receipt for every cell of the sweep, by architecture."""
+    """A receipt for every cell of the sweep, by architecture; without the facts that are the same for all cells."""
     labels = None if findings.references is None else findings.references.labels
     read = {
         key: quality.accuracy(labels)
@@ -48,11 +52,19 @@ def receipts(findings: Findings) -> dict[str, list[Receipt]]:
     sweep = findings.whole
     there = set(sweep.snapshot.names("cells"))
     logs = sweep.snapshot.read_all({CellFiles(cell.key).log for cell in sweep.manifest.grid.cells} & there)
+    cells = sweep.manifest.grid.cells
+    every = [_receipt(sweep, cell, read.get(cell.key), there, logs) for cell in cells]
+    shared = _shared([receipt.facts for receipt in every if receipt.facts])
     by_architecture: dict[str, list[Receipt]] = {}
-    for cell in sweep.manifest.grid.cells:
-        receipt = _receipt(sweep, cell, read.get(cell.key), there, logs)
-        by_architecture.setdefault(cell.architecture, []).append(receipt)
+    for cell, receipt in zip(cells, every, strict=True):
+        own = [fact for fact in receipt.facts if fact not in shared]
+        by_architecture.setdefault(cell.architecture, []).append(replace(receipt, facts=own))
     return by_architecture
+
+
+def _shared(facts_of_cells: Sequence[Facts]) -> Set[tuple[str, str]]:
+    """The facts that all cells have; none of a single cell."""
+    return set.intersection(*map(set, facts_of_cells)) if len(facts_of_cells) > 1 else set()
 
 
 def _receipt(sweep: Sweep, cell: Cell, read: float | None, there: Set[str], logs: Mapping[str, bytes]) -> Receipt:
@@ -72,7 +84,10 @@ def _receipt(sweep: Sweep, cell: Cell, read: float | None, there: Set[str], logs
         ("read rightly", "" if read is None else share(read)),
         ("epochs", f"{len(record.history)} in {duration(seconds)}"),
         ("attempts", ", ".join(attempt.reason or "unfinished" for attempt in record.attempts)),
-        *((name.replace("_", " "), str(value)) for name, value in written(record.config).items()),
+        *(
+            (name.replace("_", " "), "" if value is None else str(value))
+            for name, value in written(record.config).items()
+        ),
         *((name.replace("_", " "), str(value)) for name, value in sorted(record.environment.items())),
         *((f"SHA-256 of {name}", value) for name, value in sorted(record.digests.items())),
     ]

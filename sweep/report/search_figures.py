@@ -119,11 +119,11 @@ def curves(findings: SearchFindings) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes.grid(axis="y")
     log_scale(axes)
-    handles = [
-        Line2D([], [], color=BLUE, label="completed"),
-        Line2D([], [], color=ORANGE, marker="x", label="ended early"),
-    ]
-    add_legend(figure, handles)
+    handles = {
+        True: Line2D([], [], color=BLUE, label="completed"),
+        False: Line2D([], [], color=ORANGE, marker="x", label="ended early"),
+    }
+    add_legend(figure, [handle for kind, handle in handles.items() if kind in _by_end(findings.tried)])
     return figure
 
 
@@ -231,10 +231,11 @@ def contours(findings: SearchFindings) -> Figure:
         axes.set_xlabel(first.replace("_", " "))
         axes.set_ylabel(second.replace("_", " "))
     _colour_bar(figure, panels[-1], norm)
-    add_legend(figure, [
-        Line2D([], [], ls="", marker="o", color=SOFT, mec="white", ms=7, label="completed"),
-        Line2D([], [], ls="", marker="X", color=SOFT, mec="white", ms=7, label="ended early, at its last loss"),
-    ])  # fmt: skip
+    handles = {
+        True: Line2D([], [], ls="", marker="o", color=SOFT, mec="white", ms=7, label="completed"),
+        False: Line2D([], [], ls="", marker="X", color=SOFT, mec="white", ms=7, label="ended early, at its last loss"),
+    }
+    add_legend(figure, [handle for kind, handle in handles.items() if kind in _by_end(findings.tried)])
     return figure
 
 

@@ -13,7 +13,7 @@ from sweep.analysis.results import Result, psnr
 from sweep.records.record import Status, duration
 from sweep.report import remarks
 from sweep.report.entries import Entry, Row, Table, effect_entry, loss, number, text
-from sweep.report.words import SPACE, bounds, mse, share
+from sweep.report.words import SPACE, bounds, mse, share, utc
 
 # ---- architectures and baselines
 
@@ -230,13 +230,14 @@ def cells(findings: Findings) -> Table:
                     number(len(record.history), str(len(record.history))),
                     number(seconds, duration(seconds)),
                     number(len(record.attempts), str(len(record.attempts))),
-                    text(record.started_at or ""),
-                    text(record.finished_at or ""),
+                    text(utc(record.started_at), record.started_at or ""),
+                    text(utc(record.finished_at), record.finished_at or ""),
                 ],
                 kind="" if record.status is Status.COMPLETED else "gap",
                 link=cell.key,
             )
         )
     return Table(
-        headings=["cell", "status", ">test MSE", ">epochs", ">time", ">attempts", "started", "finished"], rows=rows
+        headings=["cell", "status", ">test MSE", ">epochs", ">time", ">attempts", "started (UTC)", "finished (UTC)"],
+        rows=rows,
     )

@@ -50,6 +50,11 @@ def capitalised(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def utc(time: str | None) -> str:
+    """A time of a record to the second, such as ``2026-11-29 14:28:37``; empty where there is none."""
+    return (time or "")[:19].replace("T", " ")
+
+
 def number_word(number: int) -> str:
     """``ten`` for 10, the figures of other numbers."""
     return "ten" if number == 10 else str(number)

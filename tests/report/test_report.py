@@ -89,11 +89,13 @@ def test_every_link_has_its_end(study: Path) -> None:
     assert {cell.key for cell in STUDY_GRID.cells} <= set(anchors)
 
 
-def test_a_cell_shows_its_config_log_and_curve(study: Path) -> None:
+def test_a_cell_shows_its_facts_log_and_curve_and_what_all_have_stands_once(study: Path) -> None:
     page = study.read_text()
     receipt = page[page.index('<details class="cell" id="DAE_5_13-s0">') :]
     receipt = receipt[: receipt.index("</details>")]
-    assert "<dt>lr</dt><dd>0.001</dd>" in receipt
+    assert "<dt>depth</dt><dd>5</dd>" in receipt
+    assert page.count("<dt>lr</dt><dd>0.001</dd>") == 1, "under What was run"
+    assert page.index("<dt>lr</dt>") < page.index('id="cells"')
     assert "DAE_5_13-s0: epoch 15 &lt;done&gt;" in receipt
     assert receipt.count("<polyline") == 2
     assert re.search(r'points="(\S+ ){14}\S+"', receipt), "a point an epoch"
