@@ -8,7 +8,7 @@ import numpy as np
 from dae.noise import Array
 
 _NUMBERS_TOGETHER = 100_000
-"""Pixels that total variation is computed of side by side: many enough for NumPy, few enough for a core's cache."""
+"""Pixels that are filtered side by side: many enough for NumPy, few enough for a core's cache."""
 _CHANGE, _STEPS = 2e-4, 200
 """Total variation ends where its cost changes by less than this share of the first one, or after so many steps."""
 
@@ -23,10 +23,34 @@ def mean_filter(noisy: Array, size: int) -> Array:
 
 def median_filter(noisy: Array, size: int) -> Array:
     """The median over a window of ``size`` x ``size`` pixels."""
+    if size == 3:
+        step = max(1, _NUMBERS_TOGETHER // noisy[0].size)
+        return np.concatenate([_medians_of_9(noisy[start : start + step]) for start in range(0, len(noisy), step)])
     from scipy.ndimage import median_filter as median
 
     filtered: Array = median(noisy, (1, size, size))
     return filtered
+
+
+def _medians_of_9(noisy: Array) -> Array:
+    """The median over 3 x 3 pixels: that of the greatest least, the middle middle and the least greatest of columns."""
+    padded = np.pad(noisy, ((0, 0), (1, 1), (1, 1)), "symmetric")
+    least, middle, greatest = _sorted(padded[:, :-2], padded[:, 1:-1], padded[:, 2:])  # of three rows, by column
+    of_least = np.maximum.reduce(_neighbours(least))
+    of_greatest = np.minimum.reduce(_neighbours(greatest))
+    _, of_middle, _ = _sorted(*_neighbours(middle))
+    return _sorted(of_least, of_middle, of_greatest)[1]
+
+
+def _neighbours(columns: Array) -> tuple[Array, Array, Array]:
+    """Every column, the next and the one after."""
+    return columns[..., :-2], columns[..., 1:-1], columns[..., 2:]
+
+
+def _sorted(a: Array, b: Array, c: Array) -> tuple[Array, Array, Array]:
+    """The least, the middle and the greatest of three, element by element."""
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    return np.minimum(low, c), np.maximum(low, np.minimum(high, c)), np.maximum(high, c)
 
 
 def gaussian_filter(noisy: Array, sigma: float) -> Array:

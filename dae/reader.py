@@ -54,6 +54,33 @@ class TrainedReader:
     accuracy_validation: float
 
 
+class Averages(nn.Module):
+    """Maps (n, C, *size) averaged down to ``smaller``, as by ``nn.AdaptiveAvgPool2d``.
+
+    It is one product with a matrix, whose gradient takes a fifth of the time on CPUs.
+    """
+
+    weights: torch.Tensor
+
+    def __init__(self, size: tuple[int, int], smaller: tuple[int, int]) -> None:
+        super().__init__()
+        down, across = (_windows(old, new) for old, new in zip(size, smaller, strict=True))
+        self._smaller = smaller
+        self.register_buffer("weights", torch.kron(down, across), persistent=False)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """The averages, (n, C, *smaller)."""
+        last = maps.permute(0, 2, 3, 1)
+        averages: torch.Tensor = self.weights @ last.reshape(len(last), -1, last.shape[-1])
+        return averages.reshape(len(last), *self._smaller, -1).permute(0, 3, 1, 2)
+
+
+def _windows(size: int, smaller: int) -> torch.Tensor:
+    """The windows that are averaged along an axis, as rows of shares, (smaller, size)."""
+    ends = [(place * size // smaller, -(-(place + 1) * size // smaller)) for place in range(smaller)]
+    return torch.tensor([[(start <= i < end) / (end - start) for i in range(size)] for start, end in ends])
+
+
 class Reader(nn.Module):
     """Three convolutions and a linear layer: images (n, C, H, W) to logits (n, classes).
 
@@ -71,7 +98,8 @@ class Reader(nn.Module):
         super().__init__()
         image = image or ImageShape()
         first, second, third = channels
-        height, width = (min(MAP, -(-size // 8)) for size in (image.height, image.width))
+        maps = (-(-image.height // 8), -(-image.width // 8))
+        height, width = (min(MAP, size) for size in maps)
         self._padding = (0, image.width % 2, 0, image.height % 2)
         self.features = nn.Sequential(
             nn.PixelUnshuffle(2),
@@ -81,7 +109,7 @@ class Reader(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(second, third, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d((height, width)),
+            Averages(maps, (height, width)),
             nn.Dropout2d(DROPOUT),  # of whole channels, which takes few random numbers
             nn.Flatten(),
         )

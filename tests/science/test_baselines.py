@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from dae import baselines
 from dae.baselines import filters, linear
@@ -50,6 +51,12 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_constant_image_is_left_alone(name: str, grey: float) -> None:
     images = np.full((2, 28, 28), grey, np.float32)
     np.testing.assert_allclose(FILTERS[name](images), images, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (2, 1, 5), (2, 9, 1), (150, 40, 30)])
+def test_the_median_of_nine_is_that_of_scipy(shape: tuple[int, int, int]) -> None:
+    images = np.random.default_rng(0).random(shape, np.float32).round(1)  # with ties
+    np.testing.assert_array_equal(median_filter(images, 3), scipy.ndimage.median_filter(images, (1, 3, 3)))
 
 
 @pytest.mark.parametrize("name", FILTERS)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dae import reader as readers
 from dae.config import ImageShape
@@ -85,3 +86,16 @@ def test_classes_beyond_256_are_counted_on() -> None:
         reader.classify.weight.zero_()
         reader.classify.bias.copy_(torch.arange(300.0))
     assert readers.read(reader, np.zeros((2, 8, 8), np.float32)).tolist() == [299, 299]
+
+
+@pytest.mark.parametrize(("size", "smaller"), [((7, 7), (4, 4)), ((4, 4), (4, 4)), ((9, 5), (4, 2)), ((16, 3), (4, 3))])
+def test_averages_are_those_of_torch(size: tuple[int, int], smaller: tuple[int, int]) -> None:
+    maps = torch.randn(3, 6, *size, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    expected = nn.functional.adaptive_avg_pool2d(maps, smaller)
+    averages = readers.Averages(size, smaller)(maps)
+    torch.testing.assert_close(averages, expected)
+    direction = torch.randn_like(expected)
+    for mine, theirs in zip(
+        torch.autograd.grad(averages, maps, direction), torch.autograd.grad(expected, maps, direction), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
