@@ -53,5 +53,12 @@ def shortage(
     return f"{what}. --cpus 1 takes the least" if trials > 1 else what
 
 
+def evaluations_beside(cells: Sequence[Cell], settings: Settings, dataset: Dataset, trials: int) -> int:
+    """How many processes that evaluate fit beside so many trials of the largest of these cells."""
+    largest = max(step_bytes(settings.model(cell), settings.at(cell).batch_size) for cell in cells)
+    room = machine.memory_for_trials(dataset) - trials * machine.trial_bytes(dataset, largest)
+    return max(0, room // machine.evaluation_bytes(dataset))
+
+
 def _gib(size: float) -> str:
     return f"{size / GIB:.1f} GiB" if size >= GIB / 10 else f"{size / 2**20:.0f} MiB"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from dae import data
 from dae.data import Dataset
 from dae.errors import UserError
+from sweep.driver.ahead import Ahead
 from sweep.driver.control import Control, revive
 from sweep.driver.declaration import declare
 from sweep.driver.holding import holding
@@ -60,11 +61,13 @@ def run(request: Request, signals: Signals, display: Display) -> Outcome:
         tracker = Tracker(sweep.manifest, folder, mode=request.wandb_mode, project=request.project, warn=display.warn)
         try:
             kind = Training if request.search is None else Searching
-            training = kind(request, dataset, signals, display, tracker, is_held, control)
-            sweep, stopped_because = training.run(sweep)
-            signals.raise_if_asked()
+            with Ahead.of(request, sweep, dataset, display.warn, display.tell) as ahead:
+                training = kind(request, dataset, signals, display, tracker, is_held, control, ahead.begin)
+                sweep, stopped_because = training.run(sweep)
+                signals.raise_if_asked()
+                if sweep.completed:
+                    sweep = _evaluated(request, sweep, dataset, display, ahead)
             if sweep.completed:
-                sweep = _evaluated(request, sweep, dataset, display)
                 _report(request, sweep, tracker)
             _pack(sweep, display)
         finally:
@@ -104,7 +107,7 @@ def _load(request: Request, tell: Callable[[str], None]) -> Dataset:
     return dataset
 
 
-def _evaluated(request: Request, sweep: Sweep, dataset: Dataset, display: Display) -> Sweep:
+def _evaluated(request: Request, sweep: Sweep, dataset: Dataset, display: Display, ahead: Ahead) -> Sweep:
     """The sweep with baselines, reader and quality, computed on this machine whatever the cluster has."""
     if not request.evaluation:
         return sweep
@@ -112,7 +115,15 @@ def _evaluated(request: Request, sweep: Sweep, dataset: Dataset, display: Displa
 
     workers = min(request.cpus or cpu_count(), cpu_count())
     device = "cuda" if request.gpus and request.address is None else "cpu"
-    evaluate(sweep, dataset, workers=workers, warn=display.warn, tell=display.tell, device=device)
+    evaluate(
+        sweep,
+        dataset,
+        workers=workers,
+        warn=display.warn,
+        tell=display.tell,
+        device=device,
+        executor=ahead.finish(),
+    )
     return replace(sweep, snapshot=sweep.store.snapshot())
 
 

@@ -40,6 +40,7 @@ class Training:
     Attributes:
         is_held: whether this process still holds the sweep.
         control: what users ask of the run from outside.
+        at_first_news: called when a first trial has got somewhere.
     """
 
     request: Request
@@ -49,6 +50,7 @@ class Training:
     tracker: Tracker
     is_held: Callable[[], bool]
     control: Control
+    at_first_news: Callable[[], None] = lambda: None
 
     def run(self, sweep: Sweep) -> tuple[Sweep, str | None]:
         """Train what is missing; the sweep as it is then, and why that ended before all cells had been tried, or None.
@@ -175,13 +177,12 @@ class Training:
         shown = replace(sweep, records={key: record for key, record in sweep.records.items() if key not in again})
         with self.display.progress(shown, resources.slots) as progress:
             # What the report takes to import, and to draw a first time, is there when the last trial has ended.
-            prepare = partial(_import_aside, "sweep.report.page") if self.request.report else lambda: None
             events = TrialEvents(
                 sweep,
                 progress,
                 self.tracker,
                 self.display.warn,
-                at_first_news=prepare,
+                at_first_news=self._prepare_the_end,
                 control=self.control,
                 prune=(lambda record: record) if proposals is None else proposals.pruned,
             )
@@ -207,6 +208,12 @@ class Training:
         if self.control.is_paused:
             return PAUSED
         return events.stop_because or ("--time-budget is over; the same command goes on" if self._is_late else None)
+
+    def _prepare_the_end(self) -> None:
+        """Have there what the report takes to import, and to draw a first time, when the last trial has ended."""
+        self.at_first_news()
+        if self.request.report:
+            _import_aside("sweep.report.page")
 
     def _should_stop(self, events: TrialEvents) -> bool:
         self.signals.install()  # Tune takes SIGUSR1 for itself when it starts

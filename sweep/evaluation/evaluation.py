@@ -5,7 +5,7 @@ what is missing, damaged or stale is computed. `sweep.records.quality` describes
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, as_completed
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from dae.testset import psnr_db
 from sweep.evaluation import tasks
 from sweep.evaluation.shared import SharedReferences, merged
 from sweep.evaluation.tasks import SETTINGS, Denoised, Indices, Noise
-from sweep.records.grid import longest_first
+from sweep.records.grid import Cell, Settings, longest_first
 from sweep.records.quality import READER, Baseline, Condition, LeftOut, References, load_quality, load_references
 from sweep.records.record import CellFiles, Record, read_verified, verified
 from sweep.records.sweep import Sweep
@@ -71,18 +71,28 @@ def evaluate(
         tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
 
 
+def prepare(
+    sweep: Sweep, cells: Iterable[Cell], dataset: Dataset, executor: Executor, *, warn: Tell, tell: Tell
+) -> None:
+    """Compute and write the references that these cells will be compared with, which need not be trained for it.
+
+    Raises:
+        Exception: of any kind; what was not written `evaluate` computes.
+    """
+    references, missing, shared = _find_references(sweep, cells, dataset, warn)
+    if references is None or missing:
+        with tasks.prepared(executor, dataset) as pool:
+            _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, [], "cpu")
+
+
 def _evaluate(
     sweep: Sweep, dataset: Dataset, workers: int, warn: Tell, tell: Tell, device: str, executor: Executor | None
 ) -> bool:
     """Take over what the storage has, compute the rest; whether there was any."""
     if not _to_evaluate(sweep):
         return False
-    shared = SharedReferences.beside(sweep.store, dataset, warn)
-    references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
-    wanted = _wanted_baselines(sweep)
-    if references is not None:
-        references = _with_shared_conditions(sweep, references, wanted, shared, dataset)
-    missing = _missing_baselines(wanted, references, dataset)
+    tested = [record.cell for record in _to_evaluate(sweep)]
+    references, missing, shared = _find_references(sweep, tested, dataset, warn)
     cells = _unevaluated_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
         return False
@@ -113,6 +123,18 @@ class _Missing(NamedTuple):
     filters: bool
     latents: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
+
+
+def _find_references(
+    sweep: Sweep, cells: Iterable[Cell], dataset: Dataset, warn: Tell
+) -> tuple[References | None, dict[Noise, _Missing], SharedReferences]:
+    """What there is for these cells, in the sweep or beside it, and what is missing."""
+    shared = SharedReferences.beside(sweep.store, dataset, warn)
+    references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
+    wanted = _wanted_baselines(sweep.manifest.settings, cells)
+    if references is not None:
+        references = _with_shared_conditions(sweep, references, wanted, shared, dataset)
+    return references, _missing_baselines(wanted, references, dataset), shared
 
 
 def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
@@ -171,13 +193,12 @@ def _to_evaluate(sweep: Sweep) -> list[Record]:
     return [record for record in sweep.completed if not sweep.manifest.is_trial(record.cell)]
 
 
-def _wanted_baselines(sweep: Sweep) -> dict[Noise, set[int]]:
-    """The numbers of latent elements of the cells to evaluate, by the noise of their training."""
+def _wanted_baselines(settings: Settings, cells: Iterable[Cell]) -> dict[Noise, set[int]]:
+    """The numbers of latent elements of the cells, by the noise of their training."""
     latents: dict[Noise, set[int]] = {}
-    for record in _to_evaluate(sweep):
-        settings = sweep.manifest.settings.at(record.cell)
-        elements = settings.model(record.cell).latent_numbers
-        latents.setdefault(Noise(settings.noise, settings.alpha), set()).add(elements)
+    for cell in cells:
+        at_cell = settings.at(cell)
+        latents.setdefault(Noise(at_cell.noise, at_cell.alpha), set()).add(at_cell.model(cell).latent_numbers)
     return latents
 
 

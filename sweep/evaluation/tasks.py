@@ -1,6 +1,7 @@
 """The tasks of an evaluation, and the processes that compute them. They have the dataset and do not use the sweep."""
 
 import multiprocessing
+import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -74,15 +75,21 @@ class Denoised(NamedTuple):
 
 
 @contextmanager
-def processes(dataset: Dataset, workers: int) -> Iterator[Executor]:
-    """Processes of one thread that have the dataset; they end with the context or this process."""
+def processes(dataset: Dataset, workers: int, *, gives_way: bool = False) -> Iterator[Executor]:
+    """Processes of one thread that have the dataset; they end with the context or this process.
+
+    Args:
+        dataset: what they compute with.
+        workers: how many.
+        gives_way: whether they compute only where no other process wants the core.
+    """
     # Spawned, since a fork does not copy the threads of Ray and W&B. The dataset lies in a file that all map into their
     # memory; it is more than a pipe holds, and writing it to a process that dies at its start would block forever.
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="dae-sweep-") as folder:
         file = Path(folder) / "dataset"
         mapped.write(dataset, file)
-        pool = ProcessPoolExecutor(workers, context, _prepare_process, (file,))
+        pool = ProcessPoolExecutor(workers, context, _prepare_process, (file, gives_way))
         try:
             yield pool
         except BaseException:
@@ -106,8 +113,10 @@ _folder: list[Path] = []
 """Where the processes of a pool share what is large; nowhere where there is but this one."""
 
 
-def _prepare_process(dataset: Path) -> None:
+def _prepare_process(dataset: Path, gives_way: bool) -> None:
     belong_to_driver()
+    if gives_way:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     import scipy.linalg  # noqa: F401  (limits apply only to a BLAS that is loaded)
     from threadpoolctl import threadpool_limits
 

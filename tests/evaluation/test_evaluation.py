@@ -128,6 +128,26 @@ def evaluate(store: Store, dataset: Dataset, *, fail: str = "") -> tuple[list[st
     return here.done, warnings
 
 
+def test_references_may_be_computed_before_the_cells_are_trained(
+    trained: Store, evaluated: Store, tiny: Dataset, tmp_path: Path
+) -> None:
+    store = copy(trained, tmp_path)
+    for name in store.names("cells"):
+        if name.endswith("record.json"):
+            store.delete(name)
+    sweep, here = gather(store), Here()
+    arguments: dict[str, Any] = {"warn": pytest.fail, "tell": lambda _line: None}
+    evaluation.prepare(sweep, sweep.manifest.grid.cells, tiny, here, **arguments)
+    assert "evaluate_cell" not in here.done
+    for name in (REFERENCES, REFERENCE_ARRAYS, READER):
+        assert store.read(name) == evaluated.read(name), name
+    for name, content in contents(trained).items():
+        if name.endswith("record.json"):
+            store.write(name, content)
+    assert set(evaluate(store, tiny)[0]) == {"evaluate_cell"}, "nothing twice"
+    assert contents(store) == contents(evaluated)
+
+
 def contents(sweep: Sweep | Store) -> dict[str, bytes]:
     root = (sweep.store if isinstance(sweep, Sweep) else sweep).root
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
