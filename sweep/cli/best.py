@@ -8,7 +8,7 @@ import click
 from sweep.cli.chosen import sweep_at, warn_of
 from sweep.cli.errors import debug_option
 from sweep.cli.options import Limit, storage_option
-from sweep.records.record import CellFiles
+from sweep.records.record import CellFiles, damage
 from sweep.records.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -39,9 +39,13 @@ def best(storage: str, name: str, limits: tuple[tuple[str, float], ...], as_json
     different noise are not compared: each noise has its own best one.
     """
     sweep = sweep_at(name, storage)
+    for key, reason in sweep.damaged.items():
+        click.echo(f"Warning: {key} is left out, damaged: {reason}; dae-sweep run trains it again.", err=True)
     from sweep.analysis.ranking import rankings
 
     found = rankings(sweep, dict(limits))
+    for reason in damage(sweep.snapshot, [ranking.first.best for ranking in found]).values():
+        click.echo(f"Warning: {reason}; dae-sweep run trains the cell again.", err=True)
     if as_json:
         answer = {
             "sweep": sweep.store.name,

@@ -11,6 +11,7 @@ import click
 from dae.errors import UserError
 from sweep.cli.options import Decorator
 from sweep.driver.signals import Interrupted
+from sweep.storage.requests import REFUSALS
 from sweep.storage.store import Unreadable, Unwritable
 
 
@@ -43,6 +44,11 @@ class Commands(click.Group):
                 click.echo(f"Error: {error}", err=True)
                 ctx.exit(2)
             if isinstance(error, Unwritable | Unreadable):
+                if error.strerror in REFUSALS.values():
+                    click.echo(
+                        f"Error: {error}. What was finished is kept; check the credentials and the bucket.", err=True
+                    )
+                    ctx.exit(2)
                 click.echo(
                     f"Error: {error}. What was finished is kept; free or repair the storage and run it again.", err=True
                 )

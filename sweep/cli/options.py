@@ -13,6 +13,7 @@ from sweep.records.axes import AXES, Value, axis_value
 from sweep.records.grid import STUDY_DEPTHS
 from sweep.records.search import SAMPLERS, SCHEDULERS
 from sweep.records.space import DEFAULT_SPACE, PARAMETERS
+from sweep.records.sweep import STORAGE
 from sweep.trials.resources import TRIALS_PER_GPU
 
 if TYPE_CHECKING:
@@ -186,7 +187,7 @@ def options(*several: Decorator) -> Decorator:
 
 storage_option = click.option(
     "--storage",
-    default="sweeps",
+    default=STORAGE,
     show_default=True,
     metavar="DIR|URI",
     help="What holds the sweeps: a folder, s3://BUCKET/FOLDER or gs://BUCKET/FOLDER.",

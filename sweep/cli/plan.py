@@ -32,6 +32,7 @@ from sweep.cli.parsing import (
 )
 from sweep.cli.run import run
 from sweep.cli.settings import settings_of, skips_unreadable, source_of, with_images
+from sweep.driver.removal import check_none_removed
 from sweep.records.agreement import check_sweep
 from sweep.records.axes import suffix, value_text
 from sweep.records.grid import Cell, Grid
@@ -79,6 +80,8 @@ def plan(**given: Any) -> None:
     check_has_no_search(given)
     grid = grid_of(given, settings, manifest)
     check_limits(given)
+    if manifest is not None:
+        check_none_removed(grid, store, manifest.removed)
     resolving_of(given, grid, start=0.0)
 
     from rich.console import Console

@@ -9,6 +9,7 @@ from sweep.cli.parsing import existing
 from sweep.driver import removal
 from sweep.driver.holding import holding
 from sweep.driver.signals import Signals
+from sweep.records.sweep import where
 from sweep.records.words import counted
 
 
@@ -27,8 +28,9 @@ def remove(storage: str, name: str, cells: tuple[str, ...], restore: bool) -> No
     if not cells and not restore:
         raise UserError(f"which cells? dae-sweep status lists those of {name}, such as DAE_1_5-s0.")
     Signals().install()
-    with holding(store):
+    with holding(store, f"Wait for it, or end it: dae-sweep pause {name}{where(store)}."):
         manifest = (removal.restore if restore else removal.remove)(store, cells)
     now_removed = f"{len(manifest.removed)} removed" + (f" ({', '.join(manifest.removed)})" if manifest.removed else "")
     click.echo(f"{name}: {counted(len(manifest.grid.cells), 'cell')}, {now_removed}")
-    click.echo(f"A report written before still shows the others: dae-sweep report --name {name} writes it anew.")
+    again = f"dae-sweep report --name {name}{where(store)}"
+    click.echo(f"A report written before shows the cells as they were: {again} writes it anew.")

@@ -88,7 +88,7 @@ def stop(sweep: Sweep, keys: Sequence[str]) -> str:
             f"{', '.join(waiting)} has not begun, and no run is at {sweep.manifest.name}: {leave_out}take it out with "
             f"dae-sweep remove {sweep.manifest.name} {' '.join(waiting)}."
         )
-    with holding(sweep.store):
+    with holding(sweep.store, "Give the command again."):
         for key in keys:
             record = sweep.records[key]
             record = ended_early(record, Status.STOPPED, f"stopped after epoch {len(record.history)}")

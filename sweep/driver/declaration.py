@@ -48,9 +48,9 @@ def declare(request: Request, dataset: Dataset, warn: Callable[[str], None]) -> 
         warn(f"{MANIFEST} is damaged ({error}): it is written anew from this command and the records")
         existing = None
     removed = tuple(store.folders(REMOVED)) if existing is None else existing.manifest.removed
-    check_none_removed(request.grid, store.name, removed)
+    check_none_removed(request.grid, store, removed)
     snapshot = store.snapshot() if existing is None else existing.snapshot
-    grid = request.grid.union(_recorded(snapshot, removed))
+    grid = request.grid if existing else request.grid.union(_recorded(snapshot, removed))
     if existing is None:
         if request.search is not None:
             for proposal in read_proposals(snapshot, snapshot.folders("cells")).values():
@@ -151,7 +151,7 @@ def _known_id(store: Store) -> dict[str, str]:
 
 
 def _recorded(store: Store, removed: Collection[str]) -> Grid:
-    """The cells that have a folder, declared or not; a kill amid a removal leaves folders of removed ones."""
+    """The cells that have a folder, where no manifest tells of them; a killed removal leaves some of its own."""
     cells = []
     for folder in set(store.folders("cells")) - set(removed):
         with suppress(ValueError):

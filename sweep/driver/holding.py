@@ -9,8 +9,12 @@ from sweep.storage.store import Store
 
 
 @contextmanager
-def holding(store: Store) -> Iterator[Callable[[], bool]]:
+def holding(store: Store, otherwise: str = "Wait for it, or give another --name.") -> Iterator[Callable[[], bool]]:
     """The sweep's folder, made if need be, for this process alone; what is yielded tells whether it still is.
+
+    Args:
+        store: the sweep's.
+        otherwise: what can be done where another process holds it.
 
     Raises:
         UserError: it cannot be written, or another run holds it.
@@ -20,9 +24,7 @@ def holding(store: Store) -> Iterator[Callable[[], bool]]:
             store.create()
             is_held = lock.enter_context(store.lock())
         except Held as holder:
-            raise UserError(
-                f"{holder} is already at the sweep in {store.uri()}. Wait for it, or give another --name."
-            ) from None
+            raise UserError(f"{holder} is already at the sweep in {store.uri()}. {otherwise}") from None
         except OSError as error:
             raise UserError(
                 f"cannot write to {store.uri()} ({error.strerror}). Give a --storage that can be written."

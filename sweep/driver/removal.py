@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from dae.errors import UserError
 from sweep.records.grid import Cell, Grid
-from sweep.records.sweep import MANIFEST, REMOVED, Manifest, gather
+from sweep.records.sweep import MANIFEST, REMOVED, Manifest, gather, where
 from sweep.storage.store import Store
 
 
@@ -53,7 +53,7 @@ def restore(store: Store, keys: Sequence[str]) -> Manifest:
     return manifest
 
 
-def check_none_removed(grid: Grid, name: str, removed: Collection[str]) -> None:
+def check_none_removed(grid: Grid, store: Store, removed: Collection[str]) -> None:
     """Refuse to train removed cells as if they were new.
 
     Raises:
@@ -62,7 +62,8 @@ def check_none_removed(grid: Grid, name: str, removed: Collection[str]) -> None:
     if again := [cell.key for cell in grid.cells if cell.key in removed]:
         raise UserError(
             f"{', '.join(again)} {'was' if len(again) == 1 else 'were'} removed from this sweep. Leave out what was "
-            f"removed, or take it back: dae-sweep remove {name} {' '.join(again)} --restore."
+            "removed (without --depths, --latents, --seeds and --axis a command trains all that is left), or take it "
+            f"back: dae-sweep remove {store.name} {' '.join(again)} --restore{where(store)}."
         )
 
 

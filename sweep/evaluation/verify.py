@@ -52,7 +52,7 @@ def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lamb
     Args:
         sweep: as `gather` read it.
         dataset: loaded with the sweep's settings.
-        tell: called with the key of a cell before its loss is computed.
+        tell: called with the key of a cell when its loss was computed.
     """
     settings = sweep.manifest.settings
     images = Images(dataset, settings.alpha, "cpu", settings.noise)
@@ -75,14 +75,23 @@ def verify(sweep: Sweep, dataset: Dataset, *, tell: Callable[[str], None] = lamb
 
 
 def _check_evaluation(sweep: Sweep) -> Iterator[Disagreement]:
+    references, qualities = None, load_quality(sweep)
     try:
         references = load_references(sweep)
         if references is not None and references.reader is not None:
             read_verified(sweep.store, READER, {READER: references.reader.sha256})
+        if references is None and qualities.by_key:
+            yield Disagreement(REFERENCES, "is not there, though cells were evaluated: dae-sweep run computes it")
     except Damaged as error:
         yield Disagreement(REFERENCES, str(error))
-    for key, reason in load_quality(sweep).damaged.items():
+    for key, reason in qualities.damaged.items():
         yield Disagreement(key, reason)
+    if references is None and not qualities.by_key:
+        return
+    for record in sweep.completed:
+        if record.test_loss is not None and record.key not in {*qualities.by_key, *qualities.damaged}:
+            missing = CellFiles(record.key).quality
+            yield Disagreement(record.key, f"is not evaluated, {missing} is not there: dae-sweep run computes it")
 
 
 def _check_dataset(sweep: Sweep, images: Images) -> Iterator[Disagreement]:
@@ -126,11 +135,12 @@ def _check_cell(sweep: Sweep, cell: Cell, images: Images, tell: Callable[[str], 
     else:
         yield from _check_record(sweep, record, images)
         if record.status is Status.COMPLETED and not (record.test_loss is None and sweep.manifest.is_trial(cell)):
-            tell(cell.key)
             try:
                 yield from _check_loss(sweep, record, images)
             except Damaged as error:
                 yield str(error)
+            else:
+                tell(cell.key)
 
 
 def _check_record(sweep: Sweep, record: Record, images: Images) -> Iterator[str]:

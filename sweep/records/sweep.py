@@ -1,11 +1,14 @@
 """A sweep: its manifest and the records in its folder. No torch, no Ray."""
 
+import shlex
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from itertools import count, islice
+from pathlib import Path
 from typing import Any, Self
 
 from dae.config import DIGITS
@@ -16,6 +19,8 @@ from sweep.records.search import Proposal, Search
 from sweep.storage.sealing import Damaged, dump_json, load_json
 from sweep.storage.store import Store
 
+STORAGE = "sweeps"
+"""The folder that holds the sweeps, where a command is told of no other."""
 MANIFEST = "sweep.json"
 SAMPLES = "samples.npz"
 REMOVED = "removed"
@@ -191,6 +196,12 @@ def way_to_repair(store: Store) -> str:
     return way_on(store.name if any(map(store.exists, sorted(names))) else None)
 
 
+def where(store: Store) -> str:
+    """The option that tells another command of the storage; empty of the default one."""
+    uri = store.beside("").uri().rstrip("/")
+    return "" if uri == str(Path(STORAGE).absolute()) else f" --storage {shlex.quote(uri)}"
+
+
 def names_in(storage: Store) -> list[str]:
     """Names of the sweeps in a storage."""
     return [name for name in storage.folders() if storage.exists(f"{name}/{MANIFEST}")]
@@ -202,7 +213,10 @@ def no_sweep_in(store: Store) -> str:
     with suppress(OSError):  # a storage that is none, or that may not be read
         names = names_in(store.beside(""))
     if not names:
-        return f"there is no sweep in {store.uri()}, nor beside it; dae-sweep status --storage DIR lists those of DIR."
+        hint = "dae-sweep status --storage DIR lists those of DIR"
+        return f"there is no sweep in {store.uri()}, and none beside it; {hint}."
+    if near := get_close_matches(store.name, names):
+        return f"there is no sweep in {store.uri()}; is {' or '.join(near)} meant?"
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return (
         f"there is no sweep in {store.uri()}; there {'are' if len(names) > 1 else 'is'} {', '.join(names[:8])}{more}."

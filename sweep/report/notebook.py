@@ -8,7 +8,7 @@ from dae.errors import UserError
 from sweep.analysis import tidy
 from sweep.analysis.findings import Findings
 from sweep.analysis.search import SearchFindings
-from sweep.records.sweep import MANIFEST, Sweep, gather, no_sweep_in, way_to_repair
+from sweep.records.sweep import MANIFEST, STORAGE, Sweep, gather, no_sweep_in, way_to_repair
 from sweep.storage.opening import open_store
 from sweep.storage.sealing import Damaged
 
@@ -171,7 +171,7 @@ def load(sweep: str, storage: str | None = None) -> LoadedSweep | LoadedSearch:
     """
     if storage is None:
         folder, _, name = sweep.rstrip("/").rpartition("/")
-        storage = folder or ("/" if sweep.startswith("/") else "sweeps")
+        storage = folder or ("/" if sweep.startswith("/") else STORAGE)
         sweep = name
     store = open_store(storage, sweep)
     try:

@@ -194,7 +194,10 @@ class ObjectStore(Store):
         return {path: put_at_ns for path, (put_at_ns, _) in self.listed(name).items()}
 
     def listed(self, name: str) -> dict[str, tuple[int, int]]:
-        """When each file below ``name`` was put, in ns of the store's clock, and its size in bytes; 0 of folders."""
+        """When each file below ``name`` was put, in ns of the store's clock, and its size in bytes; 0 of folders.
+
+        A folder is there while a file is in it: pyarrow leaves an empty object in place of the last one deleted.
+        """
         if self.pack_then is not None:
             above = f"{name}/" if name else ""
             return {
@@ -202,11 +205,11 @@ class ObjectStore(Store):
             }
         entries: dict[str, tuple[int, int]] = {}
         for info in self._list(name, recursive=True):
+            if not info.is_file:
+                continue
             path = info.path.removeprefix(f"{self.root}/")
-            if info.is_file:
-                entries[path] = (info.mtime_ns or 0, info.size)
-            # Pyarrow lists no folders of gs:// but those that were made as such.
-            folder = path.rpartition("/")[0] if info.is_file else path
+            entries[path] = (info.mtime_ns or 0, info.size)
+            folder = path.rpartition("/")[0]
             while len(folder) > len(name) and f"{folder}/" not in entries:
                 entries[f"{folder}/"] = (0, 0)
                 folder = folder.rpartition("/")[0]
@@ -214,7 +217,7 @@ class ObjectStore(Store):
 
     def folders(self, name: str = "") -> list[str]:
         """Names of the folders in ``name``, sorted; hidden ones left out."""
-        if self.scheme == "gs" or self.pack_then is not None:
+        if name or self.scheme == "gs" or self.pack_then is not None:
             paths = [PurePosixPath(path).relative_to(name) for path in self.modified(name) if path.endswith("/")]
             folders = {path.parts[0] for path in paths}
         else:

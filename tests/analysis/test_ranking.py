@@ -69,7 +69,7 @@ def test_a_sweep_may_be_named_by_its_path(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("x/nope",), "/x/nope, nor beside it; dae-sweep status --storage DIR lists those of DIR."),
+        (("x/nope",), "/x/nope, and none beside it; dae-sweep status --storage DIR lists those of DIR."),
         (("~nobody-of-this-name/x",), "there is no sweep in ~nobody-of-this-name/x: "),
         (("a" * 400,), "there is no sweep in "),
         (("a:b",), "there is no sweep in "),

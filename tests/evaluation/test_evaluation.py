@@ -148,6 +148,15 @@ def test_references_may_be_computed_before_the_cells_are_trained(
     assert contents(store) == contents(evaluated)
 
 
+@pytest.mark.parametrize("lost", [REFERENCES, CellFiles(KEY).quality])
+def test_verify_names_what_of_an_evaluation_is_gone(store: Store, tiny: Dataset, lost: str) -> None:
+    assert verify(gather(store), tiny) == []
+    store.delete(lost)
+    [missing] = verify(gather(store), tiny)
+    assert missing.where in (lost, KEY)
+    assert "is not there" in missing.what
+
+
 def contents(sweep: Sweep | Store) -> dict[str, bytes]:
     root = (sweep.store if isinstance(sweep, Sweep) else sweep).root
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
@@ -268,7 +277,8 @@ def test_a_failure_costs_its_part_and_is_said(trained: Store, tiny: Dataset, tmp
     sweep = gather(store)
     assert len(sweep.completed) == 3
     assert bool(load_quality(sweep).by_key) is (fail not in {"train_reader", "evaluate_cell"})
-    assert verify(sweep, tiny) == [], "what is there is whole"
+    wrong = [one for one in verify(sweep, tiny) if "is not evaluated" not in one.what]
+    assert not wrong, "what is there is whole"
     assert not evaluate(store, tiny)[1]
     assert len(load_quality(gather(store)).by_key) == 3, "the next evaluation takes it up"
     assert evaluate(store, tiny) == ([], [])

@@ -363,6 +363,16 @@ def test_what_reads_a_sweep_of_many_cells_lists_its_bucket_once(packed: ObjectSt
 
 
 @pytest.mark.cluster
+def test_a_folder_is_gone_with_its_last_file(bucket: ObjectStore) -> None:
+    for name in ("cells/a/record.json", "cells/b/record.json", "removed/a/record.json"):
+        bucket.write(name, b"content")
+    bucket.delete("cells/a/record.json")
+    bucket.delete("removed/a/record.json")
+    assert (bucket.folders("cells"), bucket.folders("removed")) == (["b"], [])
+    assert bucket.names() == ["cells/", "cells/b/", "cells/b/record.json"]
+
+
+@pytest.mark.cluster
 def test_a_snapshot_is_the_store_as_it_was(packed: ObjectStore) -> None:
     snapshot = packed.snapshot()
     names = packed.names()
