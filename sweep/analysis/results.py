@@ -75,7 +75,7 @@ class Result:
         flags = [flag for record in self.records for flag in flags_of(record)]
         return (
             tuple(
-                word if len(self.statuses) == 1 else f"{words.count(word)} of {len(self.statuses)} {word}"
+                word if len(self.statuses) == 1 else f"{words.count(word)} of {len(self.statuses)} seeds {word}"
                 for words in (holes, flags)
                 for word in dict.fromkeys(words)
             )
@@ -89,7 +89,7 @@ class Result:
             return ()
         if len(self.statuses) == 1:
             return (f"{dead[0]} of {self.config.latent_channels} latent channels dead",)
-        return (f"{len(dead)} of {len(self.statuses)} with dead channels",)
+        return (f"{len(dead)} of {len(self.statuses)} seeds with dead channels",)
 
     @property
     def layers(self) -> str:

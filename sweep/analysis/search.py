@@ -174,7 +174,7 @@ class FullGrid:
             f"All {self.cells:,.0f} cells of the space, each trained in full, would take about {duration(seconds)} of "
             f"training at the mean pace of these trials, {duration(elapsed)} with as many at a time; the search, with "
             f"its finalists, took {duration(self.spent)} of training in {duration(self.elapsed)}, "
-            f"{100 * self.spent / seconds:.3g} % of that."
+            f"{100 * self.spent / seconds:.3g} % of the training of all cells."
         )
 
 

@@ -35,7 +35,7 @@ from sweep.cli.settings import settings_of, skips_unreadable, source_of, with_im
 from sweep.driver.removal import check_none_removed
 from sweep.records.agreement import check_sweep
 from sweep.records.axes import suffix, value_text
-from sweep.records.grid import Cell, Grid
+from sweep.records.grid import Cell, Grid, Settings
 from sweep.records.matching import WIDTH
 from sweep.records.record import Status
 from sweep.records.sweep import Sweep, gather
@@ -84,6 +84,13 @@ def plan(**given: Any) -> None:
         check_none_removed(grid, store, manifest.removed)
     resolving_of(given, grid, start=0.0)
 
+    _show_models(grid, settings)
+    _show_axes(grid, settings, match_parameters=given["match_parameters"])
+    _show_done(store, grid, settings)
+
+
+def _show_models(grid: Grid, settings: Settings) -> None:
+    """The study's Table 1 for the grid, and the layers."""
     from rich.console import Console
     from rich.table import Table
 
@@ -107,8 +114,11 @@ def plan(**given: Any) -> None:
     for name, cell in _models(grid).items():
         model, batch_size = settings.model(cell), settings.at(cell).batch_size
         click.echo(f"{name}: {_layers(model)}; a step takes about {step_bytes(model, batch_size) / 2**20:,.0f} MiB")
+
+
+def _show_axes(grid: Grid, settings: Settings, *, match_parameters: bool) -> None:
     for axis, values in grid.axes.items():
-        if given["match_parameters"] and axis == WIDTH:
+        if match_parameters and axis == WIDTH:
             shallowest = min(cell.depth for cell in grid.cells if cell.depth > 1)
             click.echo(
                 f"equal parameters: width solved to come nearest to depth {shallowest} at width {settings.width}"
@@ -116,6 +126,10 @@ def plan(**given: Any) -> None:
         else:
             default = f", beside the sweep's {value_text(getattr(settings, axis))}" if grid.keeps_own(axis) else ""
             click.echo(f"{axis.replace('_', ' ')}: {', '.join(map(value_text, values))}{default}")
+
+
+def _show_done(store: Store, grid: Grid, settings: Settings) -> None:
+    """How many cells are done, and how many are left."""
     sweep = _find(store)
     if sweep is not None:
         check_sweep(sweep.records.values(), settings, sweep.manifest)

@@ -52,6 +52,8 @@ def show(search: Search, settings: Settings, store: Store, slots: int) -> None:
         free = min(trials, LEAST_OTHERS)  # of so few the median says nothing
         least = free * epochs + trials - free
     fresh = min(search.finalists, trials) * search.finalist_seeds
+    if trials < search.trials:
+        click.echo(f"--trials {search.trials}: the space has no more than {counted(trials, 'point')}")
     click.echo(
         f"{search.sampler}: {counted(trials, 'trial')} of {counted(epochs, 'epoch')}, {span(least, most)} epochs in "
         f"all; then {counted(fresh, 'cell')} of finalists, {counted(fresh * epochs, 'epoch')}"

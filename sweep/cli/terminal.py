@@ -73,6 +73,7 @@ class Terminal:
         for point, facet in facets(sweep):
             heading, *rows = loss_table(facet)
             title = "test loss (MSE per pixel)" + (f", {axes_text(point)}" if point else "")
+            title += ", mean ± sd (seeds)" * (len(facet.manifest.grid.seeds) > 1)
             self._console.print(title, style="italic", highlight=False, soft_wrap=True)
             table = Table(box=None, pad_edge=False, header_style="dim")
             for name in heading:

@@ -7,7 +7,6 @@ what is missing, damaged or stale is computed. `sweep.records.quality` describes
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, as_completed
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, TypeVar
 
@@ -18,11 +17,12 @@ from dae.baselines import Denoiser
 from dae.data import Dataset, Labels
 from dae.testset import psnr_db
 from sweep.evaluation import tasks
-from sweep.evaluation.shared import SharedReferences, merged
-from sweep.evaluation.tasks import SETTINGS, Denoised, Indices, Noise
-from sweep.records.grid import Cell, Settings, longest_first
-from sweep.records.quality import READER, Baseline, Condition, LeftOut, References, load_quality, load_references
-from sweep.records.record import CellFiles, Record, read_verified, verified
+from sweep.evaluation.missing import Missing, Tell, find_references, to_evaluate, unevaluated_cells, with_condition
+from sweep.evaluation.shared import SharedReferences
+from sweep.evaluation.tasks import Denoised, Indices, Noise
+from sweep.records.grid import Cell, longest_first
+from sweep.records.quality import READER, Baseline, Condition, LeftOut, References
+from sweep.records.record import CellFiles, Record, verified
 from sweep.records.sweep import Sweep
 from sweep.records.words import counted
 from sweep.storage.sealing import Damaged
@@ -34,7 +34,6 @@ TEST_IMAGES = 10_000
 TELL_EVERY_S = 10
 """How often to report the progress."""
 
-Tell = Callable[[str], None]
 Result = TypeVar("Result")
 
 
@@ -79,7 +78,7 @@ def prepare(
     Raises:
         Exception: of any kind; what was not written `evaluate` computes.
     """
-    references, missing, shared = _find_references(sweep, cells, dataset, warn)
+    references, missing, shared = find_references(sweep, cells, dataset, warn)
     if references is None or missing:
         with tasks.prepared(executor, dataset) as pool:
             _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, [], "cpu")
@@ -89,11 +88,11 @@ def _evaluate(
     sweep: Sweep, dataset: Dataset, workers: int, warn: Tell, tell: Tell, device: str, executor: Executor | None
 ) -> bool:
     """Take over what the storage has, compute the rest; whether there was any."""
-    if not _to_evaluate(sweep):
+    if not to_evaluate(sweep):
         return False
-    tested = [record.cell for record in _to_evaluate(sweep)]
-    references, missing, shared = _find_references(sweep, tested, dataset, warn)
-    cells = _unevaluated_cells(sweep, references, warn)
+    tested = [record.cell for record in to_evaluate(sweep)]
+    references, missing, shared = find_references(sweep, tested, dataset, warn)
+    cells = unevaluated_cells(sweep, references, warn)
     if references is not None and not missing and not cells:
         return False
     parts = (
@@ -109,127 +108,6 @@ def _evaluate(
     with ready as pool:
         _Evaluation(sweep, pool, dataset, references, shared, warn, tell).run(missing, cells, device)
     return True
-
-
-# ---- what is missing
-
-
-class _Missing(NamedTuple):
-    """Baselines of one condition to compute: the filters or not, and linear ones with these numbers of elements.
-
-    Others are only to be recorded as left out.
-    """
-
-    filters: bool
-    latents: tuple[int, ...]
-    left_out: tuple[LeftOut, ...]
-
-
-def _find_references(
-    sweep: Sweep, cells: Iterable[Cell], dataset: Dataset, warn: Tell
-) -> tuple[References | None, dict[Noise, _Missing], SharedReferences]:
-    """What there is for these cells, in the sweep or beside it, and what is missing."""
-    shared = SharedReferences.beside(sweep.store, dataset, warn)
-    references = _usable_references(sweep, warn) or _first_references(sweep, dataset, shared)
-    wanted = _wanted_baselines(sweep.manifest.settings, cells)
-    if references is not None:
-        references = _with_shared_conditions(sweep, references, wanted, shared, dataset)
-    return references, _missing_baselines(wanted, references, dataset), shared
-
-
-def _usable_references(sweep: Sweep, warn: Tell) -> References | None:
-    try:
-        references = load_references(sweep)
-        if references is None:
-            return None
-        if references.reader is not None:
-            read_verified(sweep.store, READER, {READER: references.reader.sha256})
-    except Damaged as error:
-        warn(f"{error}: the references are computed anew")
-        return None
-    return references if dict(references.settings) == SETTINGS else None
-
-
-def _first_references(sweep: Sweep, dataset: Dataset, shared: SharedReferences) -> References | None:
-    """References with the reader that another sweep of the storage trained, now also this one's; None without one."""
-    if not dataset.classes:
-        return tasks.unread(dataset)
-    if (known := shared.reader()) is None:
-        return None
-    references, weights = known
-    sweep.store.write_all({READER: weights} | references.to_files())
-    return references
-
-
-def _with_shared_conditions(
-    sweep: Sweep,
-    references: References,
-    wanted: dict[Noise, set[int]],
-    shared: SharedReferences,
-    dataset: Dataset,
-) -> References:
-    """The references with what other sweeps of the storage computed under the noises that are not complete."""
-    adopted = references
-    for noise in _missing_baselines(wanted, references, dataset):
-        if (condition := shared.condition(noise, references.reader)) is not None:
-            latents = wanted[noise] | {None}
-            kept = tuple(one for one in condition.baselines if one.latent in latents)
-            left_out = tuple(one for one in condition.left_out if one.latent in latents)
-            adopted = with_condition(adopted, replace(condition, baselines=kept, left_out=left_out))
-    if adopted is not references:
-        sweep.store.write_all(adopted.to_files())
-    return adopted
-
-
-def with_condition(references: References, condition: Condition) -> References:
-    """The references with the condition's baselines beside those that are known."""
-    known = references.condition(condition.noise, condition.alpha)
-    others = tuple(other for other in references.conditions if other is not known)
-    return replace(references, conditions=(*others, condition if known is None else merged(known, condition)))
-
-
-def _to_evaluate(sweep: Sweep) -> list[Record]:
-    """Completed cells that are tested."""
-    return [record for record in sweep.completed if not sweep.manifest.is_trial(record.cell)]
-
-
-def _wanted_baselines(settings: Settings, cells: Iterable[Cell]) -> dict[Noise, set[int]]:
-    """The numbers of latent elements of the cells, by the noise of their training."""
-    latents: dict[Noise, set[int]] = {}
-    for cell in cells:
-        at_cell = settings.at(cell)
-        latents.setdefault(Noise(at_cell.noise, at_cell.alpha), set()).add(at_cell.model(cell).latent_numbers)
-    return latents
-
-
-def _missing_baselines(
-    wanted: dict[Noise, set[int]], references: References | None, dataset: Dataset
-) -> dict[Noise, _Missing]:
-    """What is missing under every noise; nothing of conditions that are complete."""
-    missing = {}
-    for noise, latents in wanted.items():
-        condition = None if references is None else references.condition(*noise)
-        new = sorted(latents - (condition.latents if condition else set()), reverse=True)
-        if condition is None or new:
-            reasons = {latent: baselines.reason_without_linear(dataset, latent) for latent in new}
-            missing[noise] = _Missing(
-                condition is None,
-                tuple(latent for latent, reason in reasons.items() if reason is None),
-                tuple(LeftOut(latent, reason) for latent, reason in reasons.items() if reason is not None),
-            )
-    return missing
-
-
-def _unevaluated_cells(sweep: Sweep, references: References | None, warn: Tell) -> list[Record]:
-    """Cells to evaluate without a quality that this reader took part in."""
-    qualities = load_quality(sweep)
-    tested = _to_evaluate(sweep)
-    for record in tested:
-        if (reason := qualities.damaged.get(record.key)) is not None:
-            warn(f"{reason}: it is computed anew")
-    reader = None if references is None else references.reader.sha256 if references.reader else ""
-    fresh = {key for key, quality in qualities.by_key.items() if quality.reader == reader}
-    return [record for record in tested if record.key not in fresh]
 
 
 # ---- computing and writing it
@@ -290,7 +168,7 @@ class _Evaluation:
         self._dataset, self._references, self._shared = dataset, references, shared
         self._images = len(dataset.test)
 
-    def run(self, missing: dict[Noise, _Missing], cells: list[Record], device: str) -> None:
+    def run(self, missing: dict[Noise, Missing], cells: list[Record], device: str) -> None:
         """Train the reader and fit baselines side by side; then compute all that needs the reader."""
         training = self._pool.submit(tasks.train_reader, device) if self._references is None else None
         fits = {noise: self._submit_fits(noise, wanted) for noise, wanted in missing.items()}
@@ -311,7 +189,7 @@ class _Evaluation:
 
     # ---- tasks
 
-    def _submit_fits(self, noise: Noise, missing: _Missing) -> list[Future[list[Denoiser]]]:
+    def _submit_fits(self, noise: Noise, missing: Missing) -> list[Future[list[Denoiser]]]:
         """Filters and linear maps in two tasks, which take about as long."""
         parts = [(True, ())] * missing.filters + [(False, missing.latents)] * bool(missing.latents)
         return [self._pool.submit(tasks.fit, noise, *part) for part in parts]

@@ -8,6 +8,7 @@ from sweep.analysis.claims import Contrast, Factor, Split
 from sweep.analysis.findings import Findings
 from sweep.analysis.results import Result
 from sweep.analysis.verdicts import Effect
+from sweep.records.words import counted
 from sweep.report.entries import Entry, Row, Table, number, text, verdict_kind
 from sweep.report.prose import CLAIMS, verdict_counts
 from sweep.report.words import caveats_text, effect_size, hardest, interval, needed, pair_name
@@ -20,8 +21,9 @@ def verdicts(findings: Findings) -> Table:
         name, statement = CLAIMS[claim.factor]
         overall = claim.overall.effects.get(Split.TEST) if claim.overall else None
         holding = sum(pair.effects[Split.TEST].holds for pair in claim.comparable_pairs())
-        word = "pairs" if claim.factor is Factor.LATENT else "averages over latent sizes"
-        family = f"{len(claim.answers)} {word}: {verdict_counts(claim.answers, Split.TEST)}" if claim.answers else ""
+        answers = counted(len(claim.answers), "pair" if claim.factor is Factor.LATENT else "average")
+        over = "" if claim.factor is Factor.LATENT else " over latent sizes"
+        family = f"{answers}{over}: {verdict_counts(claim.answers, Split.TEST)}" if claim.answers else ""
         rows.append(
             Row(
                 entries=[

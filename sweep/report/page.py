@@ -216,8 +216,17 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
         if (reader := references.reader) is not None:
             about = f"{reader.parameters:,} parameters, {counted(reader.epochs, 'epoch')}, SHA-256 {reader.sha256}"
             facts.append(("reader", about))
-        facts += [(name.replace("_", " "), value) for name, value in references.settings.items()]
-    return [(name, str(value)) for name, value in facts]
+        facts += [(OF_REFERENCES.get(name, name), value) for name, value in references.settings.items()]
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
+OF_REFERENCES = {
+    "ssim": "SSIM",
+    "tuning_images": "images that filters are tuned on, at most",
+    "slow_tuning_images": "the same of slow filters",
+    "fitting_images": "noisy images that linear maps are fitted to, at least",
+}
+"""What the settings of references are called on the page."""
 
 
 def _described(value: object) -> object:

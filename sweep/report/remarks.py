@@ -24,7 +24,9 @@ def convergence(sweep: Sweep) -> str:
     epochs = sweep.manifest.settings.epochs
     unconverged = [record.key for record in records if record.unconverged]
     collapsed = [record.key for record in records if record.collapsed]
-    if unconverged:
+    if epochs == 1:
+        text = "After one epoch nothing can be said of convergence."
+    elif unconverged:
         text = (
             f"{len(unconverged)} of {counted(len(records), 'completed cell')} had not converged "
             f"after {counted(epochs, 'epoch')}, "

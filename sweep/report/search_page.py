@@ -20,6 +20,7 @@ from sweep.report import drawing
 from sweep.report.entries import Entry, Row, Table, number, text
 from sweep.report.files import NothingCompleted, asset, csv_of, data_uri
 from sweep.report.search_gallery import SearchExhibit, exhibits
+from sweep.report.words import utc
 from sweep.storage.store import Store
 
 
@@ -135,7 +136,7 @@ def _facts(findings: SearchFindings) -> list[tuple[str, str]]:
     manifest, search = findings.sweep.manifest, findings.search
     facts: list[tuple[str, object]] = [
         ("search id", manifest.id),
-        ("declared", manifest.created_at),
+        ("declared (UTC)", utc(manifest.created_at)),
         *((f"space: {name.replace('_', ' ')}", values) for name, values in search.space.texts.items()),
         ("sampler", f"{search.sampler}, seed {search.seed}"),
         ("scheduler", search.scheduler),
@@ -146,7 +147,7 @@ def _facts(findings: SearchFindings) -> list[tuple[str, str]]:
     varied = set(search.space.parameters)
     facts += [(name.replace("_", " "), getattr(settings, name)) for name in settings.__slots__ if name not in varied]
     facts += [(f"dataset: {name}", value) for name, value in manifest.dataset.items()]
-    return [(name, str(value)) for name, value in facts]
+    return [(name, str(value)) for name, value in facts if value is not None]
 
 
 # ---- tables

@@ -83,7 +83,15 @@ def _effect(claim: Claim, findings: Findings, *, several_seeds: bool) -> str:
         _step(claim, step) + (" (one seed)" if several_seeds and step.effects[Split.TEST].p is None else "")
         for step in steps
     ]
-    return capitalised("; ".join(sentences)) + "."
+    return f"{capitalised('; '.join(sentences))}{_what_is_averaged(claim, steps)}."
+
+
+def _what_is_averaged(claim: Claim, steps: Sequence[Contrast]) -> str:
+    """What the sizes of these steps are, in brackets; empty where each is one pair of architectures with one seed."""
+    over = f"means over {claim.factor.other}s" if any(len(step.other_levels) > 1 for step in steps) else ""
+    has_interval = any(step.effects[Split.TEST].low is not None for step in steps)
+    told = [part for part in (over, f"95{SPACE}% intervals" * has_interval) if part]
+    return f" ({', '.join(told)})" if told else ""
 
 
 def _factor(claim: Claim) -> str:
@@ -156,7 +164,7 @@ def _certainty(findings: Findings) -> str:
     if plan is not None:
         time = "" if plan.seconds is None else f", {roughly(plan.seconds)}"
         text += f"; the rest take about {counted(plan.more or 0, 'more seed')}{time}"
-    return f"{text}. At most 5{SPACE}% chance of any false one."
+    return f"{text}." + f" At most 5{SPACE}% chance of a false one in each claim." * (decided > 0)
 
 
 # ---- what to know of the cells

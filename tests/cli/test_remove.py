@@ -1,6 +1,7 @@
 """`dae-sweep remove` and `report --output`: what they change, and what they leave as it was."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from click.testing import CliRunner, Result
 from conftest import SMALL, InProcess, request_for
 from synthetic import STUDY_GRID, make_sweep
 
+from dae.data import Dataset
 from dae.errors import UserError
 from sweep.cli import main
 from sweep.driver.declaration import declare
@@ -151,3 +153,30 @@ def test_an_output_that_is_no_folder_is_a_slip_of_the_command(study: Store, tmp_
     assert done.exit_code == 2
     assert f"--output {output}: cannot write" in done.output
     assert "Give a folder that can be made and written." in done.output
+
+
+def test_plan_refuses_removed_cells_as_run_does_and_says_the_way_back(study: Store) -> None:
+    ask("remove", "study", *KEYS, store=study)
+    said = ask("plan", "--name", "study", "--depths", "1", "--latents", "5", store=study)
+    assert said.exit_code == 2, said.output
+    assert f"dae-sweep remove study DAE_1_5-s0 --restore --storage {study.root.parent}" in said.output
+    assert ask("plan", "--name", "study", store=study).exit_code == 0
+
+
+def test_a_folder_that_is_no_cells_is_not_declared(study: Store, tiny: Dataset) -> None:
+    study.write("cells/DAE_7_9-s0/record.json", b"{}")
+    grid = gather(study).manifest.grid
+    settings, fingerprint = gather(study).manifest.settings, gather(study).manifest.dataset["fingerprint"]
+    sweep = declare(request_for(study, grid, settings), replace(tiny, fingerprint=fingerprint), print)
+    assert sweep.manifest.grid == grid
+    assert not sweep.damaged
+
+
+def test_best_names_the_damage_that_it_leaves_out(study: Store) -> None:
+    first = ask("best", "study", store=study)
+    winner = first.output.split()[0]
+    study.write(f"cells/{winner}/model.safetensors", b"other")
+    study.write("cells/DAE_1_5-s0/record.json", b"other")
+    said = ask("best", "study", store=study).output
+    assert f"cells/{winner}/model.safetensors does not match its digest; dae-sweep run trains the cell again" in said
+    assert "DAE_1_5-s0 is left out, damaged: record.json: " in said

@@ -105,8 +105,12 @@ def test_the_summary_has_three_short_sentences_with_numbers(study: Path) -> None
     text = text_of(study.read_text())
     assert "9 of 9 cells completed: 9 architectures, 1 seed." in text
     # Means over latents 0.017277, 0.011533 and 0.010470; over depths 0.012120, 0.012707 and 0.014453.
-    assert "Depth Depth 3 has 33 % less error than depth 1; depth 5 has 9 % less error than depth 3." in text
-    assert "Compression Latent 8 has 5 % more error than latent 13; latent 5 has 14 % more error than latent 8." in text
+    assert (
+        "Depth Depth 3 has 33 % less error than depth 1; depth 5 has 9 % less error than depth 3 (means over latents)."
+        in text
+    )
+    latents = "Latent 8 has 5 % more error than latent 13; latent 5 has 14 % more error than latent 8"
+    assert f"Compression {latents} (means over depths)." in text
     assert "One seed each: sizes without certainty. dae-sweep run --dataset mnist --name study --seeds 0,1,2" in text
     assert "Going from latent 13 to 5 costs 0.00420 more at depth 1 than at depth 5 (one seed)." in text
     assert "Lowest test loss: DAE_5_13 with MSE 0.01009 (PSNR 19.96 dB)" in text
@@ -257,7 +261,7 @@ def test_collapsed_and_unconverged_cells_are_said(tmp_path: Path) -> None:
     assert "1 of 9 completed cells had not converged after 15 epochs" in text
     assert "Collapsed, no better than predicting the mean image: DAE_1_5-s0." in text
     assert "latent 5 and latent 8 are not compared: a cell collapsed" in text
-    assert "Depth 3 and depth 1 are not compared: a cell collapsed; depth 5 has 9 % less error than depth 3." in text
+    assert "Depth 3 and depth 1 are not compared: a cell collapsed; depth 5 has 9 % less error than depth 3" in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -265,8 +269,8 @@ def test_per_cent_are_of_the_loss_that_is_compared_with(tmp_path: Path) -> None:
     losses = {(depth, latent): by_depth * by_latent for depth, by_depth in ((1, 1.0), (3, 3.0), (5, 1.5))
               for latent, by_latent in ((13, 0.02), (8, 0.04), (5, 0.01))}  # fmt: skip
     text = text_of(build(gather(make_sweep(tmp_path, losses=losses))).read_text())
-    assert "Depth 3 has 200 % more error than depth 1; depth 5 has 50 % less error than depth 3." in text
-    assert "Latent 8 has 100 % more error than latent 13; latent 5 has 75 % less error than latent 8." in text
+    assert "Depth 3 has 200 % more error than depth 1; depth 5 has 50 % less error than depth 3" in text
+    assert "Latent 8 has 100 % more error than latent 13; latent 5 has 75 % less error than latent 8" in text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -306,8 +310,10 @@ def test_seeds_give_verdicts(tmp_path: Path) -> None:
     grid = Grid.product((1, 3), (13, 5), (0, 1, 2))
     text = text_of(build(gather(make_sweep(tmp_path, grid, seed_sd=1e-5))).read_text())
     assert "One seed" not in text
-    assert "Depth 3 has 34 % less error than depth 1." in text
-    assert re.search(r"3 seeds each: 3 of 3 comparisons decided. At most 5 % chance of any false one.", text)
+    assert "Depth 3 has 34 % less error than depth 1 (means over latents, 95 % intervals)." in text
+    assert re.search(
+        r"3 seeds each: 3 of 3 comparisons decided. At most 5 % chance of a false one in each claim.", text
+    )
     assert "2 pairs: 2 supported" in text
 
 
@@ -315,7 +321,9 @@ def test_seeds_give_verdicts(tmp_path: Path) -> None:
 def test_a_step_that_rests_on_one_seed_among_several_says_so(tmp_path: Path) -> None:
     grid = Grid.product((1, 3), (13, 5), (0, 1, 2)).union(Grid.product((5,), (13, 5), (0,)))
     text = text_of(build(gather(make_sweep(tmp_path, grid, seed_sd=1e-5))).read_text())
-    assert "Depth 3 has 34 % less error than depth 1; depth 5 has 12 % less error than depth 3 (one seed)." in text
+    assert (
+        "Depth 3 has 34 % less error than depth 1; depth 5 has 12 % less error than depth 3 (one seed) (means" in text
+    )
 
 
 def test_what_is_open_and_what_has_no_verdict_are_drawn_apart(tmp_path: Path) -> None:

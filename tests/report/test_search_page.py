@@ -86,7 +86,7 @@ def test_a_search_is_held_against_the_full_grid(searched: Sweep) -> None:
     text = str(FullGrid(cells=120, spent=300.0, elapsed=150.0, whole=10.0))
     assert "All 120 cells of the space, each trained in full, would take about 20:00 min of training" in text
     assert "10:00 min with as many at a time" in text
-    assert "took 5:00 min of training in 2:30 min, 25 % of that" in text
+    assert "took 5:00 min of training in 2:30 min, 25 % of the training of all cells" in text
     assert Space.parse(["depth=1..2", "latent=4..8", "width=8,16"]).cells == 15
 
 
