@@ -134,6 +134,8 @@ class Ranking:
     @property
     def _certainty(self) -> str:
         others = len(self._rivals)
+        if not others and len(self.candidates) > 1:
+            return "All others collapsed: of these there is no verdict."
         if not others:
             return "There is no other architecture to compare it with."
         if self.shown_worse is None and self.is_even:

@@ -203,7 +203,7 @@ def where(store: Store) -> str:
 
 
 def names_in(storage: Store) -> list[str]:
-    """Names of the sweeps in a storage."""
+    """Names of the sweeps in a storage, those whose manifest is lost left out."""
     return [name for name in storage.folders() if storage.exists(f"{name}/{MANIFEST}")]
 
 
@@ -211,6 +211,8 @@ def no_sweep_in(store: Store) -> str:
     """That there is none, and which ones are beside it."""
     names: list[str] = []
     with suppress(OSError):  # a storage that is none, or that may not be read
+        if store.folders("cells"):
+            return f"{store.uri(MANIFEST)} is not there, though cells are: {way_to_repair(store)} writes it anew."
         names = names_in(store.beside(""))
     if not names:
         hint = "dae-sweep status --storage DIR lists those of DIR"

@@ -180,3 +180,11 @@ def test_best_names_the_damage_that_it_leaves_out(study: Store) -> None:
     said = ask("best", "study", store=study).output
     assert f"cells/{winner}/model.safetensors does not match its digest; dae-sweep run trains the cell again" in said
     assert "DAE_1_5-s0 is left out, damaged: record.json: " in said
+
+
+def test_cells_without_a_manifest_are_not_called_nothing(study: Store) -> None:
+    study.delete(MANIFEST)
+    for words in (("best", "study"), ("verify", "--name", "study"), ("status",)):
+        said = ask(*words, store=study)
+        assert said.exit_code == 2
+        assert f"{study.uri(MANIFEST)} is not there, though cells are: dae-sweep run writes it anew." in said.output
