@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sweep.evaluation.pools import Pools
 
 CORES_OF_A_GPU = 2
-"""What the trials of a GPU were seen to take of the CPU, at most."""
+"""Left to the trials of a GPU and the driver: a host launches kernels from a thread a trial, one at a time."""
 
 
 class Ahead:

@@ -74,6 +74,10 @@ class Denoised(NamedTuple):
         return cls(*map(np.concatenate, zip(*parts, strict=True)))
 
 
+LAST_NICENESS = 19
+"""Not Linux's idle class, which nobody may leave: on a machine that others use too, it might never come to an end."""
+
+
 @contextmanager
 def processes(dataset: Dataset, workers: int, *, gives_way: bool = False) -> Iterator[Executor]:
     """Processes of one thread that have the dataset; they end with the context or this process.
@@ -81,7 +85,7 @@ def processes(dataset: Dataset, workers: int, *, gives_way: bool = False) -> Ite
     Args:
         dataset: what they compute with.
         workers: how many.
-        gives_way: whether they compute only where no other process wants the core.
+        gives_way: whether trials, which Ray runs at a niceness of 15, go before them.
     """
     # Spawned, since a fork does not copy the threads of Ray and W&B. The dataset lies in a file that all map into their
     # memory; it is more than a pipe holds, and writing it to a process that dies at its start would block forever.
@@ -116,7 +120,7 @@ _folder: list[Path] = []
 def _prepare_process(dataset: Path, gives_way: bool) -> None:
     belong_to_driver()
     if gives_way:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        os.nice(LAST_NICENESS)
     import scipy.linalg  # noqa: F401  (limits apply only to a BLAS that is loaded)
     from threadpoolctl import threadpool_limits
 

@@ -190,6 +190,15 @@ def _pictures(findings: Findings, output: Store) -> list[tuple[Exhibit, str]]:
 # ---- what was run
 
 
+OF_REFERENCES = {
+    "ssim": "SSIM",
+    "tuning_images": "images that filters are tuned on, at most",
+    "slow_tuning_images": "the same of slow filters",
+    "fitting_images": "noisy images that linear maps are fitted to, at least",
+}
+"""What the settings of references are called on the page."""
+
+
 def _run_facts(findings: Findings) -> list[tuple[str, str]]:
     sweep = findings.whole
     manifest, records = sweep.manifest, sweep.records.values()
@@ -218,15 +227,6 @@ def _run_facts(findings: Findings) -> list[tuple[str, str]]:
             facts.append(("reader", about))
         facts += [(OF_REFERENCES.get(name, name), value) for name, value in references.settings.items()]
     return [(name, str(value)) for name, value in facts if value is not None]
-
-
-OF_REFERENCES = {
-    "ssim": "SSIM",
-    "tuning_images": "images that filters are tuned on, at most",
-    "slow_tuning_images": "the same of slow filters",
-    "fitting_images": "noisy images that linear maps are fitted to, at least",
-}
-"""What the settings of references are called on the page."""
 
 
 def _described(value: object) -> object:

@@ -270,10 +270,21 @@ def _session(**options: Any) -> Iterator[Session]:
         current = Session()
         # What Tune has left in cycles, and in the frames of an error on its way up, refers to actors. Another thread
         # that frees it while Ray ends, or later, would end this process, from within Ray and with exit code 1.
-        traceback.clear_frames(sys.exc_info()[2])
+        _clear_frames(sys.exc_info()[1])
         gc.collect()
         gc.disable()
         try:
             ray.shutdown()
         finally:
             gc.enable()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Free what the frames of an error refer to, and those of the errors that it followed from or came after."""
+    waiting, cleared = [error], set[int]()
+    while waiting:
+        error = waiting.pop()
+        if error is not None and id(error) not in cleared:
+            cleared.add(id(error))
+            traceback.clear_frames(error.__traceback__)
+            waiting += [error.__cause__, error.__context__]
