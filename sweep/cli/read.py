@@ -15,8 +15,8 @@ from sweep.cli.parsing import existing, sweep_in, sweep_name
 from sweep.cli.settings import source_of, with_images
 from sweep.driver.signals import Signals
 from sweep.records.grid import Cell
-from sweep.records.sweep import MANIFEST, Sweep, gather, names_in, no_sweep_in
-from sweep.records.words import counted
+from sweep.records.sweep import MANIFEST, Sweep, folders_of, gather, no_sweep_in
+from sweep.records.words import counted, there_are
 from sweep.storage.opening import open_storage, open_store
 from sweep.storage.sealing import Damaged
 from sweep.storage.store import Store, Unwritable
@@ -33,17 +33,15 @@ def status(names: tuple[str, ...], storage: str) -> None:
     again since, are not read. Whether the numbers are right as well is what verify tells.
     """
     whole = open_storage(storage)
-    there = names_in(whole)
-    for name in whole.folders():
-        if name not in there and whole.folders(f"{name}/cells"):
+    folders = folders_of(whole)
+    there = [name for name, is_sweep in folders.items() if is_sweep]
+    for name, is_sweep in folders.items():
+        if not is_sweep and whole.folders(f"{name}/cells"):
             click.echo(f"{name}: {no_sweep_in(whole.below(name))}", err=True)
     if not there:
         raise UserError(f"there is no sweep in {whole.uri()}. Begin one with dae-sweep run, or give --storage.")
     if missing := [name for name in names if name not in there]:
-        raise UserError(
-            f"there is no sweep {' or '.join(missing)} in {whole.uri()}; "
-            f"there {'are' if len(there) > 1 else 'is'} {', '.join(there)}."
-        )
+        raise UserError(f"there is no sweep {' or '.join(missing)} in {whole.uri()}; {there_are(there)}.")
     for name in dict.fromkeys(names or there):
         try:
             sweep = gather(open_store(storage, name), thorough=True)

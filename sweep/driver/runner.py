@@ -115,7 +115,7 @@ def _evaluated(request: Request, sweep: Sweep, dataset: Dataset, display: Displa
 
     workers = min(request.cpus or cpu_count(), cpu_count())
     device = "cuda" if request.gpus and request.address is None else "cpu"
-    evaluate(
+    is_computed = evaluate(
         sweep,
         dataset,
         workers=workers,
@@ -124,7 +124,7 @@ def _evaluated(request: Request, sweep: Sweep, dataset: Dataset, display: Displa
         device=device,
         executor=ahead.finish(),
     )
-    return replace(sweep, snapshot=sweep.store.snapshot())
+    return replace(sweep, snapshot=sweep.store.snapshot()) if is_computed else sweep
 
 
 def _report(request: Request, sweep: Sweep, tracker: Tracker) -> None:

@@ -46,7 +46,7 @@ def evaluate(
     tell: Tell,
     device: str = "cpu",
     executor: Executor | None = None,
-) -> None:
+) -> bool:
     """Compute and write what is missing of a sweep's references and of the quality of its completed cells.
 
     Trials of a search are left out: only finalists meet the test images. Failures are reported to ``warn``, not raised.
@@ -59,15 +59,19 @@ def evaluate(
         tell: called with the progress.
         device: where the reader is trained; the rest is computed on CPUs.
         executor: computes in place of new processes.
+
+    Returns:
+        Whether anything was missing.
     """
     start = time.monotonic()
     try:
         is_computed = _evaluate(sweep, dataset, workers, warn, tell, device, executor)
     except Exception as error:  # of any kind: the report is made without the rest
         warn(f"the evaluation stopped ({type(error).__name__}: {error}); the same command takes it up again")
-        return
+        return True
     if is_computed:
         tell(f"{sweep.manifest.name}: evaluated in {time.monotonic() - start:.0f} s")
+    return is_computed
 
 
 def prepare(

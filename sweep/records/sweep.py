@@ -16,6 +16,7 @@ from sweep.records.axes import Axes, suffix
 from sweep.records.grid import Cell, Grid, Settings, written
 from sweep.records.record import LATER_SETTINGS, SCHEMA, CellFiles, Record, Status, damage, now, record_of
 from sweep.records.search import Proposal, Search
+from sweep.records.words import there_are
 from sweep.storage.sealing import Damaged, dump_json, load_json
 from sweep.storage.store import Store
 
@@ -202,9 +203,9 @@ def where(store: Store) -> str:
     return "" if uri == str(Path(STORAGE).absolute()) else f" --storage {shlex.quote(uri)}"
 
 
-def names_in(storage: Store) -> list[str]:
-    """Names of the sweeps in a storage, those whose manifest is lost left out."""
-    return [name for name in storage.folders() if storage.exists(f"{name}/{MANIFEST}")]
+def folders_of(storage: Store) -> dict[str, bool]:
+    """The folders of a storage, and whether each has the manifest of a sweep."""
+    return {name: storage.exists(f"{name}/{MANIFEST}") for name in storage.folders()}
 
 
 def no_sweep_in(store: Store) -> str:
@@ -213,16 +214,13 @@ def no_sweep_in(store: Store) -> str:
     with suppress(OSError):  # a storage that is none, or that may not be read
         if store.folders("cells"):
             return f"{store.uri(MANIFEST)} is not there, though cells are: {way_to_repair(store)} writes it anew."
-        names = names_in(store.beside(""))
+        names = [name for name, is_sweep in folders_of(store.beside("")).items() if is_sweep]
     if not names:
         hint = "dae-sweep status --storage DIR lists those of DIR"
         return f"there is no sweep in {store.uri()}, and none beside it; {hint}."
     if near := get_close_matches(store.name, names):
         return f"there is no sweep in {store.uri()}; is {' or '.join(near)} meant?"
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return (
-        f"there is no sweep in {store.uri()}; there {'are' if len(names) > 1 else 'is'} {', '.join(names[:8])}{more}."
-    )
+    return f"there is no sweep in {store.uri()}; {there_are(names)}."
 
 
 def samples_file(axes: Axes) -> str:
